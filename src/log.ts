@@ -1,0 +1,97 @@
+/**
+ * The log: one line an event on standard error, written synchronously from whatever thread, so that
+ * the last line before an end is there. Levels: error = a person must act, warn = may have to,
+ * info = life cycle, debug = all else. `UBIBLK_LOG` = error | warn | info | debug sets the level.
+ */
+import { writeSync } from "node:fs";
+import { type ConsolaInstance, createConsola, type LogObject } from "consola/core";
+
+export type LogLevel = "error" | "warn" | "info" | "debug";
+export type LogFields = Readonly<Record<string, string | number | boolean>>;
+
+const CONSOLA_LEVELS: Readonly<Record<LogLevel, number>> = { error: 0, warn: 1, info: 3, debug: 4 };
+
+/** Writes one event. `fields` become ` key=value` behind the message. Never pass a secret. */
+export const log = {
+  error: (message: string, fields?: LogFields) => sink().error(line(message, fields)),
+  warn: (message: string, fields?: LogFields) => sink().warn(line(message, fields)),
+  info: (message: string, fields?: LogFields) => sink().info(line(message, fields)),
+  debug: (message: string, fields?: LogFields) => sink().debug(line(message, fields)),
+} as const;
+
+/**
+ * Holds back repeated lines that a guest or peer can trigger: at most `linesMax` in `windowMs`,
+ * then one line that counts what was held back when the next window opens.
+ */
+export class LogLimiter {
+  readonly #linesMax: number;
+  readonly #windowMs: number;
+  #windowStartMs = 0;
+  #lines = 0;
+  #suppressed = 0;
+
+  constructor(linesMax = 10, windowMs = 10_000) {
+    this.#linesMax = linesMax;
+    this.#windowMs = windowMs;
+  }
+
+  warn(message: string, fields?: LogFields, nowMs = performance.now()): void {
+    if (this.#lines === 0 || nowMs - this.#windowStartMs >= this.#windowMs) {
+      if (this.#suppressed > 0) {
+        log.warn("similar lines were held back", { count: this.#suppressed });
+      }
+      this.#windowStartMs = nowMs;
+      this.#lines = 0;
+      this.#suppressed = 0;
+    }
+    this.#lines += 1;
+    if (this.#lines <= this.#linesMax) {
+      log.warn(message, fields);
+    } else {
+      this.#suppressed += 1;
+    }
+  }
+}
+
+// --- internal ---
+
+let instance: ConsolaInstance | undefined;
+
+function sink(): ConsolaInstance {
+  instance ??= createConsola({
+    level: CONSOLA_LEVELS[levelFrom(process.env.UBIBLK_LOG)],
+    throttle: 0,
+    reporters: [
+      { log: (entry) => writeLine(`[${entry.type.toUpperCase().padEnd(5)}] ${text(entry)}\n`) },
+    ],
+  });
+  return instance;
+}
+
+function levelFrom(value: string | undefined): LogLevel {
+  return value === "error" || value === "warn" || value === "debug" ? value : "info";
+}
+
+function text(entry: LogObject): string {
+  return entry.args.map(String).join(" ");
+}
+
+function line(message: string, fields: LogFields | undefined): string {
+  const parts = [message];
+  for (const [key, value] of Object.entries(fields ?? {})) {
+    const shown = String(value);
+    parts.push(`${key}=${/^[^\s"=]+$/.test(shown) ? shown : JSON.stringify(shown)}`);
+  }
+  return parts.join(" ");
+}
+
+function writeLine(line: string): void {
+  try {
+    writeSync(2, line);
+  } catch (error) {
+    // A closed or full standard error must not take the disk down with it.
+    if (!(error instanceof Error && "code" in error)) {
+      throw error;
+    }
+  }
+}
