@@ -1,0 +1,21 @@
+/* eventfd(2): the kick, call and wake-up descriptors; and the monotonic clock. */
+#ifndef UBI_EVENT_H
+#define UBI_EVENT_H
+
+#include "ubi.h"
+
+int32_t ubi_event_create(void);
+/* 1 when the descriptor is an eventfd that never blocks its writer, 2 when it may block, else -EINVAL. */
+int32_t ubi_event_check(int32_t fd);
+/* Adds 1. -EAGAIN when the counter is full, which wakes its reader as well. */
+int32_t ubi_event_signal(int32_t fd);
+/* The same for a descriptor that may block: asks first, so that a peer can hardly make the caller wait. */
+int32_t ubi_event_signal_asking(int32_t fd);
+/* Empties the counter without waiting. */
+int32_t ubi_event_drain(int32_t fd);
+/* CLOCK_MONOTONIC in nanoseconds. */
+double ubi_event_clock(void);
+/* CPU time of the calling thread in nanoseconds. */
+double ubi_event_thread_cpu(void);
+
+#endif

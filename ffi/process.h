@@ -1,0 +1,16 @@
+/* The process and its threads: hardening, affinity, names. */
+#ifndef UBI_PROCESS_H
+#define UBI_PROCESS_H
+
+#include "ubi.h"
+
+/* No core dumps, no ptrace by the same user: keys are in this memory. */
+int32_t ubi_process_harden(void);
+/* Pins the calling thread. -EINVAL when the CPU is absent or not allowed. */
+int32_t ubi_process_pin(uint32_t cpu);
+/* 1 when the calling thread may run on `cpu`, else 0. */
+int32_t ubi_process_may_run_on(uint32_t cpu);
+/* Names the calling thread; at most 15 bytes are kept. */
+int32_t ubi_process_name_thread(const char *name);
+
+#endif

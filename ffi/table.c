@@ -1,0 +1,69 @@
+/*
+ * The library's one exported symbol: a table of names and addresses. The main thread finds it once; the
+ * workers get its address, so that all threads share one copy of the library.
+ */
+#include "event.h"
+#include "file.h"
+#include "memory.h"
+#include "process.h"
+#include "socket.h"
+#include "uring.h"
+#include "xts.h"
+
+#define ENTRY(function) {#function, (void *)function}
+
+static const struct ubi_entry entries[] = {
+    ENTRY(ubi_uring_setup),
+    ENTRY(ubi_uring_enter),
+    ENTRY(ubi_uring_enter_timed),
+    ENTRY(ubi_uring_register),
+    ENTRY(ubi_memory_map_anonymous),
+    ENTRY(ubi_memory_map_file),
+    ENTRY(ubi_memory_unmap),
+    ENTRY(ubi_memory_create_shared),
+    ENTRY(ubi_memory_seals),
+    ENTRY(ubi_memory_page_size),
+    ENTRY(ubi_memory_copy),
+    ENTRY(ubi_memory_fill),
+    ENTRY(ubi_memory_wipe),
+    ENTRY(ubi_memory_load16),
+    ENTRY(ubi_memory_store8),
+    ENTRY(ubi_memory_store32),
+    ENTRY(ubi_memory_guard_install),
+    ENTRY(ubi_memory_guard_add),
+    ENTRY(ubi_memory_guard_remove),
+    ENTRY(ubi_memory_guard_faults),
+    ENTRY(ubi_socket_listen),
+    ENTRY(ubi_socket_probe),
+    ENTRY(ubi_socket_connect),
+    ENTRY(ubi_socket_accept),
+    ENTRY(ubi_socket_receive),
+    ENTRY(ubi_socket_send),
+    ENTRY(ubi_socket_wait),
+    ENTRY(ubi_socket_close),
+    ENTRY(ubi_event_create),
+    ENTRY(ubi_event_check),
+    ENTRY(ubi_event_signal),
+    ENTRY(ubi_event_signal_asking),
+    ENTRY(ubi_event_drain),
+    ENTRY(ubi_event_clock),
+    ENTRY(ubi_event_thread_cpu),
+    ENTRY(ubi_process_harden),
+    ENTRY(ubi_process_pin),
+    ENTRY(ubi_process_may_run_on),
+    ENTRY(ubi_process_name_thread),
+    ENTRY(ubi_file_probe),
+    ENTRY(ubi_file_lock),
+    ENTRY(ubi_file_read),
+    ENTRY(ubi_file_write),
+    ENTRY(ubi_file_read_vector),
+    ENTRY(ubi_file_write_vector),
+    ENTRY(ubi_file_datasync),
+    ENTRY(ubi_file_allocate),
+    UBI_XTS_ENTRIES
+    {NULL, NULL},
+};
+
+UBI_API const struct ubi_entry *ubi_table(void);
+
+UBI_API const struct ubi_entry *ubi_table(void) { return entries; }

@@ -1,0 +1,31 @@
+/** The process and its threads (ffi/process.h). */
+import { link } from "./library.ts";
+
+const native = link({
+  ubi_process_harden: { args: [], returns: "i32" },
+  ubi_process_pin: { args: ["u32"], returns: "i32" },
+  ubi_process_may_run_on: { args: ["u32"], returns: "i32" },
+  ubi_process_name_thread: { args: ["ptr"], returns: "i32" },
+});
+
+/** No core dumps and no tracing by the same user: keys are in this memory. 0 or a negative errno. */
+export function hardenProcess(): number {
+  return native.ubi_process_harden();
+}
+
+/** Pins the calling thread to a CPU. 0 or a negative errno. */
+export function pinThread(cpu: number): number {
+  return native.ubi_process_pin(cpu);
+}
+
+/** Whether the calling thread may run on a CPU. */
+export function mayRunOn(cpu: number): boolean {
+  return native.ubi_process_may_run_on(cpu) === 1;
+}
+
+/** Names the calling thread for `top -H` and debuggers; 15 bytes are kept. */
+export function nameThread(name: string): void {
+  const bytes = new Uint8Array(1024);
+  new TextEncoder().encodeInto(name, bytes.subarray(0, 15));
+  native.ubi_process_name_thread(bytes);
+}

@@ -1,0 +1,139 @@
+/** Unix sockets with descriptor passing (ffi/socket.h). Results: counts, descriptors or negative errno. */
+import type { Pointer } from "bun:ffi";
+import { assert } from "../errors.ts";
+import { Arena, type ArenaView } from "./arena.ts";
+import { link } from "./library.ts";
+import { i32, u32 } from "./view.ts";
+
+const native = link({
+  ubi_socket_listen: { args: ["ptr", "u32", "u32"], returns: "i32" },
+  ubi_socket_probe: { args: ["ptr"], returns: "i32" },
+  ubi_socket_connect: { args: ["ptr"], returns: "i32" },
+  ubi_socket_accept: { args: ["i32"], returns: "i32" },
+  ubi_socket_receive: { args: ["i32", "ptr", "u32", "ptr", "u32", "ptr"], returns: "i32" },
+  ubi_socket_send: { args: ["i32", "ptr", "u32", "ptr", "u32"], returns: "i32" },
+  ubi_socket_wait: { args: ["ptr", "u32", "i32"], returns: "i32" },
+  ubi_socket_close: { args: ["i32"], returns: "i32" },
+});
+
+export const POLLIN = 1;
+export const POLLERR = 8;
+export const POLLHUP = 16;
+
+/** Listens at `path`; the socket file has `mode` before anyone can connect. */
+export function listenSocket(path: string, mode: number, backlog: number): number {
+  return native.ubi_socket_listen(pathBytes(path), mode, backlog);
+}
+
+/** 0 when someone listens at `path`, -ECONNREFUSED (-111) when the socket file is an orphan. */
+export function probeSocket(path: string): number {
+  return native.ubi_socket_probe(pathBytes(path));
+}
+
+/** A blocking connection to the socket at `path`. */
+export function connectSocket(path: string): number {
+  return native.ubi_socket_connect(pathBytes(path));
+}
+
+/** A non-blocking connection, or -EAGAIN (-11) when nobody waits. */
+export function acceptSocket(fd: number): number {
+  return native.ubi_socket_accept(fd);
+}
+
+export function closeDescriptor(fd: number): number {
+  return native.ubi_socket_close(fd);
+}
+
+/** Buffers for messages with descriptors; one per connection. */
+export class MessageChannel implements Disposable {
+  static readonly DESCRIPTORS_MAX = 64;
+  readonly bytes: Uint8Array;
+  readonly #arena: Arena;
+  readonly #buffer: ArenaView<Uint8Array>;
+  readonly #descriptors: ArenaView<Int32Array>;
+  readonly #count: ArenaView<Uint32Array>;
+
+  constructor(lengthBytes: number) {
+    this.#arena = new Arena(lengthBytes + 1024);
+    this.#buffer = this.#arena.bytes(lengthBytes);
+    this.#descriptors = this.#arena.signedWords(MessageChannel.DESCRIPTORS_MAX);
+    this.#count = this.#arena.words(1);
+    this.bytes = this.#buffer.view;
+  }
+
+  /** Reads into `bytes` from `offset`; descriptors that came along are appended to `descriptors`. */
+  receive(fd: number, offset: number, lengthBytes: number, descriptors: number[]): number {
+    assert(offset + lengthBytes <= this.bytes.length, "a message fits its buffer");
+    const received = native.ubi_socket_receive(
+      fd,
+      (this.#buffer.address + offset) as Pointer,
+      lengthBytes,
+      this.#descriptors.address as Pointer,
+      MessageChannel.DESCRIPTORS_MAX,
+      this.#count.address as Pointer,
+    );
+    for (let i = 0; i < u32(this.#count.view, 0); i++) {
+      descriptors.push(i32(this.#descriptors.view, i));
+    }
+    return received;
+  }
+
+  /** Sends `lengthBytes` of `bytes` from `offset`, with `descriptors` (at most 64). */
+  send(fd: number, offset: number, lengthBytes: number, descriptors: readonly number[]): number {
+    assert(offset + lengthBytes <= this.bytes.length, "a message fits its buffer");
+    this.#descriptors.view.set(descriptors);
+    return native.ubi_socket_send(
+      fd,
+      (this.#buffer.address + offset) as Pointer,
+      lengthBytes,
+      this.#descriptors.address as Pointer,
+      descriptors.length,
+    );
+  }
+
+  [Symbol.dispose](): void {
+    this.#arena[Symbol.dispose]();
+  }
+}
+
+/** One bounded wait over a fixed number of descriptors, as poll(2). */
+export class PollSet implements Disposable {
+  readonly #arena = new Arena(4096);
+  readonly #entries: ArenaView<Int32Array>;
+  readonly #count: number;
+
+  constructor(count: number) {
+    this.#count = count;
+    this.#entries = this.#arena.signedWords(count * 2);
+  }
+
+  /** Watches `fd` for reading in place `index`; -1 empties the place. */
+  watch(index: number, fd: number): void {
+    this.#entries.view[index * 2] = fd;
+    this.#entries.view[index * 2 + 1] = POLLIN;
+  }
+
+  /** Number of ready places, 0 after `timeoutMs` (-1 = no limit) or an interruption, or a negative errno. */
+  wait(timeoutMs: number): number {
+    return native.ubi_socket_wait(this.#entries.address as Pointer, this.#count, timeoutMs);
+  }
+
+  /** What poll(2) found at `index`: POLLIN, POLLHUP, POLLERR bits. */
+  events(index: number): number {
+    return i32(this.#entries.view, index * 2 + 1) >>> 16;
+  }
+
+  [Symbol.dispose](): void {
+    this.#arena[Symbol.dispose]();
+  }
+}
+
+// --- internal ---
+
+/** NUL-terminated; large enough that its storage never moves. */
+function pathBytes(path: string): Uint8Array {
+  const bytes = new Uint8Array(4096);
+  const { written } = new TextEncoder().encodeInto(path, bytes.subarray(0, 4095));
+  assert(written < 4095, "a socket path is checked before it is used");
+  return bytes;
+}
