@@ -1,0 +1,151 @@
+/**
+ * What a document says about its secrets, before any of their bytes is read: where each comes from,
+ * what wraps it, and which keys of the document use it.
+ */
+import type { Static } from "@sinclair/typebox";
+import type { DangerGate } from "./danger-zone.ts";
+import { Findings, type KeyOrigin } from "./findings.ts";
+import type { KeyPath } from "./key-positions.ts";
+import { nearestName } from "./nearest-name.ts";
+import type { SecretSection, SecretSize } from "./schema.ts";
+
+export type SecretDeclaration = Static<typeof SecretSection>;
+
+/** One key of the document that refers to a secret. */
+export interface SecretUse {
+  readonly path: KeyPath;
+  readonly name: string;
+  readonly size: SecretSize;
+}
+
+export interface DeclaredSecretsOptions {
+  /** In file order. */
+  readonly declarations: ReadonlyMap<string, SecretDeclaration>;
+  readonly uses: readonly SecretUse[];
+  readonly originOf: (path: KeyPath) => KeyOrigin;
+  readonly mayReadRegularFiles: boolean;
+}
+
+/** The secrets of a checked document; `resolveSecrets` reads those that a program needs. */
+export class DeclaredSecrets {
+  readonly uses: readonly SecretUse[];
+  readonly mayReadRegularFiles: boolean;
+  readonly #declarations: ReadonlyMap<string, SecretDeclaration>;
+  readonly #originOf: (path: KeyPath) => KeyOrigin;
+
+  constructor(options: DeclaredSecretsOptions) {
+    this.uses = options.uses;
+    this.mayReadRegularFiles = options.mayReadRegularFiles;
+    this.#declarations = options.declarations;
+    this.#originOf = options.originOf;
+  }
+
+  get names(): readonly string[] {
+    return [...this.#declarations.keys()];
+  }
+
+  declaration(name: string): SecretDeclaration | undefined {
+    return this.#declarations.get(name);
+  }
+
+  newFindings(): Findings {
+    return new Findings(this.#originOf);
+  }
+
+  /** The secret and the KEKs above it, outermost first; one that is not declared is left out. */
+  chain(name: string): readonly string[] {
+    const chain: string[] = [];
+    let next: string | undefined = name;
+    while (next !== undefined && this.#declarations.has(next) && !chain.includes(next)) {
+      chain.unshift(next);
+      next = this.#declarations.get(next)?.encrypted_by?.ref;
+    }
+    return chain;
+  }
+
+  /** Checks all references and permissions that need no bytes, and reports secrets without use. */
+  check(gate: DangerGate, findings: Findings): void {
+    for (const use of this.uses) {
+      this.#checkReference(use.path, use.name, findings);
+    }
+    for (const [name, declaration] of this.#declarations) {
+      const kek = declaration.encrypted_by?.ref;
+      if (kek !== undefined) {
+        this.#checkReference(["secrets", name, "encrypted_by"], kek, findings);
+      }
+      this.#checkPermission(name, declaration, gate, findings);
+    }
+    this.#reportCycles(findings);
+    this.#reportUnused(findings);
+  }
+
+  #checkReference(path: KeyPath, name: string, findings: Findings): void {
+    if (!this.#declarations.has(name)) {
+      const nearest = nearestName(name, this.#declarations.keys());
+      const hint = nearest === undefined ? "" : `; did you mean ${JSON.stringify(nearest)}?`;
+      const message = `no secret is named ${JSON.stringify(name)}${hint}`;
+      findings.error("E_SECRET_REFERENCE", [...path, "ref"], message);
+    }
+  }
+
+  #checkPermission(
+    name: string,
+    { source, encrypted_by }: SecretDeclaration,
+    gate: DangerGate,
+    findings: Findings,
+  ): void {
+    const user = `secrets.${name}`;
+    const path = ["secrets", name, "source"];
+    if (source.inline !== undefined && encrypted_by === undefined) {
+      if (!gate.allows("allow_inline_plaintext_secrets", user)) {
+        findings.error("E_CONFIG_DANGER", [...path, "inline"], INLINE_REFUSED);
+      }
+    }
+    if (source.env !== undefined && !gate.allows("allow_env_secrets", user)) {
+      findings.error("E_CONFIG_DANGER", [...path, "env"], ENV_REFUSED);
+    }
+  }
+
+  #reportCycles(findings: Findings): void {
+    const reported = new Set<string>();
+    for (const start of this.#declarations.keys()) {
+      const walked: string[] = [];
+      let next: string | undefined = start;
+      while (next !== undefined && !walked.includes(next) && !reported.has(next)) {
+        walked.push(next);
+        next = this.#declarations.get(next)?.encrypted_by?.ref;
+      }
+      if (next !== undefined && walked.includes(next)) {
+        const members = [...walked.slice(walked.indexOf(next)), next];
+        const chain = members.map((name) => JSON.stringify(name)).join(" -> ");
+        const path = ["secrets", next, "encrypted_by"];
+        findings.error("E_SECRET_REFERENCE", path, `circular references: ${chain}`);
+      }
+      for (const name of walked) {
+        reported.add(name);
+      }
+    }
+  }
+
+  #reportUnused(findings: Findings): void {
+    if (findings.hasErrors) {
+      // A section with mistakes does not tell which secrets it uses.
+      return;
+    }
+    const used = new Set(this.uses.flatMap((use) => this.chain(use.name)));
+    for (const name of this.#declarations.keys()) {
+      if (!used.has(name)) {
+        findings.warn(["secrets", name], "nothing in this document uses this secret");
+      }
+    }
+  }
+}
+
+// --- internal ---
+
+const INLINE_REFUSED =
+  "an inline secret needs encrypted_by (a KEK), or danger_zone.enabled with " +
+  "danger_zone.allow_inline_plaintext_secrets";
+const ENV_REFUSED =
+  "the environment is visible to other processes of the user and to children; use a pipe or an " +
+  "encrypted secret, or set danger_zone.enabled with danger_zone.allow_env_secrets";

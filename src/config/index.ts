@@ -1,0 +1,18 @@
+/**
+ * Configuration: documents and their includes, one schema, secrets. Loading checks all that needs no
+ * secret and reports every mistake at once; `resolveSecrets` then reads what a program needs.
+ */
+export {
+  type ArchiveConfig,
+  type DeviceConfig,
+  type KeyConfig,
+  loadArchiveConfig,
+  loadDeviceConfig,
+  loadKeyConfig,
+  loadServerConfig,
+  loadTargetConfig,
+  type ServerConfig,
+  type TargetConfig,
+} from "./load-config.ts";
+export { ResolvedSecrets, resolveSecrets, type SecretReference } from "./resolve-secrets.ts";
+export { Secret } from "./secret.ts";

@@ -1,0 +1,187 @@
+/**
+ * Loads a document of any kind: reads the files, checks everything that needs no secret, and reports
+ * all mistakes at once. Secrets are only looked at as declarations here; see resolve-secrets.ts.
+ */
+import type { Static, TObject, TSchema } from "@sinclair/typebox";
+import { Check } from "@sinclair/typebox/value";
+import { assert } from "../errors.ts";
+import { DANGER_ZONE_OFF, DangerGate } from "./danger-zone.ts";
+import { DeclaredSecrets, type SecretDeclaration, type SecretUse } from "./declared-secrets.ts";
+import { Findings } from "./findings.ts";
+import { nearestName } from "./nearest-name.ts";
+import { DangerZoneSection, SecretSection } from "./schema.ts";
+import { annotatedValues, checkSection, secretSizeOf } from "./section-check.ts";
+import { joinPath, readSourceDocument, type SourceDocument } from "./source-files.ts";
+import { emptyTable, isTable, type TomlTable, typeName } from "./toml.ts";
+
+export interface LoadRules<Schema extends TObject> {
+  readonly schema: Schema;
+  /** Sections whose relative paths stay relative to the working directory. */
+  readonly unresolvedSections?: readonly string[];
+  /** Rules between keys. A section that does not fit its schema is absent from `sections`. */
+  readonly check: (context: RuleContext<Schema>) => void;
+}
+
+export interface RuleContext<Schema extends TObject> {
+  readonly sections: Partial<Static<Schema>>;
+  /** Whether the section stands in the document, well-formed or not. */
+  readonly isPresent: (section: string) => boolean;
+  readonly gate: DangerGate;
+  readonly findings: Findings;
+}
+
+export interface LoadedDocument<Schema extends TObject> {
+  readonly values: Static<Schema>;
+  readonly secrets: DeclaredSecrets;
+  /** Logged already. */
+  readonly warnings: readonly string[];
+}
+
+/**
+ * Loads and checks the document at `path`.
+ *
+ * @throws UbiErrors with every mistake found.
+ */
+export async function loadDocument<Schema extends TObject>(
+  path: string,
+  rules: LoadRules<Schema>,
+): Promise<LoadedDocument<Schema>> {
+  const source = await readSourceDocument(path);
+  const checker = new DocumentChecker(source, rules);
+  return checker.check();
+}
+
+// --- internal ---
+
+class DocumentChecker<Schema extends TObject> {
+  readonly #rules: LoadRules<Schema>;
+  readonly #source: SourceDocument;
+  readonly #findings: Findings;
+  readonly #sections = emptyTable();
+
+  constructor(source: SourceDocument, rules: LoadRules<Schema>) {
+    this.#rules = rules;
+    this.#source = source;
+    this.#findings = new Findings(source.originOf);
+    for (const warning of source.warnings) {
+      this.#findings.note(warning);
+    }
+  }
+
+  check(): LoadedDocument<Schema> {
+    this.#checkSectionNames();
+    this.#checkSections();
+    const gate = this.#dangerGate();
+    const declarations = this.#checkSecrets();
+    const { originOf } = this.#source;
+    const uses = this.#secretUses();
+    const mayReadRegularFiles = gate.isAllowed("allow_secret_over_regular_file");
+    const secrets = new DeclaredSecrets({ declarations, uses, originOf, mayReadRegularFiles });
+    secrets.check(gate, this.#findings);
+    this.#rules.check({
+      sections: this.#checkedSections(),
+      isPresent: (section) => this.#source.table[section] !== undefined,
+      gate,
+      findings: this.#findings,
+    });
+    gate.report(["danger_zone"], this.#findings);
+    this.#findings.finish();
+    const values: unknown = { ...this.#sections, secrets: Object.fromEntries(declarations) };
+    assert(Check(this.#rules.schema, values), "a document without errors fits its schema");
+    return { values, secrets, warnings: this.#findings.warnings };
+  }
+
+  #checkSectionNames(): void {
+    const known = Object.keys(this.#rules.schema.properties);
+    for (const section of Object.keys(this.#source.table)) {
+      if (!known.includes(section)) {
+        const nearest = nearestName(section, known);
+        const hint = nearest === undefined ? known.join(", ") : `did you mean ${nearest}?`;
+        this.#findings.error("E_CONFIG_KEY", [section], `unknown section; ${hint}`);
+      }
+    }
+  }
+
+  #checkSections(): void {
+    const properties: Readonly<Record<string, TSchema>> = this.#rules.schema.properties;
+    for (const [name, schema] of Object.entries(properties)) {
+      const isRequired = this.#rules.schema.required?.includes(name) === true;
+      const absent = schema.default === undefined ? undefined : emptyTable();
+      const section = this.#source.table[name] ?? absent;
+      if (name === "secrets") {
+        continue;
+      }
+      if (section === undefined) {
+        if (isRequired) {
+          this.#findings.error("E_CONFIG", [name], `missing: the section [${name}] is required`);
+        }
+        continue;
+      }
+      const checked = checkSection(schema, section, [name], this.#findings);
+      if (checked !== undefined) {
+        this.#resolvePaths(schema, checked, name);
+        this.#sections[name] = checked;
+      }
+    }
+  }
+
+  #checkedSections(): Partial<Static<Schema>> {
+    const sections: Partial<Static<Schema>> = {};
+    // Each section was checked against its part of the schema before it was put here.
+    return Object.assign(sections, this.#sections);
+  }
+
+  #resolvePaths(schema: TSchema, section: TomlTable, name: string): void {
+    const isUnresolved = this.#rules.unresolvedSections?.includes(name) === true;
+    for (const { table, key, value, path } of annotatedValues(schema, section, [name], "path")) {
+      if (typeof value !== "string") {
+        continue;
+      }
+      if (!isUnresolved) {
+        table[key] = joinPath(this.#source.directory, value);
+      } else if (!value.startsWith("/")) {
+        this.#findings.warn(path, "this path is relative to the working directory");
+      }
+    }
+  }
+
+  #dangerGate(): DangerGate {
+    const zone = this.#sections.danger_zone;
+    return new DangerGate(Check(DangerZoneSection, zone) ? zone : DANGER_ZONE_OFF);
+  }
+
+  #checkSecrets(): ReadonlyMap<string, SecretDeclaration> {
+    const declarations = new Map<string, SecretDeclaration>();
+    const secrets = this.#source.table.secrets ?? emptyTable();
+    if (!isTable(secrets)) {
+      const message = `a table is expected, not ${typeName(secrets)}`;
+      this.#findings.error("E_CONFIG_VALUE", ["secrets"], message);
+      return declarations;
+    }
+    for (const [name, secret] of Object.entries(secrets)) {
+      const path = ["secrets", name];
+      const checked = checkSection(SecretSection, secret, path, this.#findings);
+      if (checked !== undefined) {
+        this.#resolvePaths(SecretSection, checked, "secrets");
+        assert(Check(SecretSection, checked), "a section without errors fits its schema");
+        declarations.set(name, checked);
+      }
+    }
+    return declarations;
+  }
+
+  #secretUses(): readonly SecretUse[] {
+    const uses: SecretUse[] = [];
+    for (const [name, section] of Object.entries(this.#sections)) {
+      const schema: TSchema | undefined = this.#rules.schema.properties[name];
+      if (schema !== undefined && isTable(section)) {
+        for (const found of annotatedValues(schema, section, [name], "secret")) {
+          const reference = isTable(found.value) ? found.value.ref : undefined;
+          assert(typeof reference === "string", "a checked reference holds a name");
+          uses.push({ path: found.path, name: reference, size: secretSizeOf(found.schema) });
+        }
+      }
+    }
+    return uses;
+  }
+}

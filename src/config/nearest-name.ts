@@ -1,0 +1,49 @@
+/** Finds the name that a mistyped one probably meant. */
+
+/**
+ * Returns the candidate that takes the fewest single-letter changes (an exchange of neighbours is
+ * one), or nothing when none is near enough to be worth a suggestion.
+ */
+export function nearestName(name: string, candidates: Iterable<string>): string | undefined {
+  let nearest: string | undefined;
+  let nearestDistance = Math.max(1, Math.floor(name.length / 3)) + 1;
+  for (const candidate of candidates) {
+    if (Math.abs(candidate.length - name.length) < nearestDistance) {
+      const distance = editDistance(name, candidate);
+      if (distance < nearestDistance) {
+        nearest = candidate;
+        nearestDistance = distance;
+      }
+    }
+  }
+  return nearest;
+}
+
+// --- internal ---
+
+/** Longer names are cut: they are not typing mistakes. */
+const NAME_LENGTH_MAX = 64;
+
+function editDistance(left: string, right: string): number {
+  const a = left.slice(0, NAME_LENGTH_MAX);
+  const b = right.slice(0, NAME_LENGTH_MAX);
+  let beforePrevious: readonly number[] = [];
+  let previous: readonly number[] = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= a.length; i += 1) {
+    const row: number[] = [i];
+    for (let j = 1; j <= b.length; j += 1) {
+      const isSame = a[i - 1] === b[j - 1];
+      const replaced = at(previous, j - 1) + (isSame ? 0 : 1);
+      const isSwap = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1];
+      const swapped = isSwap ? at(beforePrevious, j - 2) + 1 : Number.POSITIVE_INFINITY;
+      row.push(Math.min(replaced, swapped, at(previous, j) + 1, at(row, j - 1) + 1));
+    }
+    beforePrevious = previous;
+    previous = row;
+  }
+  return at(previous, b.length);
+}
+
+function at(row: readonly number[], index: number): number {
+  return row[index] ?? Number.POSITIVE_INFINITY;
+}

@@ -1,0 +1,247 @@
+/**
+ * Reads the secrets that a program needs, after everything else of its document was found right: a
+ * mistake elsewhere never costs an operator the pipe that a key was written to.
+ */
+import { assert, UbiError } from "../errors.ts";
+import type { DeclaredSecrets, SecretUse } from "./declared-secrets.ts";
+import { KEK_BYTES, openEnvelope } from "./envelope.ts";
+import type { Findings } from "./findings.ts";
+import { Secret } from "./secret.ts";
+import { type FileSourcePolicy, inspectFileSource, readSecretSource } from "./secret-sources.ts";
+
+/** A key of a document that names a secret: `config.encryption.xtsKey`. */
+export interface SecretReference {
+  readonly ref: string;
+}
+
+/** The sections of documents whose secrets a program can ask for. */
+export type SecretUser = "encryption" | "stripe_source" | "target" | "archive" | "server";
+
+/** The bytes of the secrets asked for. Disposing wipes them all. */
+export class ResolvedSecrets {
+  readonly #secrets: ReadonlyMap<string, Secret>;
+
+  constructor(secrets: ReadonlyMap<string, Secret>) {
+    this.#secrets = secrets;
+  }
+
+  /** The secret that a key refers to; its section was asked for when these were resolved. */
+  get(reference: SecretReference): Secret {
+    const secret = this.#secrets.get(reference.ref);
+    assert(secret !== undefined, `secret ${reference.ref} was among those that were asked for`);
+    return secret;
+  }
+
+  [Symbol.dispose](): void {
+    for (const secret of this.#secrets.values()) {
+      secret.wipe();
+    }
+  }
+}
+
+/**
+ * Reads, decodes, unwraps and checks the sizes of the secrets that `users` refer to, and nothing
+ * else. Variables of the environment that were read are removed from it, so ask for all in one go.
+ *
+ * @throws UbiErrors with every secret that could not be had; nothing stays in memory then.
+ */
+export async function resolveSecrets(
+  document: { readonly secrets: DeclaredSecrets },
+  users: readonly SecretUser[],
+): Promise<ResolvedSecrets> {
+  const declared = document.secrets;
+  const uses = declared.uses.filter((use) => users.some((user) => user === use.path[0]));
+  const resolver = new Resolver(declared);
+  try {
+    await resolver.readAll(new Set(uses.flatMap((use) => declared.chain(use.name))));
+    for (const use of uses) {
+      resolver.checkUse(use);
+    }
+    resolver.findings.finish();
+    return new ResolvedSecrets(resolver.take(new Set(uses.map((use) => use.name))));
+  } finally {
+    resolver.wipe();
+  }
+}
+
+// --- internal ---
+
+class Resolver {
+  readonly findings: Findings;
+  readonly #declared: DeclaredSecrets;
+  readonly #policy: FileSourcePolicy;
+  readonly #secrets = new Map<string, Secret>();
+
+  constructor(declared: DeclaredSecrets) {
+    this.#declared = declared;
+    this.findings = declared.newFindings();
+    this.#policy = {
+      mayReadRegularFiles: declared.mayReadRegularFiles,
+      warn: (message) => this.findings.note(message),
+    };
+  }
+
+  /** `names` come in an order in which a KEK stands before what it wraps. */
+  async readAll(names: ReadonlySet<string>): Promise<void> {
+    for (const name of names) {
+      await this.#attempt(name, "source", () => this.#inspect(name));
+    }
+    if (this.findings.hasErrors) {
+      return;
+    }
+    for (const name of names) {
+      await this.#attempt(name, "source", () => this.#read(name));
+    }
+    for (const name of names) {
+      const variable = this.#declared.declaration(name)?.source.env;
+      if (variable !== undefined) {
+        delete process.env[variable];
+      }
+    }
+    for (const name of names) {
+      await this.#attempt(name, "encrypted_by", () => this.#unwrap(name));
+    }
+  }
+
+  checkUse({ path, name, size }: SecretUse): void {
+    const secret = this.#secrets.get(name);
+    if (secret === undefined) {
+      return;
+    }
+    const { length } = secret;
+    if (length < size.bytesMin || length > size.bytesMax) {
+      const expected = sizeText(size.bytesMin, size.bytesMax);
+      const message = `secret ${JSON.stringify(name)} has ${length} bytes; ${expected}`;
+      this.findings.error("E_SECRET_SIZE", path, message + this.#newlineHint(name, secret));
+    } else if (size.text === true && !isText(secret.bytes)) {
+      const message = `secret ${JSON.stringify(name)} is not valid UTF-8`;
+      this.findings.error("E_SECRET", path, message);
+    }
+  }
+
+  /** Hands out the secrets that are used; the others (KEKs) stay to be wiped. */
+  take(names: ReadonlySet<string>): ReadonlyMap<string, Secret> {
+    const taken = new Map<string, Secret>();
+    for (const name of names) {
+      const secret = this.#secrets.get(name);
+      assert(secret !== undefined, `secret ${name} was resolved`);
+      taken.set(name, secret);
+      this.#secrets.delete(name);
+    }
+    return taken;
+  }
+
+  wipe(): void {
+    for (const secret of this.#secrets.values()) {
+      secret.wipe();
+    }
+  }
+
+  async #attempt(name: string, key: string, action: () => void | Promise<void>): Promise<void> {
+    try {
+      await action();
+    } catch (error) {
+      if (!(error instanceof UbiError)) {
+        throw error;
+      }
+      this.#drop(name);
+      this.findings.error(error.code, ["secrets", name, key], error.message);
+    }
+  }
+
+  #inspect(name: string): void {
+    const file = this.#declared.declaration(name)?.source.file;
+    if (file !== undefined) {
+      inspectFileSource(file, this.#policy);
+    }
+  }
+
+  async #read(name: string): Promise<void> {
+    const declaration = this.#declared.declaration(name);
+    assert(declaration !== undefined, `secret ${name} is declared`);
+    const bytes = await readSecretSource(name, declaration, this.#policy);
+    if (bytes.length === 0) {
+      throw new UbiError("E_SECRET_SIZE", "the secret is empty");
+    }
+    this.#secrets.set(name, new Secret(name, bytes));
+    const { encoding, encrypted_by } = declaration;
+    if (encoding === "plaintext" && encrypted_by === undefined && endsInNewline(bytes)) {
+      const message = "the plaintext ends in a newline, which is part of the secret";
+      this.findings.warn(["secrets", name, "source"], message);
+    }
+  }
+
+  #unwrap(name: string): void {
+    const kekName = this.#declared.declaration(name)?.encrypted_by?.ref;
+    const secret = this.#secrets.get(name);
+    const kek = kekName === undefined ? undefined : this.#secrets.get(kekName);
+    if (secret === undefined || kekName === undefined) {
+      return;
+    }
+    if (kek === undefined) {
+      // Its KEK failed and was reported; the envelope itself is of no use.
+      this.#drop(name);
+      return;
+    }
+    if (kek.length !== KEK_BYTES) {
+      const sizes = `${kek.length} bytes; a KEK has exactly ${KEK_BYTES}`;
+      const hint = this.#newlineHint(kek.name, kek);
+      throw new UbiError("E_SECRET_SIZE", `KEK ${JSON.stringify(kekName)} has ${sizes}${hint}`);
+    }
+    const context = new TextEncoder().encode(name);
+    const content = this.#open(secret, kek, context);
+    secret.wipe();
+    this.#secrets.set(name, new Secret(name, content));
+    if (content.length === 0) {
+      throw new UbiError("E_SECRET_SIZE", "the secret is empty");
+    }
+  }
+
+  #open(secret: Secret, kek: Secret, context: Uint8Array): Uint8Array {
+    try {
+      return openEnvelope(secret.bytes, { kek: kek.bytes, context });
+    } catch (error) {
+      if (!(error instanceof UbiError)) {
+        throw error;
+      }
+      const why =
+        "wrong KEK, damaged data, or made for a secret of another name (the name is authenticated)";
+      const message = `cannot unwrap with KEK ${JSON.stringify(kek.name)}: ${error.message}; ${why}`;
+      throw new UbiError(error.code, message, { cause: error });
+    }
+  }
+
+  /** A secret that failed is forgotten, so that what depends on it is not reported as well. */
+  #drop(name: string): void {
+    this.#secrets.get(name)?.wipe();
+    this.#secrets.delete(name);
+  }
+
+  #newlineHint(name: string, secret: Secret): string {
+    const declaration = this.#declared.declaration(name);
+    const isAsWritten =
+      declaration?.encoding === "plaintext" && declaration.encrypted_by === undefined;
+    return isAsWritten && endsInNewline(secret.bytes)
+      ? " (it ends in a newline, which counts: write it without one)"
+      : "";
+  }
+}
+
+function sizeText(bytesMin: number, bytesMax: number): string {
+  return bytesMin === bytesMax
+    ? `exactly ${bytesMin} are expected`
+    : `${bytesMin} to ${bytesMax} are expected`;
+}
+
+function endsInNewline(bytes: Uint8Array): boolean {
+  return bytes.at(-1) === 0x0a;
+}
+
+function isText(bytes: Uint8Array): boolean {
+  try {
+    new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    return true;
+  } catch {
+    return false;
+  }
+}

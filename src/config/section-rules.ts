@@ -1,0 +1,125 @@
+/** Rules that a schema cannot say: between keys of one section, and between sections. */
+import type { Static } from "@sinclair/typebox";
+import type { DangerGate } from "./danger-zone.ts";
+import type { Findings } from "./findings.ts";
+import type {
+  ArchiveStoreSection,
+  DeviceSection,
+  ServerSection,
+  StripeSourceSection,
+  TuningSection,
+} from "./schema.ts";
+
+type StripeSource = Static<typeof StripeSourceSection>;
+type ArchiveStore = Static<typeof ArchiveStoreSection>;
+type S3Store = Extract<ArchiveStore, { storage: "s3" }>;
+type Remote = Static<typeof ServerSection>;
+
+export function checkDevice(device: Static<typeof DeviceSection>, findings: Findings): void {
+  const idBytes = new TextEncoder().encode(device.device_id).length;
+  if (idBytes > DEVICE_ID_BYTES) {
+    const message = `${idBytes} bytes; a guest sees the first ${DEVICE_ID_BYTES} only`;
+    findings.warn(["device", "device_id"], message);
+  }
+  if (device.metadata_path === undefined && device.track_written) {
+    findings.warn(["device", "track_written"], "has no effect without device.metadata_path");
+  }
+  const owners = new Map<string, string>();
+  for (const key of ["data_path", "metadata_path", "vhost_socket", "rpc_socket"] as const) {
+    const path = device[key];
+    const owner = path === undefined ? undefined : owners.get(path);
+    if (owner !== undefined) {
+      findings.error("E_CONFIG_VALUE", ["device", key], `the same path as device.${owner}`);
+    } else if (path !== undefined) {
+      owners.set(path, key);
+    }
+  }
+}
+
+export function checkTuning(tuning: Static<typeof TuningSection>, findings: Findings): void {
+  const { num_queues, queue_size, cpus } = tuning;
+  if (!Number.isInteger(Math.log2(queue_size))) {
+    const message = `${queue_size} is not a power of two; 1 to 32768 is accepted`;
+    findings.error("E_CONFIG_VALUE", ["tuning", "queue_size"], message);
+  }
+  if (cpus !== undefined && cpus.length !== num_queues) {
+    const message = `${cpus.length} entries for ${num_queues} queues; one for each is expected`;
+    findings.error("E_CONFIG_VALUE", ["tuning", "cpus"], message);
+  }
+}
+
+export function checkStripeSource(
+  source: StripeSource,
+  gate: DangerGate,
+  findings: Findings,
+): void {
+  switch (source.type) {
+    case "raw":
+      break;
+    case "archive":
+      checkArchiveStore("stripe_source", source, findings);
+      break;
+    case "remote":
+      checkRemote("stripe_source", source, gate, findings);
+  }
+}
+
+export function checkArchiveStore(section: string, store: ArchiveStore, findings: Findings): void {
+  if (store.storage === "s3") {
+    checkS3(section, store, findings);
+  }
+}
+
+export function checkRemote(
+  section: string,
+  remote: Remote,
+  gate: DangerGate,
+  findings: Findings,
+): void {
+  if (remote.psk === undefined) {
+    if (!gate.allows("allow_unencrypted_connection", section)) {
+      findings.error("E_CONFIG_DANGER", [section, "psk"], PSK_REQUIRED);
+    }
+  } else {
+    const path = [section, "psk", "identity"];
+    const identityBytes = new TextEncoder().encode(remote.psk.identity).length;
+    if (identityBytes > PSK_IDENTITY_BYTES_MAX) {
+      const message = `${identityBytes} bytes; at most ${PSK_IDENTITY_BYTES_MAX} are accepted`;
+      findings.error("E_CONFIG_VALUE", path, message);
+    }
+    if (remote.psk.identity.includes("\0")) {
+      findings.error("E_CONFIG_VALUE", path, "must not contain a NUL character");
+    }
+  }
+  if (!isAddress(remote.address)) {
+    findings.error("E_CONFIG_VALUE", [section, "address"], ADDRESS_EXPECTED);
+  }
+}
+
+/** Whether `address` reads `HOST:PORT` or `[V6]:PORT`, with a port of 0 to 65535. */
+export function isAddress(address: string): boolean {
+  const match = /^(?:\[([0-9A-Fa-f:.%a-zA-Z]+)\]|([^\s:[\]/@]+)):([0-9]{1,5})$/.exec(address);
+  return match !== null && Number(match[3]) <= 65535;
+}
+
+// --- internal ---
+
+const DEVICE_ID_BYTES = 20;
+const PSK_IDENTITY_BYTES_MAX = 255;
+const PSK_REQUIRED =
+  "missing: a connection without PSK is not encrypted; add psk, or set danger_zone.enabled with " +
+  "danger_zone.allow_unencrypted_connection";
+const ADDRESS_EXPECTED = "not an address; HOST:PORT or [IPv6]:PORT is expected";
+
+function checkS3(section: string, store: S3Store, findings: Findings): void {
+  const parts = store.prefix?.split("/") ?? [];
+  if (parts.includes("..") || parts.includes(".")) {
+    const message = 'must not have "." or ".." as a part of the prefix';
+    findings.error("E_CONFIG_VALUE", [section, "prefix"], message);
+  }
+  const retry = store.rate_limited_retry;
+  if (retry.enabled && retry.min_delay_ms === 0) {
+    const path = [section, "rate_limited_retry", "min_delay_ms"];
+    findings.error("E_CONFIG_VALUE", path, "must be above 0 when rate_limited_retry is enabled");
+  }
+}
