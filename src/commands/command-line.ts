@@ -1,0 +1,117 @@
+/**
+ * The command line: finds the command, runs it, and is the one place where errors become text and an
+ * exit code (0 success, 1 failure, 2 wrong usage). A command's code is loaded only when it is named;
+ * `--version` loads nothing else at all.
+ */
+import { writeSync } from "node:fs";
+import { UbiError, UbiErrors } from "../errors.ts";
+import { nearestName } from "../nearest-name.ts";
+import { VERSION } from "../version.ts";
+import type { RunnableCommand, runnableCommand } from "./run-command.ts";
+
+type Wrap = typeof runnableCommand;
+
+interface CommandEntry {
+  readonly description: string;
+  readonly load: (wrap: Wrap) => Promise<RunnableCommand>;
+}
+
+/**
+ * Every command, one entry each:
+ *
+ *     name: {
+ *       description: "what it does",
+ *       load: async (wrap) => wrap((await import("./name.ts")).default),
+ *     },
+ *
+ * where `./name.ts` has a citty command definition as its default export.
+ */
+const COMMANDS: Readonly<Record<string, CommandEntry>> = {};
+
+/**
+ * Runs the command that `argv` (without the program's own name) asks for. Ends the process with code
+ * 1 or 2 on failure; on success returns, and the process ends when nothing is left to do.
+ */
+export async function runCommandLine(argv: readonly string[]): Promise<void> {
+  try {
+    const text = await dispatch(argv);
+    if (text !== undefined) {
+      writeOut(`${text}\n`);
+    }
+  } catch (error) {
+    writeSync(2, errorLines(error));
+    process.exit(isUsageError(error) ? 2 : 1);
+  }
+}
+
+/** The lines that a user gets to see of an error; a stack only of errors that are our own fault. */
+export function errorLines(error: unknown): string {
+  const errors = error instanceof UbiErrors ? error.errors : [error];
+  return errors.map((each) => `${PROGRAM}: ${errorLine(each)}\n`).join("");
+}
+
+// --- internal ---
+
+const PROGRAM = "ubiblk";
+const VERSION_LINE = `${PROGRAM} ${VERSION}`;
+const HELP_FLAGS: readonly string[] = ["--help", "-h", "help"];
+const VERSION_FLAGS: readonly string[] = ["--version", "-V", "version"];
+
+async function dispatch(argv: readonly string[]): Promise<string | undefined> {
+  const [name, ...rest] = argv;
+  if (name === undefined) {
+    throw new UbiError("E_USAGE", `no command; see ${PROGRAM} --help`);
+  }
+  if (VERSION_FLAGS.includes(name)) {
+    return VERSION_LINE;
+  }
+  if (HELP_FLAGS.includes(name)) {
+    return await overview();
+  }
+  const command = COMMANDS[name];
+  if (command === undefined || !Object.hasOwn(COMMANDS, name)) {
+    const nearest = nearestName(name, [...Object.keys(COMMANDS), ...HELP_FLAGS, ...VERSION_FLAGS]);
+    const hint = nearest === undefined ? `see ${PROGRAM} --help` : `did you mean ${nearest}?`;
+    const what = name.startsWith("-") ? "flag" : "command";
+    throw new UbiError("E_USAGE", `${name}: unknown ${what}; ${hint}`);
+  }
+  const { runnableCommand } = await import("./run-command.ts");
+  const runnable = await command.load(runnableCommand);
+  return await runnable.run(rest, { parentName: PROGRAM, versionLine: VERSION_LINE });
+}
+
+async function overview(): Promise<string> {
+  const { usageText } = await import("./run-command.ts");
+  const subCommands = Object.fromEntries(
+    Object.entries(COMMANDS).map(([name, { description }]) => [name, { meta: { description } }]),
+  );
+  const description = "Serves a virtual machine its disk";
+  return await usageText({ meta: { name: PROGRAM, version: VERSION, description }, subCommands });
+}
+
+function isUsageError(error: unknown): boolean {
+  return error instanceof UbiError && error.code === "E_USAGE";
+}
+
+function errorLine(error: unknown): string {
+  if (error instanceof UbiError) {
+    return `error ${error.code}: ${oneLine(error.message)}`;
+  }
+  return `internal error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`;
+}
+
+/** Control characters (of a hostile file name, say) must not reach the terminal. */
+function oneLine(text: string): string {
+  return text.replace(/\p{Cc}/gu, (character) => JSON.stringify(character).slice(1, -1));
+}
+
+/** A reader that has gone (`ubiblk --help | head -1`) is no failure. */
+function writeOut(text: string): void {
+  try {
+    writeSync(1, text);
+  } catch (error) {
+    if (!(error instanceof Error && "code" in error && error.code === "EPIPE")) {
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,57 @@
+/** Runs one command through citty: reads its arguments, prints its help, calls it. */
+import { stripVTControlCharacters } from "node:util";
+import { type ArgsDef, type CommandDef, renderUsage, runCommand } from "citty";
+import { readArguments } from "./arguments.ts";
+
+/** A command whose argument types are no longer of interest. */
+export interface RunnableCommand {
+  /** What the arguments ask for: text to print, or nothing when the command was run. */
+  readonly run: (
+    argv: readonly string[],
+    surroundings: CommandSurroundings,
+  ) => Promise<string | undefined>;
+}
+
+/** `parentName` and `versionLine` are what help and `--version` show. */
+export interface CommandSurroundings {
+  readonly parentName: string;
+  readonly versionLine: string;
+}
+
+/** Wraps a citty command definition, whose `args` are a plain object. */
+export function runnableCommand<Args extends ArgsDef>(
+  definition: CommandDef<Args>,
+): RunnableCommand {
+  return {
+    run: async (argv, surroundings) => {
+      const read = readArguments(argv, await argsOf(definition));
+      switch (read.kind) {
+        case "help":
+          return await usageText(definition, surroundings.parentName);
+        case "version":
+          return surroundings.versionLine;
+        case "run":
+          await runCommand(definition, { rawArgs: read.argv });
+          return undefined;
+      }
+    },
+  };
+}
+
+/** The help text; coloured on a terminal only. */
+export async function usageText<Args extends ArgsDef>(
+  definition: CommandDef<Args>,
+  parentName?: string,
+): Promise<string> {
+  const parent: CommandDef<Args> | undefined =
+    parentName === undefined ? undefined : { meta: { name: parentName } };
+  const text = await renderUsage(definition, parent);
+  return process.stdout.isTTY ? text : stripVTControlCharacters(text);
+}
+
+// --- internal ---
+
+async function argsOf<Args extends ArgsDef>(definition: CommandDef<Args>): Promise<ArgsDef> {
+  const args = await definition.args;
+  return (typeof args === "function" ? await args() : args) ?? {};
+}
