@@ -21,8 +21,20 @@ export interface IoEngine extends Disposable {
   prepareWriteVector(id: number, offset: number, vector: number, count: number): void;
 
   /** The same with memory inside registered buffer `buffer` (`registerBuffer`). */
-  prepareReadFixed(id: number, offset: number, address: number, lengthBytes: number, buffer: number): void;
-  prepareWriteFixed(id: number, offset: number, address: number, lengthBytes: number, buffer: number): void;
+  prepareReadFixed(
+    id: number,
+    offset: number,
+    address: number,
+    lengthBytes: number,
+    buffer: number,
+  ): void;
+  prepareWriteFixed(
+    id: number,
+    offset: number,
+    address: number,
+    lengthBytes: number,
+    buffer: number,
+  ): void;
 
   /** fdatasync(2). */
   prepareSync(id: number): void;
@@ -57,6 +69,9 @@ export interface IoEngine extends Disposable {
   /** True when a `submit(0, 0)` would bring completions that are not visible yet. */
   hasPendingWork(): boolean;
 }
+
+/** Ids of watches start here; an id is not used again for another descriptor. Requests use lower ones. */
+export const WATCH_ID = 0x4000_0000;
 
 /** The file an engine works on. */
 export interface EngineFile {

@@ -3,6 +3,7 @@
  * completion waits to be read. For kernels and containers that refuse io_uring, and `io_engine = "sync"`.
  */
 import { assert } from "../errors.ts";
+import { drainEvent } from "../ffi/event.ts";
 import {
   allocateFile,
   readFileAt,
@@ -11,7 +12,6 @@ import {
   writeFileAt,
   writeVectorAt,
 } from "../ffi/file.ts";
-import { drainEvent } from "../ffi/event.ts";
 import { PollSet } from "../ffi/socket.ts";
 import { i32 } from "../ffi/view.ts";
 import type { EngineFile, IoEngine } from "./io-engine.ts";

@@ -15,7 +15,7 @@ import { mapFile, unmap, viewOf } from "../ffi/memory.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
 import { uringEnter, uringEnterTimed, uringRegister, uringSetup } from "../ffi/uring.ts";
 import { high64, i32, u32 } from "../ffi/view.ts";
-import type { EngineFile, IoEngine } from "./io-engine.ts";
+import { type EngineFile, type IoEngine, WATCH_ID } from "./io-engine.ts";
 
 const IORING_OP_READV = 1;
 const IORING_OP_WRITEV = 2;
@@ -151,11 +151,23 @@ export class UringEngine implements IoEngine {
     this.#prepare(IORING_OP_WRITEV, id, offset, vector, count, this.#writeFlags, 0);
   }
 
-  prepareReadFixed(id: number, offset: number, address: number, length: number, buffer: number): void {
+  prepareReadFixed(
+    id: number,
+    offset: number,
+    address: number,
+    length: number,
+    buffer: number,
+  ): void {
     this.#prepare(IORING_OP_READ_FIXED, id, offset, address, length, 0, buffer);
   }
 
-  prepareWriteFixed(id: number, offset: number, address: number, length: number, buffer: number): void {
+  prepareWriteFixed(
+    id: number,
+    offset: number,
+    address: number,
+    length: number,
+    buffer: number,
+  ): void {
     this.#prepare(IORING_OP_WRITE_FIXED, id, offset, address, length, this.#writeFlags, buffer);
   }
 
@@ -235,7 +247,7 @@ export class UringEngine implements IoEngine {
   completedId(index: number): number {
     const at = this.#completionAt(index);
     const id = i32(this.#ring, at);
-    if ((i32(this.#ring, at + 3) & IORING_CQE_F_MORE) === 0) {
+    if (id >= WATCH_ID && (i32(this.#ring, at + 3) & IORING_CQE_F_MORE) === 0) {
       this.#rearm(id);
     }
     return id;
@@ -352,7 +364,12 @@ export class UringEngine implements IoEngine {
     words[8] = address % 2 ** 32;
     words[9] = high64(address);
     words[10] = lengthBytes;
-    const result = uringRegister(this.#fd, IORING_REGISTER_BUFFERS_UPDATE, this.#registration.address, 32);
+    const result = uringRegister(
+      this.#fd,
+      IORING_REGISTER_BUFFERS_UPDATE,
+      this.#registration.address,
+      32,
+    );
     return result === 1;
   }
 }

@@ -1,0 +1,242 @@
+/**
+ * Reads one chain of a block device's queue (virtio 1.2, 5.2.6): header, data, status. The chain is the
+ * guest's and hostile until proven otherwise: every descriptor is read once, translated and bounded.
+ *
+ *   readable                      writable
+ *   | header 16 | data (OUT) |    | data (IN) | status 1 |      any split into descriptors (2.7.4.2)
+ *
+ * What can be wrong ends in a verdict, never in an exception:
+ *   ok        all is there; data that lies outside guest memory is told by `isDataMapped`
+ *   bad       no request can be read from it; `statusAddress` is set when it still has a writable tail
+ *
+ * Cost: about 15 ns a descriptor; indirect ones one native call more.
+ */
+import { Arena } from "../ffi/arena.ts";
+import { copyMemory, load16 } from "../ffi/memory.ts";
+import { f64, join64, u32 } from "../ffi/view.ts";
+import { REQUEST_HEADER_BYTES, REQUEST_TYPE } from "../formats/virtio-blk.ts";
+import {
+  DESCRIPTOR_BYTES,
+  DESCRIPTOR_INDIRECT,
+  DESCRIPTOR_NEXT,
+  DESCRIPTOR_WRITE,
+} from "../formats/virtio-ring.ts";
+import type { GuestMemory } from "./guest-memory.ts";
+import type { SplitRing } from "./split-ring.ts";
+
+/** Descriptors of one chain, and entries of an indirect table: the largest ring there is. */
+const DESCRIPTORS_MAX = 32_768;
+const LENGTH_MAX = 2 ** 32 - 1;
+const UNMAPPED = -1;
+
+export class BlockChain {
+  /** Of the last chain read: */
+  type = 0;
+  sector = 0;
+  /** Places of the data segments in `address` and `length`, and their number. */
+  dataStart = 0;
+  dataCount = 0;
+  dataBytes = 0;
+  isDataMapped = true;
+  /** Where the status byte goes, or 0. */
+  statusAddress = 0;
+  /** Host address (UNMAPPED outside guest memory) and length of each segment. */
+  readonly address = new Float64Array(DESCRIPTORS_MAX + 64);
+  readonly length = new Uint32Array(DESCRIPTORS_MAX + 64);
+
+  readonly #memory: GuestMemory;
+  readonly #arena = new Arena(4096);
+  readonly #scratch = this.#arena.words(4);
+  #count = 0;
+  #readableCount = 0;
+  #readableBytes = 0;
+  #totalBytes = 0;
+  #lastLength = 0;
+  #isLastWritable = false;
+
+  constructor(memory: GuestMemory) {
+    this.#memory = memory;
+  }
+
+  /** Reads the chain that starts at `head`. True when it holds a request. */
+  read(ring: SplitRing, head: number): boolean {
+    this.#count = 0;
+    this.#readableCount = 0;
+    this.#readableBytes = 0;
+    this.#totalBytes = 0;
+    this.#lastLength = 0;
+    this.#isLastWritable = false;
+    this.statusAddress = 0;
+    this.dataCount = 0;
+    this.dataBytes = 0;
+    this.isDataMapped = true;
+    const isWalked = this.#walk(ring, head);
+    if (!isWalked) {
+      return false;
+    }
+    const hasStatus = this.#splitStatus();
+    return this.#readHeader() && hasStatus && this.#splitData();
+  }
+
+  // --- internal ---
+
+  /** Collects all segments. False when the chain breaks off. */
+  #walk(ring: SplitRing, head: number): boolean {
+    let index = head;
+    let tableEntries = ring.entries;
+    let tableAddress = 0;
+    for (let budget = ring.entries; budget > 0; budget--) {
+      if (index >= tableEntries) {
+        return false;
+      }
+      if (tableAddress !== 0) {
+        load16(this.#scratch.address, tableAddress + index * DESCRIPTOR_BYTES);
+      }
+      const words = tableAddress !== 0 ? this.#scratch.view : ring.descriptors;
+      const at = tableAddress !== 0 ? 0 : index * 4;
+      const address = join64(u32(words, at), u32(words, at + 1));
+      const length = u32(words, at + 2);
+      const flags = u32(words, at + 3);
+      if ((flags & DESCRIPTOR_INDIRECT) !== 0) {
+        tableAddress = tableAddress === 0 ? this.#openTable(address, length) : UNMAPPED;
+        if (tableAddress === UNMAPPED) {
+          return false;
+        }
+        tableEntries = length / DESCRIPTOR_BYTES;
+        budget = tableEntries + 1;
+        index = 0;
+        continue;
+      }
+      if (!this.#add(address, length, (flags & DESCRIPTOR_WRITE) !== 0)) {
+        return false;
+      }
+      if ((flags & DESCRIPTOR_NEXT) === 0) {
+        return true;
+      }
+      index = flags >>> 16;
+    }
+    return false; // more descriptors than there are: it goes in circles
+  }
+
+  #openTable(address: number, length: number): number {
+    const entries = length / DESCRIPTOR_BYTES;
+    if (length === 0 || length % DESCRIPTOR_BYTES !== 0 || entries > DESCRIPTORS_MAX) {
+      return UNMAPPED;
+    }
+    return this.#memory.translate(address, length);
+  }
+
+  #add(address: number, length: number, isWritable: boolean): boolean {
+    this.#totalBytes += length;
+    this.#lastLength = length;
+    if (this.#totalBytes > LENGTH_MAX || (!isWritable && this.#isLastWritable)) {
+      return false; // too long, or something to read behind something to write
+    }
+    this.#isLastWritable = isWritable;
+    if (!this.#addSegments(address, length)) {
+      return false;
+    }
+    if (!isWritable) {
+      this.#readableCount = this.#count;
+      this.#readableBytes += length;
+    }
+    return true;
+  }
+
+  /** One descriptor is one segment, unless it crosses regions that touch each other. */
+  #addSegments(address: number, length: number): boolean {
+    let at = address;
+    let rest = length;
+    while (rest > 0) {
+      if (this.#count === this.address.length) {
+        return false;
+      }
+      const region = this.#memory.find(at);
+      const part = region < 0 ? rest : Math.min(rest, this.#memory.bytesLeft(region, at));
+      this.address[this.#count] = region < 0 ? UNMAPPED : this.#memory.hostAddress(region, at);
+      this.length[this.#count] = part;
+      this.#count += 1;
+      at += part;
+      rest -= part;
+    }
+    return true;
+  }
+
+  /** The status is the first byte of the last descriptor; where that one also holds the data, its last. */
+  #splitStatus(): boolean {
+    if (!this.#isLastWritable || this.#lastLength === 0) {
+      return false;
+    }
+    const last = this.#count - 1;
+    const isDataWithin = last === this.#readableCount && this.#lastLength > 1;
+    const address = f64(this.address, last);
+    if (address === UNMAPPED) {
+      return true; // a request without a place for its status still gets its used entry
+    }
+    if (isDataWithin) {
+      this.statusAddress = address + u32(this.length, last) - 1;
+      this.length[last] = u32(this.length, last) - 1;
+    } else {
+      this.statusAddress = address;
+      this.#count = last;
+    }
+    return true;
+  }
+
+  #readHeader(): boolean {
+    if (this.#readableBytes < REQUEST_HEADER_BYTES) {
+      return false;
+    }
+    const scratch = this.#scratch;
+    let segment = 0;
+    let done = 0;
+    while (done < REQUEST_HEADER_BYTES) {
+      const address = f64(this.address, segment);
+      if (address === UNMAPPED) {
+        return false;
+      }
+      const length = u32(this.length, segment);
+      const part = Math.min(REQUEST_HEADER_BYTES - done, length);
+      if (part === REQUEST_HEADER_BYTES) {
+        load16(scratch.address, address);
+      } else {
+        copyMemory(scratch.address + done, address, part);
+      }
+      done += part;
+      if (part === length) {
+        segment += 1;
+      } else {
+        this.address[segment] = address + part;
+        this.length[segment] = length - part;
+      }
+    }
+    this.type = u32(scratch.view, 0);
+    this.sector = join64(u32(scratch.view, 2), u32(scratch.view, 3));
+    this.dataStart = segment;
+    return true;
+  }
+
+  /** What is left is data, in the one direction that the type allows. */
+  #splitData(): boolean {
+    const readable = this.#readableCount - this.dataStart;
+    const writable = this.#count - this.#readableCount;
+    const isIn = this.type === REQUEST_TYPE.IN || this.type === REQUEST_TYPE.GET_ID;
+    const isOut =
+      this.type === REQUEST_TYPE.OUT ||
+      this.type === REQUEST_TYPE.DISCARD ||
+      this.type === REQUEST_TYPE.WRITE_ZEROES;
+    if ((isIn && readable > 0) || (isOut && writable > 0)) {
+      return false;
+    }
+    this.dataStart = isIn ? this.#readableCount : this.dataStart;
+    this.dataCount = isIn ? writable : readable;
+    const end = this.dataStart + this.dataCount;
+    for (let i = this.dataStart; i < end; i++) {
+      this.dataBytes += u32(this.length, i);
+      if (f64(this.address, i) === UNMAPPED) {
+        this.isDataMapped = false;
+      }
+    }
+    return true;
+  }
+}

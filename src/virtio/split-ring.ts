@@ -1,0 +1,130 @@
+/**
+ * The device side of a split virtqueue (virtio 1.2, 2.7), over the guest's own ring memory.
+ *
+ *   available ring   the driver's: index read once a batch, heads taken in order
+ *   used ring        ours: entries written, then the index stored once a batch, then at most one call
+ *
+ * Indexes that both sides touch go through Atomics (plain loads may be hoisted by the JIT, and the
+ * notification handshake needs a full fence between our store and our next load). Every field of a
+ * descriptor is read once: the guest may change it at any time.
+ */
+import { viewOf } from "../ffi/memory.ts";
+import { u16, u32 } from "../ffi/view.ts";
+import {
+  AVAILABLE_NO_INTERRUPT,
+  needEvent,
+  ringLayout,
+  USED_NO_NOTIFY,
+} from "../formats/virtio-ring.ts";
+
+/** Host addresses of the three areas; each lies wholly in one mapping and is aligned as specified. */
+export interface RingAreas {
+  readonly entries: number;
+  readonly descriptors: number;
+  readonly available: number;
+  readonly used: number;
+}
+
+const FLAGS = 0;
+const INDEX = 1;
+const ELEMENTS = 2;
+
+export class SplitRing {
+  readonly entries: number;
+  /** Four words a descriptor: address low and high, length, flags and next. */
+  readonly descriptors: Uint32Array;
+  readonly #mask: number;
+  readonly #available: Uint16Array;
+  readonly #used: Uint16Array;
+  readonly #usedElements: Uint32Array;
+  readonly #usedEventAt: number;
+  readonly #availableEventAt: number;
+  readonly #hasEventIndex: boolean;
+  #nextAvailable: number;
+  #usedIndex: number;
+  #signalledIndex: number;
+
+  /**
+   * @param nextAvailable index of the first chain to take (SET_VRING_BASE)
+   * @param hasEventIndex whether VIRTIO_F_EVENT_IDX was negotiated
+   */
+  constructor(areas: RingAreas, nextAvailable: number, hasEventIndex: boolean) {
+    const layout = ringLayout(areas.entries);
+    this.entries = areas.entries;
+    this.#mask = areas.entries - 1;
+    this.descriptors = new Uint32Array(viewOf(areas.descriptors, layout.descriptorsBytes));
+    this.#available = new Uint16Array(viewOf(areas.available, layout.availableBytes));
+    const used = viewOf(areas.used, Math.ceil(layout.usedBytes / 4) * 4 - 4 + 2);
+    this.#used = new Uint16Array(used);
+    this.#usedElements = new Uint32Array(used, 4, areas.entries * 2);
+    this.#usedEventAt = layout.usedEventOffset / 2;
+    this.#availableEventAt = layout.availableEventOffset / 2;
+    this.#hasEventIndex = hasEventIndex;
+    this.#nextAvailable = nextAvailable & 0xffff;
+    this.#usedIndex = Atomics.load(this.#used, INDEX);
+    this.#signalledIndex = this.#usedIndex;
+  }
+
+  /** Index of the next chain to take: what GET_VRING_BASE answers. */
+  get nextAvailable(): number {
+    return this.#nextAvailable;
+  }
+
+  /** Chains that wait; more than `entries` means that the driver broke the ring. */
+  waiting(): number {
+    return (Atomics.load(this.#available, INDEX) - this.#nextAvailable) & 0xffff;
+  }
+
+  /** The head of the next chain, which stays in the ring until `take`. */
+  peek(): number {
+    return u16(this.#available, ELEMENTS + (this.#nextAvailable & this.#mask));
+  }
+
+  take(): void {
+    this.#nextAvailable = (this.#nextAvailable + 1) & 0xffff;
+  }
+
+  /** Adds a used element; the driver sees it after `publish`. */
+  push(head: number, writtenBytes: number): void {
+    const at = (this.#usedIndex & this.#mask) * 2;
+    this.#usedElements[at] = head;
+    this.#usedElements[at + 1] = writtenBytes;
+    this.#usedIndex = (this.#usedIndex + 1) & 0xffff;
+  }
+
+  /** Shows all pushed elements to the driver. True when it wants a call for them (2.7.7.2, 2.7.10). */
+  publish(): boolean {
+    Atomics.store(this.#used, INDEX, this.#usedIndex);
+    if (!this.#hasEventIndex) {
+      this.#signalledIndex = this.#usedIndex;
+      return (Atomics.load(this.#available, FLAGS) & AVAILABLE_NO_INTERRUPT) === 0;
+    }
+    const event = Atomics.load(this.#available, this.#usedEventAt);
+    if (!needEvent(event, this.#usedIndex, this.#signalledIndex)) {
+      return false;
+    }
+    this.#signalledIndex = this.#usedIndex;
+    return true;
+  }
+
+  /** Asks the driver for a kick when it adds chains. Look at `waiting` afterwards. */
+  enableKicks(): void {
+    if (this.#hasEventIndex) {
+      Atomics.store(this.#used, this.#availableEventAt, this.#nextAvailable);
+    } else {
+      Atomics.store(this.#used, FLAGS, 0);
+    }
+  }
+
+  /** Tells the driver that the ring is being watched. With event indexes an old index says so by itself. */
+  disableKicks(): void {
+    if (!this.#hasEventIndex) {
+      Atomics.store(this.#used, FLAGS, USED_NO_NOTIFY);
+    }
+  }
+
+  /** One word of descriptor `index`, 0 to 3. */
+  descriptorWord(index: number, word: number): number {
+    return u32(this.descriptors, index * 4 + word);
+  }
+}
