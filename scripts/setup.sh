@@ -20,6 +20,9 @@ main() {
   esac
   npm_packages
   system_packages "$mode" "${packages[@]}"
+  if [[ $mode == test ]]; then
+    guest_kernel
+  fi
 }
 
 say() { printf 'setup: %s\n' "$1" >&2; }
@@ -79,24 +82,31 @@ system_packages() {
   local missing=()
   mapfile -t missing < <(missing_packages "$@")
   ((${#missing[@]} > 0)) || return 0
-  local as_root=()
-  if ((EUID != 0)); then
-    if ! command -v sudo >/dev/null || ! sudo -n true 2>/dev/null; then
-      fail "packages are missing; run: sudo apt-get install ${missing[*]}"
-    fi
-    as_root=(sudo -n)
-  fi
+  may_be_root || fail "packages are missing; run: sudo apt-get install ${missing[*]}"
   say "installing for $mode: ${missing[*]}"
   if ! apt_install "${missing[@]}" 2>/dev/null; then
-    say "reading the package lists anew"
-    quietly "apt-get update" "${as_root[@]}" apt-get -qq -o DPkg::Lock::Timeout=300 update
+    update_lists || say "the package lists could not be read anew"
     quietly "apt-get install ${missing[*]}" apt_install "${missing[@]}"
   fi
 }
 
 apt_install() {
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -y \
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y \
     -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 --no-install-recommends install "$@" </dev/null >/dev/null
+}
+
+update_lists() {
+  may_be_root || return 1
+  say "reading the package lists anew"
+  as_root apt-get -qq -o DPkg::Lock::Timeout=300 update >/dev/null 2>&1
+}
+
+may_be_root() {
+  ((EUID == 0)) || { command -v sudo >/dev/null && sudo -n true 2>/dev/null; }
+}
+
+as_root() {
+  if ((EUID == 0)); then "$@"; else sudo -n "$@"; fi
 }
 
 missing_packages() {
@@ -105,6 +115,40 @@ missing_packages() {
   for name in "$@"; do
     grep -qx "$name installed" <<<"$installed" || printf '%s\n' "$name"
   done
+}
+
+# --- the kernel of the tests' guest: fetched, not installed ---
+
+guest_kernel() {
+  local folder=build/guest
+  ! compgen -G "$folder/*.deb" >/dev/null || return 0
+  if [[ $(uname -m) != x86_64 ]]; then
+    say "there is no guest for this kind of processor; its tests will be skipped"
+    return 0
+  fi
+  say "fetching a kernel package for the guest"
+  if ! fetch_kernel "$folder" && ! { update_lists && fetch_kernel "$folder"; }; then
+    say "no kernel package can be had (try: sudo apt-get update); the guest's tests will be skipped"
+  fi
+}
+
+fetch_kernel() {
+  local folder=$1 image part
+  image=$(kernel_dependency linux-image-cloud-amd64 image || kernel_dependency linux-image-virtual image) || return 1
+  part=$(mktemp -d)
+  # Where the modules are a package of their own, the image depends on it.
+  if (cd "$part" && apt-get -qq download "$image" $(kernel_dependency "$image" modules) >/dev/null 2>&1); then
+    mkdir -p "$folder"
+    mv "$part"/*.deb "$folder/"
+  fi
+  rm -rf "$part"
+  compgen -G "$folder/*.deb" >/dev/null
+}
+
+# The versioned package (image or modules) that a kernel package depends on.
+kernel_dependency() {
+  apt-cache depends --important "$1" 2>/dev/null |
+    awk -v prefix="^linux-$2-[0-9]" '$1 == "Depends:" && $2 ~ prefix { print $2; found = 1; exit } END { exit !found }'
 }
 
 # Runs a step whose output is of interest only when it fails.
