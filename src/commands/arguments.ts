@@ -4,8 +4,8 @@
  * here has one form only, which it cannot misread: `--name=value ... -- positional ...`.
  */
 import type { ArgDef } from "citty";
+import { nearestName } from "../config/nearest-name.ts";
 import { assert, UbiError } from "../errors.ts";
-import { nearestName } from "../nearest-name.ts";
 
 /** The accepted values of a flag or positional that is a whole number; both ends are included. */
 export interface IntegerRange {

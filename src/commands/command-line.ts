@@ -4,9 +4,10 @@
  * `--version` loads nothing else at all.
  */
 import { writeSync } from "node:fs";
+import packageJson from "../../package.json" with { type: "json" };
+import { nearestName } from "../config/nearest-name.ts";
 import { UbiError, UbiErrors } from "../errors.ts";
-import { nearestName } from "../nearest-name.ts";
-import { VERSION } from "../version.ts";
+
 import type { RunnableCommand, runnableCommand } from "./run-command.ts";
 
 type Wrap = typeof runnableCommand;
@@ -53,7 +54,7 @@ export function errorLines(error: unknown): string {
 // --- internal ---
 
 const PROGRAM = "ubiblk";
-const VERSION_LINE = `${PROGRAM} ${VERSION}`;
+const VERSION_LINE = `${PROGRAM} ${packageJson.version}`;
 const HELP_FLAGS: readonly string[] = ["--help", "-h", "help"];
 const VERSION_FLAGS: readonly string[] = ["--version", "-V", "version"];
 
@@ -86,7 +87,10 @@ async function overview(): Promise<string> {
     Object.entries(COMMANDS).map(([name, { description }]) => [name, { meta: { description } }]),
   );
   const description = "Serves a virtual machine its disk";
-  return await usageText({ meta: { name: PROGRAM, version: VERSION, description }, subCommands });
+  return await usageText({
+    meta: { name: PROGRAM, version: packageJson.version, description },
+    subCommands,
+  });
 }
 
 function isUsageError(error: unknown): boolean {

@@ -3,10 +3,10 @@
  * what wraps it, and which keys of the document use it.
  */
 import type { Static } from "@sinclair/typebox";
-import { nearestName } from "../nearest-name.ts";
 import type { DangerGate } from "./danger-zone.ts";
 import { Findings, type KeyOrigin } from "./findings.ts";
 import type { KeyPath } from "./key-positions.ts";
+import { nearestName } from "./nearest-name.ts";
 import type { SecretSection, SecretSize } from "./schema.ts";
 
 export type SecretDeclaration = Static<typeof SecretSection>;

@@ -5,10 +5,10 @@
 import type { Static, TObject, TSchema } from "@sinclair/typebox";
 import { Check } from "@sinclair/typebox/value";
 import { assert } from "../errors.ts";
-import { nearestName } from "../nearest-name.ts";
 import { DANGER_ZONE_OFF, DangerGate } from "./danger-zone.ts";
 import { DeclaredSecrets, type SecretDeclaration, type SecretUse } from "./declared-secrets.ts";
 import { Findings } from "./findings.ts";
+import { nearestName } from "./nearest-name.ts";
 import { DangerZoneSection, SecretSection } from "./schema.ts";
 import { annotatedValues, checkSection, secretSizeOf } from "./section-check.ts";
 import { joinPath, readSourceDocument, type SourceDocument } from "./source-files.ts";

@@ -6,9 +6,9 @@ import type { TSchema } from "@sinclair/typebox";
 import { Errors, type ValueError, ValueErrorType } from "@sinclair/typebox/errors";
 import { Default } from "@sinclair/typebox/value";
 import { assert } from "../errors.ts";
-import { nearestName } from "../nearest-name.ts";
 import type { Findings } from "./findings.ts";
 import type { KeyPath } from "./key-positions.ts";
+import { nearestName } from "./nearest-name.ts";
 import type { SecretSize } from "./schema.ts";
 import { isTable, type TomlTable, typeName } from "./toml.ts";
 

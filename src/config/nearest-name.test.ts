@@ -1,0 +1,21 @@
+import { expect, test } from "bun:test";
+import { nearestName } from "./nearest-name.ts";
+
+const KEYS = ["data_path", "metadata_path", "vhost_socket", "rpc_socket"];
+
+test.each([
+  ["data_pth", "data_path"],
+  ["dtaa_path", "data_path"],
+  ["metadata_paths", "metadata_path"],
+  ["vhost_soket", "vhost_socket"],
+])("%s is taken for %s", (typed, meant) => {
+  expect(nearestName(typed, KEYS)).toBe(meant);
+});
+
+test("a name that is like none has no suggestion", () => {
+  expect(nearestName("bandwidth", KEYS)).toBeUndefined();
+});
+
+test("a very long name costs little and has no suggestion", () => {
+  expect(nearestName("x".repeat(1_000_000), KEYS)).toBeUndefined();
+});
