@@ -12,6 +12,10 @@ static const struct xts_kernel *kernel_of(uint32_t provider) {
         return &xts_kernel_vaes512;
     case UBI_XTS_AESNI:
         return &xts_kernel_aesni;
+    case UBI_XTS_ISAL:
+        return &xts_kernel_isal;
+    case UBI_XTS_PORTABLE:
+        return &xts_kernel_portable;
     default:
         return NULL;
     }

@@ -53,10 +53,22 @@ int32_t ubi_xts_decrypt_tweak(const void *context, const void *tweak, uint32_t c
 /* Zeroes the context. Nobody may be using it; later calls with it get -EBADF. */
 void ubi_xts_wipe(void *context);
 
+/*
+ * Loads libisal_crypto: from the absolute path `path` after a check of owner and mode, or when it is empty
+ * by its soname from the loader's own search path. Again does nothing. 0, or -ENOTSUP without AES-NI,
+ * -EINVAL for a relative path, -ENOENT, -EPERM when it may have come from somebody else, -ENOEXEC when it
+ * does not load, -ENOSYS when functions are missing from it.
+ */
+int32_t ubi_xts_isal_load(const char *path);
+
+/* Announces the second library's functions (xts_portable.h). */
+int32_t ubi_xts_portable_set(void *create, void *run, void *destroy);
+
 /* `name` and `address` pairs for table.c. */
 #define UBI_XTS_ENTRIES                                                                                        \
     ENTRY(ubi_xts_context_size), ENTRY(ubi_xts_probe), ENTRY(ubi_xts_self_test), ENTRY(ubi_xts_expand),        \
         ENTRY(ubi_xts_encrypt), ENTRY(ubi_xts_decrypt), ENTRY(ubi_xts_encrypt_tweak),                          \
-        ENTRY(ubi_xts_decrypt_tweak), ENTRY(ubi_xts_wipe),
+        ENTRY(ubi_xts_decrypt_tweak), ENTRY(ubi_xts_wipe), ENTRY(ubi_xts_isal_load),                           \
+        ENTRY(ubi_xts_portable_set),
 
 #endif

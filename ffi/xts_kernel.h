@@ -31,6 +31,8 @@ struct xts_kernel {
 
 extern const struct xts_kernel xts_kernel_vaes512;
 extern const struct xts_kernel xts_kernel_aesni;
+extern const struct xts_kernel xts_kernel_isal;
+extern const struct xts_kernel xts_kernel_portable;
 
 /* Schedules for the CPU's own AES instructions. */
 int32_t xts_aesni_expand(struct xts_context *context, const uint8_t *key);

@@ -25,17 +25,17 @@ export class XtsCipher implements Disposable {
   readonly contextAddress: number;
   /** What computes; "attached" where another thread chose it. */
   readonly provider: XtsProvider | "attached";
-  readonly #arena: Arena | undefined;
+  readonly #isOwner: boolean;
   #isDisposed = false;
 
   private constructor(
     contextAddress: number,
     provider: XtsProvider | "attached",
-    arena: Arena | undefined,
+    isOwner: boolean,
   ) {
     this.contextAddress = contextAddress;
     this.provider = provider;
-    this.#arena = arena;
+    this.#isOwner = isOwner;
   }
 
   /**
@@ -51,13 +51,13 @@ export class XtsCipher implements Disposable {
       arena[Symbol.dispose]();
       throw new UbiError("E_CIPHER", `cannot prepare the cipher ${provider}: ${errnoText(result)}`);
     }
-    return new XtsCipher(arena.address, provider, arena);
+    return new XtsCipher(arena.address, provider, true);
   }
 
   /** A cipher on the expanded keys of another thread's. Disposing of it leaves them alone. */
   static attach(contextAddress: number): XtsCipher {
     assert(contextAddress > 0, "a cipher is attached to a context");
-    return new XtsCipher(contextAddress, "attached", undefined);
+    return new XtsCipher(contextAddress, "attached", false);
   }
 
   /**
@@ -73,14 +73,14 @@ export class XtsCipher implements Disposable {
     return decryptXts(this.contextAddress, sector, sectorCount, source, target);
   }
 
-  /** Wipes the keys. No thread may be using them. */
+  /**
+   * Wipes the keys. No thread may be using them. The empty page stays mapped, so that a late call gets
+   * -EBADF instead of ending the process.
+   */
   [Symbol.dispose](): void {
-    if (!this.#isDisposed) {
-      this.#isDisposed = true;
-      if (this.#arena !== undefined) {
-        wipeXts(this.contextAddress);
-        this.#arena[Symbol.dispose]();
-      }
+    if (this.#isOwner && !this.#isDisposed) {
+      wipeXts(this.contextAddress);
     }
+    this.#isDisposed = true;
   }
 }

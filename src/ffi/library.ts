@@ -60,6 +60,18 @@ export function sealedLibraryPath(name: string, image: Uint8Array): string {
   return `/proc/self/fd/${fd}`;
 }
 
+/** The functions of a library by name, from the address of its table (struct ubi_entry). */
+export function readTable(address: number): Map<string, Pointer> {
+  const table = new Map<string, Pointer>();
+  for (let entry = address; ; entry += 16) {
+    const name = read.ptr(entry as Pointer, 0); // the table ends with a null name
+    if (name === 0) {
+      return table;
+    }
+    table.set(new CString(name as Pointer).toString(), read.ptr(entry as Pointer, 8) as Pointer);
+  }
+}
+
 // --- internal ---
 
 const F_ADD_SEALS = 1033;
@@ -73,7 +85,10 @@ let functions: Map<string, Pointer> | undefined;
 let tableAddress = 0;
 
 function tableByName(): Map<string, Pointer> {
-  functions ??= readTable(isMainThread ? loadTable() : inheritedTable());
+  if (functions === undefined) {
+    tableAddress = isMainThread ? loadTable() : inheritedTable();
+    functions = readTable(tableAddress);
+  }
   return functions;
 }
 
@@ -94,18 +109,6 @@ function loadTable(): number {
     throw new UbiError("E_NATIVE_LIBRARY", `cannot load the native library: ${errorText(error)}`, {
       cause: error,
     });
-  }
-}
-
-function readTable(address: number): Map<string, Pointer> {
-  tableAddress = address;
-  const table = new Map<string, Pointer>();
-  for (let entry = address; ; entry += 16) {
-    const name = read.ptr(entry as Pointer, 0); // the table ends with a null name
-    if (name === 0) {
-      return table;
-    }
-    table.set(new CString(name as Pointer).toString(), read.ptr(entry as Pointer, 8) as Pointer);
   }
 }
 

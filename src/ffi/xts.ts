@@ -5,7 +5,9 @@
  * Cost: about 5 ns for the call, then 350 ns (VAES-512) or 850 ns (AES-NI) for 4 KiB.
  */
 import type { Pointer } from "bun:ffi";
+import { UbiError } from "../errors.ts";
 import { link } from "./library.ts";
+import { sslFunctions } from "./ssl-library.ts";
 
 const native = link({
   ubi_xts_context_size: { args: [], returns: "u32" },
@@ -17,6 +19,8 @@ const native = link({
   ubi_xts_encrypt_tweak: { args: ["ptr", "ptr", "u32", "ptr", "ptr"], returns: "i32" },
   ubi_xts_decrypt_tweak: { args: ["ptr", "ptr", "u32", "ptr", "ptr"], returns: "i32" },
   ubi_xts_wipe: { args: ["ptr"], returns: "void" },
+  ubi_xts_isal_load: { args: ["ptr"], returns: "i32" },
+  ubi_xts_portable_set: { args: ["ptr", "ptr", "ptr"], returns: "i32" },
 });
 
 export const XTS_SECTOR_BYTES = 512;
@@ -115,3 +119,30 @@ export function decryptXtsTweak(
 export function wipeXts(context: number): void {
   native.ubi_xts_wipe(context as Pointer);
 }
+
+/**
+ * Loads libisal_crypto for this process: from an absolute path, or with "" by its soname from where the
+ * system's loader looks. 0 or a negative errno, as ffi/xts.h tells.
+ */
+export function loadIsal(path: string): number {
+  const bytes = new Uint8Array(ISAL_PATH_BYTES_MAX + 1);
+  const { read } = new TextEncoder().encodeInto(path, bytes.subarray(0, ISAL_PATH_BYTES_MAX));
+  return read === path.length ? native.ubi_xts_isal_load(bytes) : -ENAMETOOLONG;
+}
+
+/** Loads the second library for this process and lets it cipher. @throws UbiError E_NATIVE_LIBRARY */
+export function loadPortableXts(): number {
+  const functions = sslFunctions();
+  const [create, run, destroy] = ["create", "run", "destroy"].map((verb) =>
+    functions.get(`ubi_ssl_xts_${verb}`),
+  );
+  if (create === undefined || run === undefined || destroy === undefined) {
+    throw new UbiError("E_NATIVE_LIBRARY", "the second native library lacks a cipher function");
+  }
+  return native.ubi_xts_portable_set(create, run, destroy);
+}
+
+// --- internal ---
+
+const ISAL_PATH_BYTES_MAX = 4095;
+const ENAMETOOLONG = 36;
