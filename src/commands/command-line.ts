@@ -27,7 +27,12 @@ interface CommandEntry {
  *
  * where `./name.ts` has a citty command definition as its default export.
  */
-const COMMANDS: Readonly<Record<string, CommandEntry>> = {};
+const COMMANDS: Readonly<Record<string, CommandEntry>> = {
+  bench: {
+    description: "Measures or verifies the disk behind a vhost-user-blk socket",
+    load: async (wrap) => wrap((await import("./bench.ts")).default),
+  },
+};
 
 /**
  * Runs the command that `argv` (without the program's own name) asks for. Ends the process with code
