@@ -7,7 +7,7 @@
  * (a reference to a secret, with the sizes it accepts), `variants` (the keys that choose among the
  * members of a union), `unknownToReference` (a key that the reference implementation rejects).
  */
-import { type Static, type TSchema, Type } from "@sinclair/typebox";
+import { type Static, Type } from "@sinclair/typebox";
 
 export type DocumentKind = "device" | "target" | "archive" | "server";
 
@@ -209,9 +209,3 @@ export type Settings<T> = T extends readonly (infer Item)[]
 type CamelCase<Name extends string> = Name extends `${infer Head}_${infer Tail}`
   ? `${Head}${Capitalize<CamelCase<Tail>>}`
   : Name;
-
-/** The members of a union schema that `variants` chooses among, or nothing for any other schema. */
-export interface VariantSchema {
-  readonly keys: readonly string[];
-  readonly members: readonly TSchema[];
-}

@@ -150,7 +150,7 @@ function report(error: ValueError, schema: TSchema, section: KeyPath, findings: 
       findings.error("E_CONFIG_VALUE", path, `exactly one of ${keysOf(error.schema)} is expected`);
       break;
     default:
-      findings.error("E_CONFIG_VALUE", path, mismatch(error));
+      findings.error("E_CONFIG_VALUE", path, mismatch(error, section[0] === "secrets"));
   }
 }
 
@@ -166,7 +166,7 @@ function unknownKey(error: ValueError, parts: KeyPath, schema: TSchema): string 
     : `unknown key; did you mean ${nearest}?`;
 }
 
-function mismatch(error: ValueError): string {
+function mismatch(error: ValueError, isHidden: boolean): string {
   const { schema, value, type } = error;
   switch (type) {
     case ValueErrorType.Integer:
@@ -188,7 +188,7 @@ function mismatch(error: ValueError): string {
         : `${wrongType("a reference to a secret", value)}; write { ref = "NAME" }`;
     case ValueErrorType.Union:
     case ValueErrorType.Literal:
-      return choice(schema, value);
+      return choice(schema, value, isHidden);
     default:
       return "not accepted here";
   }
@@ -203,12 +203,13 @@ function range(schema: TSchema, value: unknown): string {
   return `${value} is out of range; ${schema.minimum} to ${schema.maximum} is accepted${why}`;
 }
 
-function choice(schema: TSchema, value: unknown): string {
+function choice(schema: TSchema, value: unknown, isHidden: boolean): string {
   const members: readonly TSchema[] = schema.anyOf ?? [schema];
   const expected = oneOf(members.map((member) => member.const));
-  return typeof value === "string"
-    ? `${shown(value)}: ${expected} is expected`
-    : wrongType(expected, value);
+  if (typeof value !== "string") {
+    return wrongType(expected, value);
+  }
+  return `${isHidden ? "not accepted" : shown(value)}: ${expected} is expected`;
 }
 
 const SHOWN_LENGTH_MAX = 40;
