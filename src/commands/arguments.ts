@@ -8,13 +8,13 @@ import { nearestName } from "../config/nearest-name.ts";
 import { assert, UbiError } from "../errors.ts";
 
 /** The accepted values of a flag or positional that is a whole number; both ends are included. */
-export interface IntegerRange {
+interface IntegerRange {
   readonly minimum: number;
   readonly maximum: number;
 }
 
 /** A citty definition; one of type `string` with `integer` takes a decimal number in that range. */
-export type ArgumentDefinition = ArgDef & { readonly integer?: IntegerRange };
+type ArgumentDefinition = ArgDef & { readonly integer?: IntegerRange };
 
 /** Keys are the names as typed (`target-config`); `alias` is one letter. */
 export type ArgumentDefinitions = Readonly<Record<string, ArgumentDefinition>>;

@@ -13,7 +13,7 @@ export interface RunnableCommand {
 }
 
 /** `parentName` and `versionLine` are what help and `--version` show. */
-export interface CommandSurroundings {
+interface CommandSurroundings {
   readonly parentName: string;
   readonly versionLine: string;
 }

@@ -12,9 +12,6 @@ import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
 import { assert, UbiError } from "../errors.ts";
 
 export const KEK_BYTES = 32;
-/** What an envelope is longer than its content. */
-export const ENVELOPE_OVERHEAD_BYTES = 28;
-
 export interface EnvelopeKey {
   /** Exactly `KEK_BYTES`. */
   readonly kek: Uint8Array;
@@ -65,3 +62,5 @@ export function sealEnvelope(content: Uint8Array, key: EnvelopeKey): Uint8Array 
 
 const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
+/** What an envelope is longer than its content. */
+const ENVELOPE_OVERHEAD_BYTES = NONCE_BYTES + TAG_BYTES;

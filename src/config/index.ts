@@ -3,16 +3,10 @@
  * secret and reports every mistake at once; `resolveSecrets` then reads what a program needs.
  */
 export {
-  type ArchiveConfig,
   type DeviceConfig,
   type KeyConfig,
-  loadArchiveConfig,
   loadDeviceConfig,
   loadKeyConfig,
-  loadServerConfig,
-  loadTargetConfig,
-  type ServerConfig,
-  type TargetConfig,
 } from "./load-config.ts";
-export { ResolvedSecrets, resolveSecrets, type SecretReference } from "./resolve-secrets.ts";
-export { Secret } from "./secret.ts";
+export { type ResolvedSecrets, resolveSecrets, type SecretReference } from "./resolve-secrets.ts";
+export type { Secret } from "./secret.ts";

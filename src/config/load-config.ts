@@ -33,12 +33,12 @@ type Sections<Schema extends TObject> = Omit<Settings<Static<Schema>>, "secrets"
 
 export type DeviceConfig = Loaded & Sections<typeof DeviceDocument>;
 export type KeyConfig = Loaded & Sections<typeof KeyDocument>;
-export type TargetConfig = Loaded & Sections<typeof TargetDocument>;
-export type ArchiveConfig = Loaded & Sections<typeof ArchiveDocument>;
-export type ServerConfig = Loaded & Sections<typeof ServerDocument>;
+type TargetConfig = Loaded & Sections<typeof TargetDocument>;
+type ArchiveConfig = Loaded & Sections<typeof ArchiveDocument>;
+type ServerConfig = Loaded & Sections<typeof ServerDocument>;
 
 /** Keys that a document may lack, but a program may need. */
-export type DemandedKey = "vhost_socket" | "metadata_path" | "rpc_socket";
+type DemandedKey = "vhost_socket" | "metadata_path" | "rpc_socket";
 
 export interface DeviceConfigOptions {
   /** Keys of `[device]` that the program cannot do without: checked before any secret is read. */

@@ -9,8 +9,6 @@
  */
 import { type Static, Type } from "@sinclair/typebox";
 
-export type DocumentKind = "device" | "target" | "archive" | "server";
-
 /** Sizes in bytes that a use of a secret accepts; `text` demands valid UTF-8. */
 export interface SecretSize {
   readonly bytesMin: number;
@@ -71,7 +69,7 @@ export const TuningSection = Type.Object(
   { ...closed, default: {} },
 );
 
-export const EncryptionSection = Type.Object({ xts_key: keyOf(64) }, closed);
+const EncryptionSection = Type.Object({ xts_key: keyOf(64) }, closed);
 
 export const DangerZoneSection = Type.Object(
   {

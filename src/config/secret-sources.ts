@@ -6,9 +6,6 @@ import { ReadTimeoutError, readBounded, systemErrorCode } from "./bounded-read.t
 import type { SecretDeclaration } from "./declared-secrets.ts";
 import { permissionProblem } from "./file-permissions.ts";
 
-/** A secret after decoding (for an encrypted one, its envelope) has at most this many bytes. */
-export const SECRET_BYTES_MAX = 8192;
-
 export interface FileSourcePolicy {
   readonly mayReadRegularFiles: boolean;
   readonly warn: (message: string) => void;
@@ -60,6 +57,8 @@ export async function readSecretSource(
 
 // --- internal ---
 
+/** Of a secret after decoding; for an encrypted one, of its envelope. */
+const SECRET_BYTES_MAX = 8192;
 /** Base64 of the largest secret (10924 characters) with room for line breaks. */
 const RAW_BYTES_MAX = 16_384;
 

@@ -96,12 +96,6 @@ export function checkRemote(
   }
 }
 
-/** Whether `address` reads `HOST:PORT` or `[V6]:PORT`, with a port of 0 to 65535. */
-export function isAddress(address: string): boolean {
-  const match = /^(?:\[([0-9A-Fa-f:.%a-zA-Z]+)\]|([^\s:[\]/@]+)):([0-9]{1,5})$/.exec(address);
-  return match !== null && Number(match[3]) <= 65535;
-}
-
 // --- internal ---
 
 const DEVICE_ID_BYTES = 20;
@@ -122,4 +116,10 @@ function checkS3(section: string, store: S3Store, findings: Findings): void {
     const path = [section, "rate_limited_retry", "min_delay_ms"];
     findings.error("E_CONFIG_VALUE", path, "must be above 0 when rate_limited_retry is enabled");
   }
+}
+
+/** Whether `address` reads `HOST:PORT` or `[V6]:PORT`, with a port of 0 to 65535. */
+function isAddress(address: string): boolean {
+  const match = /^(?:\[([0-9A-Fa-f:.%a-zA-Z]+)\]|([^\s:[\]/@]+)):([0-9]{1,5})$/.exec(address);
+  return match !== null && Number(match[3]) <= 65535;
 }
