@@ -1,8 +1,10 @@
-/** The entry of the executable: the command line on the main thread. */
+/** The entry of the executable: the command line on the main thread, a role on every other. */
 export {};
 
 if (Bun.isMainThread) {
   void import("./commands/command-line.ts").then(({ runCommandLine }) =>
     runCommandLine(process.argv.slice(2)),
   );
+} else {
+  void import("./worker.ts").then(({ runWorker }) => runWorker());
 }

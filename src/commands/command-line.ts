@@ -28,6 +28,10 @@ interface CommandEntry {
  * where `./name.ts` has a citty command definition as its default export.
  */
 const COMMANDS: Readonly<Record<string, CommandEntry>> = {
+  vhost: {
+    description: "Serves a disk to a virtual machine over vhost-user-blk",
+    load: async (wrap) => wrap((await import("./vhost.ts")).default),
+  },
   bench: {
     description: "Measures or verifies the disk behind a vhost-user-blk socket",
     load: async (wrap) => wrap((await import("./bench.ts")).default),

@@ -70,12 +70,13 @@ export class BlockChain {
     this.dataCount = 0;
     this.dataBytes = 0;
     this.isDataMapped = true;
-    const isWalked = this.#walk(ring, head);
-    if (!isWalked) {
+    if (!this.#walk(ring, head)) {
       return false;
     }
-    const hasStatus = this.#splitStatus();
-    return this.#readHeader() && hasStatus && this.#splitData();
+    const hasHeader = this.#readHeader();
+    const isIn =
+      hasHeader && (this.type === REQUEST_TYPE.IN || this.type === REQUEST_TYPE.GET_ID);
+    return this.#splitStatus(isIn) && hasHeader && this.#splitData(isIn);
   }
 
   // --- internal ---
@@ -162,22 +163,22 @@ export class BlockChain {
     return true;
   }
 
-  /** The status is the first byte of the last descriptor; where that one also holds the data, its last. */
-  #splitStatus(): boolean {
+  /**
+   * The status is the first byte of the last descriptor; where that one holds the data of a read as well,
+   * its last. Without a place in guest memory the request still gets its used element.
+   */
+  #splitStatus(isIn: boolean): boolean {
     if (!this.#isLastWritable || this.#lastLength === 0) {
       return false;
     }
     const last = this.#count - 1;
-    const isDataWithin = last === this.#readableCount && this.#lastLength > 1;
     const address = f64(this.address, last);
-    if (address === UNMAPPED) {
-      return true; // a request without a place for its status still gets its used entry
-    }
-    if (isDataWithin) {
-      this.statusAddress = address + u32(this.length, last) - 1;
-      this.length[last] = u32(this.length, last) - 1;
+    const length = u32(this.length, last);
+    if (isIn && last === this.#readableCount && length > 1) {
+      this.statusAddress = address === UNMAPPED ? 0 : address + length - 1;
+      this.length[last] = length - 1;
     } else {
-      this.statusAddress = address;
+      this.statusAddress = address === UNMAPPED ? 0 : address;
       this.#count = last;
     }
     return true;
@@ -217,10 +218,9 @@ export class BlockChain {
   }
 
   /** What is left is data, in the one direction that the type allows. */
-  #splitData(): boolean {
+  #splitData(isIn: boolean): boolean {
     const readable = this.#readableCount - this.dataStart;
     const writable = this.#count - this.#readableCount;
-    const isIn = this.type === REQUEST_TYPE.IN || this.type === REQUEST_TYPE.GET_ID;
     const isOut =
       this.type === REQUEST_TYPE.OUT ||
       this.type === REQUEST_TYPE.DISCARD ||

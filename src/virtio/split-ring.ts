@@ -9,7 +9,7 @@
  * descriptor is read once: the guest may change it at any time.
  */
 import { viewOf } from "../ffi/memory.ts";
-import { u16, u32 } from "../ffi/view.ts";
+import { u16 } from "../ffi/view.ts";
 import {
   AVAILABLE_NO_INTERRUPT,
   needEvent,
@@ -54,7 +54,7 @@ export class SplitRing {
     this.#mask = areas.entries - 1;
     this.descriptors = new Uint32Array(viewOf(areas.descriptors, layout.descriptorsBytes));
     this.#available = new Uint16Array(viewOf(areas.available, layout.availableBytes));
-    const used = viewOf(areas.used, Math.ceil(layout.usedBytes / 4) * 4 - 4 + 2);
+    const used = viewOf(areas.used, layout.usedBytes);
     this.#used = new Uint16Array(used);
     this.#usedElements = new Uint32Array(used, 4, areas.entries * 2);
     this.#usedEventAt = layout.usedEventOffset / 2;
@@ -121,10 +121,5 @@ export class SplitRing {
     if (!this.#hasEventIndex) {
       Atomics.store(this.#used, FLAGS, USED_NO_NOTIFY);
     }
-  }
-
-  /** One word of descriptor `index`, 0 to 3. */
-  descriptorWord(index: number, word: number): number {
-    return u32(this.descriptors, index * 4 + word);
   }
 }

@@ -1,0 +1,92 @@
+/** `ubiblk vhost`: serves a disk to a virtual machine over vhost-user-blk. */
+import { defineCommand } from "citty";
+import { loadDeviceConfig } from "../config/index.ts";
+import { DiskDevice } from "../device/disk-device.ts";
+import { assert, errnoText } from "../errors.ts";
+import { hardenProcess } from "../ffi/process.ts";
+import { log } from "../log.ts";
+import { VhostBackend } from "../vhost/backend.ts";
+
+export default defineCommand({
+  meta: {
+    name: "vhost",
+    description: "Serve a disk to a virtual machine over vhost-user-blk",
+  },
+  args: {
+    config: {
+      type: "string",
+      alias: "f",
+      required: true,
+      valueHint: "FILE",
+      description: "Device configuration",
+    },
+    "null-disk": {
+      type: "boolean",
+      default: false,
+      description: "",
+    },
+  },
+  run: ({ args }) => serve(args.config, args["null-disk"]),
+});
+
+// --- internal ---
+
+async function serve(configPath: string, isNull: boolean): Promise<void> {
+  const hardened = hardenProcess();
+  if (hardened < 0) {
+    log.warn("cannot harden the process", { cause: errnoText(hardened) });
+  }
+  const config = await loadDeviceConfig(configPath, {
+    require: ["vhost_socket"],
+    backend: "vhost",
+  });
+  const socketPath = config.device.vhostSocket;
+  assert(socketPath !== undefined, "a demanded key is there");
+  using device = await DiskDevice.open(config, { isNull });
+  const backend = await VhostBackend.start(config, device, socketPath);
+  const signals = new StopSignals();
+  log.info("ready", {
+    socket: socketPath,
+    disk: config.device.dataPath,
+    sectors: device.description.sectors,
+    cipher: device.cipherProvider,
+    queues: config.tuning.numQueues,
+  });
+  await Promise.race([signals.first, backend.ended]);
+  log.info("stopping", { signal: signals.name });
+  await backend.stop();
+  signals.end();
+  log.info("stopped");
+}
+
+/** SIGTERM and SIGINT: the first asks for a clean stop, the second ends the process at once. */
+class StopSignals {
+  readonly #first = Promise.withResolvers<void>();
+  readonly #listener = (name: string) => this.#receive(name);
+  name = "none";
+
+  constructor() {
+    process.on("SIGTERM", this.#listener);
+    process.on("SIGINT", this.#listener);
+  }
+
+  get first(): Promise<void> {
+    return this.#first.promise;
+  }
+
+  end(): void {
+    process.off("SIGTERM", this.#listener);
+    process.off("SIGINT", this.#listener);
+  }
+
+  // --- internal ---
+
+  #receive(name: string): void {
+    if (this.name !== "none") {
+      log.error("stopped at once by a second signal", { signal: name });
+      process.exit(1);
+    }
+    this.name = name;
+    this.#first.resolve();
+  }
+}

@@ -1,0 +1,133 @@
+/**
+ * Opens and locks the file or block device that holds a disk. The exclusive lock is taken on the very
+ * open file description that all queues do their I/O with: it is free again only when the last I/O of a
+ * dead process is done.
+ */
+import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs";
+import { errnoText, errorText, UbiError } from "../errors.ts";
+import { type FileGeometry, lockFile, probeFile } from "../ffi/file.ts";
+import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
+import { log } from "../log.ts";
+
+export interface DataFileOptions {
+  readonly path: string;
+  /** What it is to the user: "data", "metadata", "image". */
+  readonly what: string;
+  readonly isReadOnly: boolean;
+  readonly isWriteThrough: boolean;
+}
+
+export class DataFile implements Disposable {
+  readonly path: string;
+  readonly fd: number;
+  readonly geometry: FileGeometry;
+  /** False where the file system has no direct I/O: the page cache is used. */
+  readonly isDirect: boolean;
+  readonly sectors: number;
+
+  private constructor(path: string, fd: number, geometry: FileGeometry, isDirect: boolean) {
+    this.path = path;
+    this.fd = fd;
+    this.geometry = geometry;
+    this.isDirect = isDirect;
+    this.sectors = geometry.sizeBytes / SECTOR_BYTES;
+  }
+
+  /**
+   * Opens with direct I/O where there is any, and locks: exclusively, or shared when read-only.
+   * @throws UbiError E_DISK_OPEN, E_DISK_SIZE, E_DISK_LOCKED
+   */
+  static open(options: DataFileOptions): DataFile {
+    const { path, what } = options;
+    const { fd, isDirect } = openDirect(options);
+    try {
+      const geometry = probeFile(fd);
+      if (typeof geometry === "number") {
+        throw new UbiError("E_DISK_OPEN", `${what} ${path} is neither a file nor a block device`);
+      }
+      checkSize(path, what, geometry.sizeBytes);
+      lock(options, fd);
+      return new DataFile(path, fd, geometry, isDirect && geometry.isDirectIoSupported);
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+  }
+
+  /** Smallest unit of I/O, bytes: at least a sector. */
+  get blockBytes(): number {
+    return this.isDirect ? Math.max(SECTOR_BYTES, this.geometry.logicalBlockBytes) : SECTOR_BYTES;
+  }
+
+  [Symbol.dispose](): void {
+    closeSync(this.fd);
+  }
+}
+
+// --- internal ---
+
+function openDirect(options: DataFileOptions): { readonly fd: number; readonly isDirect: boolean } {
+  const access = options.isReadOnly ? constants.O_RDONLY : constants.O_RDWR;
+  const flags = access | constants.O_NONBLOCK;
+  try {
+    return { fd: openSync(options.path, flags | constants.O_DIRECT), isDirect: true };
+  } catch (error) {
+    if (!(error instanceof Error && "code" in error && error.code === "EINVAL")) {
+      throw new UbiError("E_DISK_OPEN", `cannot open ${options.what} ${options.path}: ${errorText(error)}`, {
+        cause: error,
+      });
+    }
+  }
+  log.warn("no direct I/O on this file system, using the page cache", { path: options.path });
+  return { fd: openSync(options.path, flags), isDirect: false };
+}
+
+function checkSize(path: string, what: string, sizeBytes: number): void {
+  if (sizeBytes === 0) {
+    throw new UbiError("E_DISK_SIZE", `${what} ${path} is empty; make it as large as the disk shall be`);
+  }
+  if (sizeBytes % SECTOR_BYTES !== 0) {
+    throw new UbiError(
+      "E_DISK_SIZE",
+      `${what} ${path} has ${sizeBytes} bytes, which is not a multiple of ${SECTOR_BYTES}`,
+    );
+  }
+}
+
+function lock(options: DataFileOptions, fd: number): void {
+  const result = lockFile(fd, options.isReadOnly ? "shared" : "exclusive");
+  if (result === 0) {
+    return;
+  }
+  if (result !== EAGAIN) {
+    throw new UbiError("E_DISK_LOCKED", `cannot lock ${options.path}: ${errnoText(result)}`);
+  }
+  throw new UbiError(
+    "E_DISK_LOCKED",
+    `${options.what} ${options.path} is in use by ${holderOf(fd)}; two programs must not work on one disk`,
+  );
+}
+
+const EAGAIN = -11;
+
+/** The process that holds a lock on the file, from /proc/locks. */
+function holderOf(fd: number): string {
+  const info = fstatSync(fd, { bigint: true });
+  const major = Number(((info.dev >> 8n) & 0xfffn) | ((info.dev >> 32n) & ~0xfffn));
+  const minor = Number((info.dev & 0xffn) | ((info.dev >> 12n) & 0xffffff00n));
+  const hex = (value: number) => value.toString(16).padStart(2, "0");
+  const name = `${hex(major)}:${hex(minor)}:${info.ino}`;
+  const line = readLocks().find((text) => text.includes(` ${name} `) && text.includes("FLOCK"));
+  const pid = line?.trim().split(/\s+/)[4];
+  return pid === undefined || Number(pid) <= 0
+    ? "another process (its pid cannot be seen from here)"
+    : `process ${pid}`;
+}
+
+function readLocks(): readonly string[] {
+  try {
+    return readFileSync("/proc/locks", "utf8").split("\n");
+  } catch {
+    return []; // no /proc: the holder stays unnamed
+  }
+}

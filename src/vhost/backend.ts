@@ -1,0 +1,161 @@
+/**
+ * The vhost-user backend as the main thread sees it: starts the control worker and one worker a queue,
+ * watches over them, stops them. A worker that dies takes the process with it: a disk without one of its
+ * queues is worse than none.
+ */
+import type { Worker } from "node:worker_threads";
+import type { DeviceConfig } from "../config/index.ts";
+import type { DiskDevice } from "../device/disk-device.ts";
+import { CHUNK_BYTES } from "../disk/buffer-pool.ts";
+import { type ErrorCode, errorText, UbiError } from "../errors.ts";
+import { createEvent, signalEvent } from "../ffi/event.ts";
+import { mayRunOn } from "../ffi/process.ts";
+import { closeDescriptor } from "../ffi/socket.ts";
+import { spawnWorker } from "../ffi/worker.ts";
+import { GuestMemory } from "../virtio/guest-memory.ts";
+import type { ControlMessage, ControlWorkerData } from "./control-worker.ts";
+import { QueueMailbox } from "./queue-mailbox.ts";
+import type { QueueWorkerData } from "./queue-worker.ts";
+
+/** Bounce buffers of all queues together, and the least and most of one. */
+const BUFFERS_TOTAL_MAX = 64 * CHUNK_BYTES;
+const BUFFERS_QUEUE_MAX = 8 * CHUNK_BYTES;
+const BUFFERS_QUEUE_MIN = CHUNK_BYTES;
+const SEGMENTS_MIN = 16;
+
+export class VhostBackend {
+  readonly #wakeFd = createEvent();
+  readonly #queueWakeFds: readonly number[];
+  readonly #stop = new SharedArrayBuffer(4);
+  readonly #workers: Worker[] = [];
+  readonly #stopped = Promise.withResolvers<void>();
+  readonly #listening = Promise.withResolvers<void>();
+  #isStopping = false;
+
+  /** Resolves when all is stopped after `stop`; rejects when a worker fails. */
+  get ended(): Promise<void> {
+    return this.#stopped.promise;
+  }
+
+  /**
+   * Starts serving at the config's `vhost_socket`.
+   * @throws UbiError when the socket cannot be had
+   */
+  static async start(config: DeviceConfig, device: DiskDevice, socketPath: string): Promise<VhostBackend> {
+    const backend = new VhostBackend(config, device, socketPath);
+    await backend.#listening.promise;
+    return backend;
+  }
+
+  private constructor(config: DeviceConfig, device: DiskDevice, socketPath: string) {
+    const { tuning } = config;
+    const queues = tuning.numQueues;
+    const memoryTable = new SharedArrayBuffer(GuestMemory.sharedWords * 8);
+    const mailboxes = Array.from(
+      { length: queues },
+      () => new SharedArrayBuffer(QueueMailbox.sharedBytes),
+    );
+    this.#queueWakeFds = mailboxes.map(() => createEvent());
+    this.#stopped.promise.catch(() => {}); // whoever awaits `ended` or `start` sees it
+    for (const [queue, mailbox] of mailboxes.entries()) {
+      this.#startQueue(queueData({ config, device, queue, mailbox, memoryTable, wakeFds: this.#queueWakeFds }));
+    }
+    this.#startControl({
+      socketPath,
+      disk: device.description,
+      limits: tuning,
+      memoryTable,
+      mailboxes,
+      queueWakeFds: this.#queueWakeFds,
+      wakeFd: this.#wakeFd,
+      stop: this.#stop,
+    });
+  }
+
+  /** Ends requests in flight, flushes, removes the socket. Resolves as `ended` does. */
+  async stop(): Promise<void> {
+    this.#isStopping = true;
+    Atomics.store(new Int32Array(this.#stop), 0, 1);
+    signalEvent(this.#wakeFd);
+    await this.ended;
+    for (const fd of [this.#wakeFd, ...this.#queueWakeFds]) {
+      closeDescriptor(fd);
+    }
+  }
+
+  // --- internal ---
+
+  #startControl(data: ControlWorkerData): void {
+    const worker = this.#watch(spawnWorker("vhost-control", data), "vhost control");
+    worker.on("message", (message: ControlMessage) => this.#hear(message));
+  }
+
+  #startQueue(data: QueueWorkerData): void {
+    this.#watch(spawnWorker("vhost-queue", data), `queue ${data.queue}`);
+  }
+
+  #watch(worker: Worker, name: string): Worker {
+    worker.on("error", (error) => this.#fail("E_WORKER", `the ${name} thread failed: ${errorText(error)}`));
+    worker.on("exit", () => {
+      if (!this.#isStopping) {
+        this.#fail("E_WORKER", `the ${name} thread ended by itself`);
+      }
+    });
+    this.#workers.push(worker);
+    return worker;
+  }
+
+  #hear(message: ControlMessage): void {
+    switch (message.kind) {
+      case "listening":
+        this.#listening.resolve();
+        return;
+      case "failed":
+        this.#fail(message.code as ErrorCode, message.message);
+        return;
+      case "stopped":
+        if (message.isFlushed) {
+          this.#stopped.resolve();
+        } else {
+          this.#fail("E_DISK_IO", "the disk did not end its requests or its flush at the stop");
+        }
+    }
+  }
+
+  #fail(code: ErrorCode, message: string): void {
+    const error = new UbiError(code, message);
+    this.#listening.reject(error);
+    this.#stopped.reject(error);
+  }
+}
+
+function queueData(options: {
+  readonly config: DeviceConfig;
+  readonly device: DiskDevice;
+  readonly queue: number;
+  readonly mailbox: SharedArrayBuffer;
+  readonly memoryTable: SharedArrayBuffer;
+  readonly wakeFds: readonly number[];
+}): QueueWorkerData {
+  const { config, device, queue, mailbox, memoryTable, wakeFds } = options;
+  const { tuning } = config;
+  const cpu = tuning.cpus?.[queue];
+  const wanted = tuning.queueSize * tuning.segSizeMax * tuning.segCountMax;
+  const share = Math.min(BUFFERS_QUEUE_MAX, Math.floor(BUFFERS_TOTAL_MAX / tuning.numQueues));
+  return {
+    queue,
+    queues: tuning.numQueues,
+    queueSize: tuning.queueSize,
+    segmentsPerSlot: Math.max(SEGMENTS_MIN, tuning.segCountMax),
+    bufferLimitBytes: Math.max(BUFFERS_QUEUE_MIN, Math.min(wanted, share)),
+    ioEngine: tuning.ioEngine,
+    cpu: cpu !== undefined && mayRunOn(cpu) ? cpu : undefined,
+    pollTimeoutUs: tuning.pollTimeoutUs,
+    deviceId: config.device.deviceId,
+    disk: device.description,
+    shared: device.shared,
+    memoryTable,
+    mailbox,
+    wakeFds,
+  };
+}

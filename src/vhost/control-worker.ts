@@ -1,0 +1,203 @@
+/**
+ * The thread that talks to front ends: one listening socket, one front end at a time, one bounded wait
+ * over both and a wake-up descriptor of the main thread. It needs a thread of its own because passed
+ * descriptors are only to be had by a blocking system call of the native library.
+ *
+ *   main --- stop word + eventfd ---> control --- letters ---> queue workers
+ *        <-- messages --------------
+ */
+import { parentPort, workerData } from "node:worker_threads";
+import { errorText, UbiError } from "../errors.ts";
+import { drainEvent } from "../ffi/event.ts";
+import { syncFileData } from "../ffi/file.ts";
+import { installMemoryGuard } from "../ffi/memory.ts";
+import { nameThread } from "../ffi/process.ts";
+import { PollSet } from "../ffi/socket.ts";
+import { encodeU64, requestName } from "../formats/vhost-user.ts";
+import type { DiskDescription } from "../device/disk-device.ts";
+import { LogLimiter, log } from "../log.ts";
+import { closeDescriptors, Connection, type Request } from "./connection.ts";
+import type { AnnouncedLimits } from "./features.ts";
+import { Listener } from "./listener.ts";
+import { MemoryMap } from "./memory-map.ts";
+import { QueueCommand, QueueMailbox } from "./queue-mailbox.ts";
+import { Session } from "./session.ts";
+
+/** What the control worker is started with. */
+export interface ControlWorkerData {
+  readonly socketPath: string;
+  readonly disk: DiskDescription;
+  readonly limits: AnnouncedLimits;
+  readonly memoryTable: SharedArrayBuffer;
+  readonly mailboxes: readonly SharedArrayBuffer[];
+  readonly queueWakeFds: readonly number[];
+  readonly wakeFd: number;
+  /** One word: 1 asks to stop. */
+  readonly stop: SharedArrayBuffer;
+}
+
+/** What the control worker tells the main thread. */
+export type ControlMessage =
+  | { readonly kind: "listening" }
+  | { readonly kind: "failed"; readonly code: string; readonly message: string }
+  | { readonly kind: "stopped"; readonly isFlushed: boolean };
+
+const EXIT_TIMEOUT_MS = 5_000;
+const WAKE = 0;
+const LISTEN = 1;
+const CLIENT = 2;
+const NOBODY = -1;
+
+/** Runs the worker of this thread until the main thread asks to stop. */
+export function runControlWorker(): void {
+  const data: ControlWorkerData = workerData;
+  nameThread("vhost-control");
+  try {
+    using worker = new ControlWorker(data);
+    tell({ kind: "listening" });
+    worker.serve();
+    tell({ kind: "stopped", isFlushed: worker.stopQueues() });
+  } catch (error) {
+    const code = error instanceof UbiError ? error.code : "E_WORKER";
+    tell({ kind: "failed", code, message: errorText(error) });
+  }
+}
+
+class ControlWorker implements Disposable {
+  readonly #data: ControlWorkerData;
+  readonly #stop: Int32Array;
+  readonly #listener: Listener;
+  readonly #poll = new PollSet(3);
+  readonly #limiter = new LogLimiter();
+  readonly #mailboxes: readonly QueueMailbox[];
+  readonly #memory: MemoryMap;
+
+  constructor(data: ControlWorkerData) {
+    this.#data = data;
+    this.#stop = new Int32Array(data.stop);
+    this.#mailboxes = data.mailboxes.map(
+      (shared, i) => new QueueMailbox(shared, data.queueWakeFds[i] ?? -1),
+    );
+    this.#memory = new MemoryMap(data.memoryTable);
+    installMemoryGuard();
+    this.#listener = Listener.open(data.socketPath);
+    this.#poll.watch(WAKE, data.wakeFd);
+    this.#poll.watch(LISTEN, this.#listener.fd);
+    this.#poll.watch(CLIENT, NOBODY);
+  }
+
+  /** Serves one front end after another until the main thread asks to stop. */
+  serve(): void {
+    while (!this.#isStopping()) {
+      this.#wait();
+      const fd = this.#poll.events(LISTEN) === 0 ? NOBODY : this.#listener.accept();
+      if (fd >= 0) {
+        this.#serveOne(fd);
+      }
+    }
+  }
+
+  /** Ends the queue workers, then makes durable what they wrote. */
+  stopQueues(): boolean {
+    for (const mailbox of this.#mailboxes) {
+      if (mailbox.isBusy() || mailbox.command(QueueCommand.exit, [], EXIT_TIMEOUT_MS) < 0) {
+        return false;
+      }
+    }
+    const { disk } = this.#data;
+    return disk.isReadOnly || syncFileData(disk.fd) === 0;
+  }
+
+  [Symbol.dispose](): void {
+    this.#listener[Symbol.dispose]();
+    this.#poll[Symbol.dispose]();
+  }
+
+  // --- internal ---
+
+  #isStopping(): boolean {
+    return Atomics.load(this.#stop, 0) === 1;
+  }
+
+  #wait(): void {
+    this.#poll.wait(-1);
+    if (this.#poll.events(WAKE) !== 0) {
+      drainEvent(this.#data.wakeFd);
+    }
+  }
+
+  #serveOne(fd: number): void {
+    using connection = new Connection(fd);
+    const session = new Session({
+      disk: this.#data.disk,
+      limits: this.#data.limits,
+      memory: this.#memory,
+      mailboxes: this.#mailboxes,
+    });
+    log.info("front end connected", { socket: this.#data.socketPath });
+    this.#poll.watch(LISTEN, NOBODY); // others wait in the backlog
+    this.#poll.watch(CLIENT, fd);
+    try {
+      this.#converse(connection, session);
+      log.info("front end disconnected", { socket: this.#data.socketPath });
+    } catch (error) {
+      if (!(error instanceof UbiError)) {
+        throw error;
+      }
+      this.#limiter.warn("front end dropped", { code: error.code, why: error.message });
+    } finally {
+      this.#poll.watch(CLIENT, NOBODY);
+      this.#poll.watch(LISTEN, this.#listener.fd);
+      this.#endSession(session);
+    }
+  }
+
+  /** Requests in flight end first; a disk that never answers keeps its buffers and the memory mapped. */
+  #endSession(session: Session): void {
+    try {
+      session.end();
+    } catch (error) {
+      if (!(error instanceof UbiError)) {
+        throw error;
+      }
+      log.error("cannot end the session cleanly", { code: error.code, why: error.message });
+    }
+  }
+
+  #converse(connection: Connection, session: Session): void {
+    while (!this.#isStopping()) {
+      this.#wait();
+      if (this.#poll.events(CLIENT) !== 0) {
+        const request = connection.receive();
+        if (request === undefined) {
+          return;
+        }
+        this.#answer(connection, session, request);
+      }
+    }
+  }
+
+  #answer(connection: Connection, session: Session, request: Request): void {
+    const mayAcknowledge = request.needsReply && session.hasReplyAck;
+    try {
+      log.debug("request", { name: requestName(request.request), bytes: request.payload.length });
+      const reply = session.handle(request.request, request.payload, request.descriptors);
+      if (reply !== undefined) {
+        connection.reply(request.request, reply);
+      } else if (mayAcknowledge) {
+        connection.reply(request.request, encodeU64(0n));
+      }
+    } catch (error) {
+      if (error instanceof UbiError && mayAcknowledge) {
+        connection.reply(request.request, encodeU64(1n));
+      }
+      throw error;
+    } finally {
+      closeDescriptors(request.descriptors);
+    }
+  }
+}
+
+function tell(message: ControlMessage): void {
+  parentPort?.postMessage(message);
+}

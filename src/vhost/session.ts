@@ -1,0 +1,335 @@
+/**
+ * One front end's connection, from its first message to its last: the state that the protocol builds up
+ * and what each request does to it. Transport and threads are others' business.
+ *
+ * A mistake of the front end is an UbiError: the connection is dropped, the next front end is served.
+ */
+import { assert, UbiError } from "../errors.ts";
+import {
+  decodeConfigPart,
+  decodeMemoryRegion,
+  decodeMemoryTable,
+  decodeU64,
+  decodeVringAddress,
+  decodeVringState,
+  encodeConfigPart,
+  encodeU64,
+  encodeVringState,
+  hasBit,
+  MEMORY_SLOTS_MAX,
+  PROTOCOL_FEATURE,
+  REQUEST,
+  requestName,
+  VRING_INDEX_MASK,
+  VRING_NO_DESCRIPTOR,
+} from "../formats/vhost-user.ts";
+import { CONFIG_BYTES, CONFIG_WRITEBACK_OFFSET, FEATURE } from "../formats/virtio-blk.ts";
+import type { DiskDescription } from "../device/disk-device.ts";
+import { log } from "../log.ts";
+import { type AnnouncedLimits, deviceConfig, deviceFeatures, PROTOCOL_FEATURES } from "./features.ts";
+import type { MemoryMap } from "./memory-map.ts";
+import type { QueueMailbox } from "./queue-mailbox.ts";
+import { Vring } from "./vring.ts";
+
+/** Where some front ends (Cloud Hypervisor) believe the configuration space to start. */
+const CONFIG_MMIO_OFFSET = 0x100;
+
+export interface SessionOptions {
+  readonly disk: DiskDescription;
+  readonly limits: AnnouncedLimits;
+  readonly memory: MemoryMap;
+  readonly mailboxes: readonly QueueMailbox[];
+}
+
+export class Session {
+  readonly #disk: DiskDescription;
+  readonly #limits: AnnouncedLimits;
+  readonly #memory: MemoryMap;
+  readonly #rings: readonly Vring[];
+  readonly #offered: bigint;
+  #features = 0n;
+  #protocolFeatures = 0n;
+  #isOwned = false;
+  #isWriteback: boolean;
+  #status = 0n;
+
+  constructor(options: SessionOptions) {
+    this.#disk = options.disk;
+    this.#limits = options.limits;
+    this.#memory = options.memory;
+    this.#offered = deviceFeatures(options.disk);
+    this.#isWriteback = !options.disk.isWriteThrough;
+    const context = {
+      memory: options.memory,
+      hasEventIndex: () => hasBit(this.#features, FEATURE.RING_EVENT_IDX),
+      isWriteThrough: () => this.#isWriteThrough(),
+    };
+    this.#rings = options.mailboxes.map((mailbox, i) => new Vring(i, mailbox, context));
+  }
+
+  /** Whether a request that asks for it gets an acknowledgement. */
+  get hasReplyAck(): boolean {
+    return hasBit(this.#protocolFeatures, PROTOCOL_FEATURE.REPLY_ACK);
+  }
+
+  /**
+   * Carries a request out. `descriptors` came with it; those it takes are removed from the list, the
+   * caller closes the rest.
+   * @returns the payload of the reply, or undefined for a request without one
+   * @throws UbiError when the front end made a mistake or the request failed
+   */
+  handle(request: number, payload: Uint8Array, descriptors: number[]): Uint8Array | undefined {
+    switch (request) {
+      case REQUEST.GET_FEATURES:
+        return encodeU64(this.#offered);
+      case REQUEST.SET_FEATURES:
+        return this.#setFeatures(decodeU64(payload));
+      case REQUEST.GET_PROTOCOL_FEATURES:
+        return encodeU64(PROTOCOL_FEATURES);
+      case REQUEST.SET_PROTOCOL_FEATURES:
+        return this.#setProtocolFeatures(decodeU64(payload));
+      case REQUEST.SET_OWNER:
+        return this.#setOwner();
+      case REQUEST.RESET_OWNER:
+      case REQUEST.RESET_DEVICE:
+        return this.#resetDevice();
+      case REQUEST.GET_QUEUE_NUM:
+        return encodeU64(BigInt(this.#limits.numQueues));
+      case REQUEST.GET_CONFIG:
+        return this.#getConfig(payload);
+      case REQUEST.SET_CONFIG:
+        return this.#setConfig(payload);
+      case REQUEST.GET_STATUS:
+        return encodeU64(this.#status);
+      case REQUEST.SET_STATUS:
+        return this.#setStatus(decodeU64(payload));
+      default:
+        return this.#handleMemory(request, payload, descriptors);
+    }
+  }
+
+  /** Stops all rings and lets go of the front end's memory. */
+  end(): void {
+    for (const ring of this.#rings) {
+      ring.reset();
+    }
+    this.#memory.replace([], []);
+    this.#settleMemory();
+  }
+
+  // --- internal ---
+
+  #handleMemory(
+    request: number,
+    payload: Uint8Array,
+    descriptors: number[],
+  ): Uint8Array | undefined {
+    switch (request) {
+      case REQUEST.SET_MEM_TABLE: {
+        const regions = decodeMemoryTable(payload);
+        if (regions.length !== descriptors.length) {
+          const counts = `${regions.length} regions with ${descriptors.length} descriptors`;
+          throw new UbiError("E_PROTOCOL", `SET_MEM_TABLE: ${counts}`);
+        }
+        return this.#changeMemory(() => this.#memory.replace(regions, descriptors));
+      }
+      case REQUEST.GET_MAX_MEM_SLOTS:
+        return encodeU64(BigInt(MEMORY_SLOTS_MAX));
+      case REQUEST.ADD_MEM_REG: {
+        const region = decodeMemoryRegion(payload);
+        return this.#changeMemory(() => this.#memory.add(region, oneDescriptor(request, descriptors)));
+      }
+      case REQUEST.REM_MEM_REG: {
+        const region = decodeMemoryRegion(payload);
+        return this.#changeMemory(() => this.#memory.remove(region));
+      }
+      default:
+        return this.#handleRing(request, payload, descriptors);
+    }
+  }
+
+  #handleRing(request: number, payload: Uint8Array, descriptors: number[]): Uint8Array | undefined {
+    switch (request) {
+      case REQUEST.SET_VRING_NUM: {
+        const { index, value } = decodeVringState(payload);
+        this.#ring(index).setEntries(value);
+        return undefined;
+      }
+      case REQUEST.SET_VRING_ADDR: {
+        const address = decodeVringAddress(payload);
+        this.#ring(address.index).setAddress(address);
+        return undefined;
+      }
+      case REQUEST.SET_VRING_BASE: {
+        const { index, value } = decodeVringState(payload);
+        this.#ring(index).setBase(value);
+        return undefined;
+      }
+      case REQUEST.GET_VRING_BASE: {
+        const { index } = decodeVringState(payload);
+        return encodeVringState({ index, value: this.#ring(index).takeBase() });
+      }
+      case REQUEST.SET_VRING_ENABLE: {
+        const { index, value } = decodeVringState(payload);
+        this.#ring(index).setEnabled(value !== 0);
+        return undefined;
+      }
+      case REQUEST.SET_VRING_KICK:
+      case REQUEST.SET_VRING_CALL:
+      case REQUEST.SET_VRING_ERR:
+        return this.#setDescriptor(request, decodeU64(payload), descriptors);
+      default:
+        throw new UbiError("E_PROTOCOL", `${requestName(request)} was not negotiated`);
+    }
+  }
+
+  #setDescriptor(request: number, payload: bigint, descriptors: number[]): undefined {
+    const value = Number(payload & 0xffff_ffffn);
+    const ring = this.#ring(value & VRING_INDEX_MASK);
+    const hasNone = (value & VRING_NO_DESCRIPTOR) !== 0;
+    if (request === REQUEST.SET_VRING_KICK) {
+      if (hasNone) {
+        throw new UbiError("E_PROTOCOL", `ring ${ring.index}: polling without a kick descriptor is not offered`);
+      }
+      ring.setKick(takeDescriptor(request, descriptors));
+      if (!hasBit(this.#features, FEATURE.VHOST_USER_PROTOCOL_FEATURES)) {
+        ring.setEnabled(true); // without protocol features rings start enabled
+      }
+    } else if (request === REQUEST.SET_VRING_CALL) {
+      ring.setCall(hasNone ? -1 : takeDescriptor(request, descriptors));
+    } else {
+      ring.setError(hasNone ? -1 : takeDescriptor(request, descriptors));
+    }
+    return undefined;
+  }
+
+  #setOwner(): undefined {
+    if (this.#isOwned) {
+      throw new UbiError("E_PROTOCOL", "SET_OWNER came twice");
+    }
+    this.#isOwned = true;
+    return undefined;
+  }
+
+  #setFeatures(features: bigint): undefined {
+    const unknown = features & ~this.#offered;
+    if (unknown !== 0n) {
+      throw new UbiError("E_PROTOCOL", `features 0x${unknown.toString(16)} were not offered`);
+    }
+    const running = this.#rings.filter((ring) => ring.isRunning);
+    for (const ring of running) {
+      ring.stop();
+    }
+    this.#features = features;
+    for (const ring of running) {
+      ring.settle();
+    }
+    log.debug("features", { word: `0x${features.toString(16)}` });
+    return undefined;
+  }
+
+  #setProtocolFeatures(features: bigint): undefined {
+    const unknown = features & ~PROTOCOL_FEATURES;
+    if (unknown !== 0n) {
+      throw new UbiError("E_PROTOCOL", `protocol features 0x${unknown.toString(16)} were not offered`);
+    }
+    this.#protocolFeatures = features;
+    return undefined;
+  }
+
+  /** A driver without FLUSH, or with the cache turned off, relies on every write being durable. */
+  #isWriteThrough(): boolean {
+    return !this.#isWriteback || !hasBit(this.#features, FEATURE.BLK_FLUSH);
+  }
+
+  #getConfig(payload: Uint8Array): Uint8Array {
+    const part = decodeConfigPart(payload);
+    const config = deviceConfig(this.#disk, this.#limits, this.#isWriteback);
+    const offset = configOffset(part.offset);
+    const bytes = new Uint8Array(part.bytes.length);
+    bytes.set(config.subarray(Math.min(offset, CONFIG_BYTES), offset + bytes.length));
+    return encodeConfigPart({ offset: part.offset, flags: part.flags, bytes });
+  }
+
+  /** Only the writeback byte can be written, and a disk configured as write-through stays that. */
+  #setConfig(payload: Uint8Array): undefined {
+    const part = decodeConfigPart(payload);
+    const wanted = part.bytes[CONFIG_WRITEBACK_OFFSET - configOffset(part.offset)];
+    if (wanted === undefined) {
+      return undefined;
+    }
+    this.#isWriteback = wanted !== 0 && !this.#disk.isWriteThrough;
+    for (const ring of this.#rings) {
+      ring.setWriteThrough(this.#isWriteThrough());
+    }
+    log.info("the guest set the write cache", { writeback: this.#isWriteback });
+    return undefined;
+  }
+
+  #setStatus(status: bigint): undefined {
+    this.#status = status & 0xffn;
+    if (this.#status === 0n) {
+      this.#resetDevice();
+    }
+    return undefined;
+  }
+
+  #resetDevice(): undefined {
+    for (const ring of this.#rings) {
+      ring.reset();
+    }
+    this.#status = 0n;
+    this.#isWriteback = !this.#disk.isWriteThrough;
+    return undefined;
+  }
+
+  /** Changes the table while no ring uses it, and drops old mappings when none can use them any more. */
+  #changeMemory(change: () => void): undefined {
+    const running = this.#rings.filter((ring) => ring.isRunning);
+    for (const ring of running) {
+      ring.stop();
+    }
+    change();
+    this.#settleMemory();
+    for (const ring of running) {
+      ring.settle();
+    }
+    return undefined;
+  }
+
+  #settleMemory(): void {
+    for (const ring of this.#rings) {
+      ring.reloadMemory();
+    }
+    this.#memory.unmapRetired();
+  }
+
+  #ring(index: number): Vring {
+    const ring = this.#rings[index];
+    if (ring === undefined) {
+      throw new UbiError("E_PROTOCOL", `ring ${index} does not exist, there are ${this.#rings.length}`);
+    }
+    return ring;
+  }
+}
+
+function configOffset(offset: number): number {
+  return offset >= CONFIG_MMIO_OFFSET ? offset - CONFIG_MMIO_OFFSET : offset;
+}
+
+function oneDescriptor(request: number, descriptors: readonly number[]): number {
+  const [fd, ...others] = descriptors;
+  if (fd === undefined || others.length > 0) {
+    const count = descriptors.length;
+    throw new UbiError("E_PROTOCOL", `${requestName(request)}: ${count} descriptors instead of one`);
+  }
+  return fd;
+}
+
+/** Takes the one descriptor of a message out of the list: it now belongs to the ring. */
+function takeDescriptor(request: number, descriptors: number[]): number {
+  const fd = oneDescriptor(request, descriptors);
+  descriptors.length = 0;
+  assert(fd >= 0, "received descriptors are valid");
+  return fd;
+}
