@@ -16,6 +16,7 @@ export interface BackendCommand {
   /** What it prints goes here. */
   readonly logPath: string;
   readonly env?: Readonly<Record<string, string | undefined>>;
+  readonly cwd?: string;
 }
 
 export interface Backend extends AsyncDisposable {
@@ -38,6 +39,7 @@ export async function startBackend(options: BackendCommand): Promise<Backend> {
     stdout: logFd,
     stderr: logFd,
     env: options.env ?? process.env,
+    cwd: options.cwd ?? process.cwd(),
   });
   closeSync(logFd);
   const log = () => readFileSync(options.logPath, "utf8");
@@ -78,6 +80,8 @@ export async function startBackend(options: BackendCommand): Promise<Backend> {
 export interface DiskOptions {
   readonly folder: string;
   readonly isEncrypted: boolean;
+  /** Left out: disk.img in that folder. */
+  readonly dataPath?: string;
   /** Further TOML, such as a `[tuning]` section. */
   readonly moreConfig?: string;
 }
@@ -92,11 +96,11 @@ export interface DiskFiles {
 export function writeDiskConfig(options: DiskOptions): DiskFiles {
   mkdirSync(options.folder, { recursive: true });
   const files: DiskFiles = {
-    dataPath: join(options.folder, "disk.img"),
+    dataPath: options.dataPath ?? join(options.folder, "disk.img"),
     socketPath: join(options.folder, "vhost.sock"),
     configPath: join(options.folder, "disk.toml"),
   };
-  const device = `[device]\ndata_path = "disk.img"\nvhost_socket = "vhost.sock"\n`;
+  const device = `[device]\ndata_path = "${files.dataPath}"\nvhost_socket = "vhost.sock"\n`;
   const permission = options.isEncrypted
     ? "allow_secret_over_regular_file"
     : "allow_unencrypted_disk";

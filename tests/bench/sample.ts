@@ -1,0 +1,145 @@
+/** One measured run: our client against a server, or a program that uses the file directly. */
+import { readFileSync } from "node:fs";
+import { outputOf } from "../../scripts/command.ts";
+import { EXECUTABLE } from "../support/backend.ts";
+import { type DataFiles, type ServerName, startServer } from "./servers.ts";
+
+export interface Workload {
+  readonly name: "randread" | "randwrite" | "read" | "write";
+  readonly blockBytes: number;
+  readonly queueDepth: number;
+}
+
+export type ParticipantName = ServerName | "floor" | "fio";
+
+export interface Sample {
+  readonly iops: number;
+  /** Of the serving process; of floor and fio, of the whole program. */
+  readonly cpuUs: number;
+  readonly p50Us: number;
+  readonly p99Us: number;
+  /** How busy the machine was with other work just before, 0 to 1. */
+  readonly noise: number;
+}
+
+export interface SampleOptions {
+  readonly participant: ParticipantName;
+  readonly workload: Workload;
+  readonly files: DataFiles;
+  readonly seconds: number;
+  readonly seed: number;
+}
+
+/** @throws Error with what the failing program said */
+export async function takeSample(options: SampleOptions): Promise<Sample> {
+  switch (options.participant) {
+    case "floor":
+      return { ...(await runFloor(options)), noise: await measureNoise() };
+    case "fio":
+      return { ...(await runFio(options)), noise: await measureNoise() };
+    default:
+      return await runClient(options, options.participant);
+  }
+}
+
+// --- internal ---
+
+const WARM_UP_SECONDS = 0.5;
+const NOISE_MS = 200;
+
+async function runClient(options: SampleOptions, server: ServerName): Promise<Sample> {
+  await using backend = await startServer(server, options.files);
+  const noise = await measureNoise();
+  const { name, blockBytes, queueDepth } = options.workload;
+  const output = await outputOf([
+    ...[EXECUTABLE, "bench", "--json", "--socket", backend.socketPath, "--workload", name],
+    ...["--block-size", `${blockBytes}`, "--queue-depth", `${queueDepth}`],
+    ...["--time", `${options.seconds}`, "--warmup", `${WARM_UP_SECONDS}`],
+    ...["--seed", `${options.seed}`, "--pid", `${backend.pid}`],
+  ]);
+  const report = objectOf(JSON.parse(output));
+  const latency = objectOf(objectOf(report.latency)[name.endsWith("read") ? "read" : "write"]);
+  return {
+    iops: numberOf(report.iops),
+    cpuUs: numberOf(report.backendCpuNsPerOperation) / 1000,
+    p50Us: numberOf(latency.p50Us),
+    p99Us: numberOf(latency.p99Us),
+    noise,
+  };
+}
+
+async function runFloor(options: SampleOptions): Promise<Omit<Sample, "noise">> {
+  const { name, blockBytes, queueDepth } = options.workload;
+  const output = await outputOf([
+    ...[options.files.floorPath, options.files.plainPath],
+    ...[
+      name.endsWith("read") ? "read" : "write",
+      name.startsWith("rand") ? "random" : "sequential",
+    ],
+    ...[`${blockBytes}`, `${queueDepth}`, `${options.seconds}`, `${options.seed}`],
+  ]);
+  const report = objectOf(JSON.parse(output));
+  const operations = numberOf(report.operations);
+  return {
+    iops: operations / numberOf(report.seconds),
+    cpuUs: (numberOf(report.cpuSeconds) / operations) * 1e6,
+    p50Us: Number.NaN,
+    p99Us: Number.NaN,
+  };
+}
+
+async function runFio(options: SampleOptions): Promise<Omit<Sample, "noise">> {
+  const { name, blockBytes, queueDepth } = options.workload;
+  const output = await outputOf([
+    ...["fio", "--name=peer", `--filename=${options.files.plainPath}`, "--direct=1"],
+    ...["--ioengine=io_uring", "--fixedbufs", "--registerfiles", `--rw=${name}`],
+    ...[`--bs=${blockBytes}`, `--iodepth=${queueDepth}`, `--randseed=${options.seed}`],
+    ...["--time_based", `--runtime=${options.seconds}`, `--ramp_time=${WARM_UP_SECONDS}`],
+    "--output-format=json",
+  ]);
+  const job = objectOf(arrayOf(objectOf(JSON.parse(output)).jobs)[0]);
+  const direction = objectOf(job[name.endsWith("read") ? "read" : "write"]);
+  const latency = objectOf(objectOf(direction.clat_ns).percentile);
+  const cpuShare = (numberOf(job.usr_cpu) + numberOf(job.sys_cpu)) / 100;
+  const cpuSeconds = (cpuShare * numberOf(job.job_runtime)) / 1000;
+  return {
+    iops: numberOf(direction.iops),
+    cpuUs: (cpuSeconds / numberOf(direction.total_ios)) * 1e6,
+    p50Us: numberOf(latency["50.000000"]) / 1000,
+    p99Us: numberOf(latency["99.000000"]) / 1000,
+  };
+}
+
+/** The share of all processors that was busy or stolen while we only waited. */
+async function measureNoise(): Promise<number> {
+  const before = processorTimes();
+  await Bun.sleep(NOISE_MS);
+  const after = processorTimes();
+  const total = after.total - before.total;
+  return total === 0 ? 0 : 1 - (after.idle - before.idle) / total;
+}
+
+function processorTimes(): { readonly total: number; readonly idle: number } {
+  const line = readFileSync("/proc/stat", "utf8").split("\n")[0] ?? "";
+  const times = line.trim().split(/\s+/).slice(1, 9).map(Number);
+  const total = times.reduce((sum, time) => sum + time, 0);
+  return { total, idle: (times[3] ?? 0) + (times[4] ?? 0) };
+}
+
+function objectOf(value: unknown): Readonly<Record<string, unknown>> {
+  if (typeof value !== "object" || value === null) {
+    throw new Error(`a report lacks an object where one is due: ${JSON.stringify(value)}`);
+  }
+  return Object.fromEntries(Object.entries(value));
+}
+
+function arrayOf(value: unknown): readonly unknown[] {
+  return Array.isArray(value) ? value : [];
+}
+
+function numberOf(value: unknown): number {
+  if (typeof value !== "number") {
+    throw new Error(`a report lacks a number where one is due: ${JSON.stringify(value)}`);
+  }
+  return value;
+}
