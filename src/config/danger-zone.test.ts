@@ -57,3 +57,14 @@ test("flags that are ignored are reported", async () => {
     "danger_zone: ignored, because danger_zone.enabled is not true: allow_env_secrets",
   );
 });
+
+test("a secret in a regular file is among what uses its flag", async () => {
+  using folder = new ConfigFolder({
+    "c.toml":
+      '[device]\ndata_path = "d"\n[encryption]\nxts_key.ref = "k"\n[secrets.k]\nsource.file = "k"\n' +
+      "[danger_zone]\nenabled = true\nallow_secret_over_regular_file = true\n",
+    k: "x",
+  });
+  const { warnings } = await loadDeviceConfig(folder.file("c.toml"));
+  expect(warnings.join("\n")).toContain("used by: secrets.k (allow_secret_over_regular_file)");
+});

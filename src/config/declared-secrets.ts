@@ -2,6 +2,7 @@
  * What a document says about its secrets, before any of their bytes is read: where each comes from,
  * what wraps it, and which keys of the document use it.
  */
+import { statSync } from "node:fs";
 import type { Static } from "@sinclair/typebox";
 import type { DangerGate } from "./danger-zone.ts";
 import { Findings, type KeyOrigin } from "./findings.ts";
@@ -104,6 +105,10 @@ export class DeclaredSecrets {
     if (source.env !== undefined && !gate.allows("allow_env_secrets", user)) {
       findings.error("E_CONFIG_DANGER", [...path, "env"], ENV_REFUSED);
     }
+    if (source.file !== undefined && isRegularFile(source.file)) {
+      // Noted for the report only: a file is refused when it is read, and only then.
+      gate.allows("allow_secret_over_regular_file", user);
+    }
   }
 
   #reportCycles(findings: Findings): void {
@@ -142,6 +147,15 @@ export class DeclaredSecrets {
 }
 
 // --- internal ---
+
+function isRegularFile(path: string): boolean {
+  try {
+    return statSync(path).isFile();
+  } catch {
+    // Whatever is wrong with the path is reported when a program needs the secret.
+    return false;
+  }
+}
 
 const INLINE_REFUSED =
   "an inline secret needs encrypted_by (a KEK), or danger_zone.enabled with " +
