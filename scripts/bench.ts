@@ -29,10 +29,12 @@ interface Settings {
 async function main(): Promise<void> {
   const settings = parseSettings();
   await build();
-  const { upkeepRows } = await import("../tests/bench/upkeep-rows.ts"); // needs the built library
+  // These need the built library.
+  const { upkeepRows } = await import("../tests/bench/upkeep-rows.ts");
+  const { cipherRows } = await import("../tests/bench/cipher.bench.ts");
   const machine = await describeMachine();
   const files = dataFiles(settings.sizeMib);
-  const rows = [...loadRows(files, hasVaes512(machine)), ...upkeepRows(files)];
+  const rows = [...loadRows(files, hasVaes512(machine)), ...cipherRows(), ...upkeepRows(files)];
   if (settings.isList) {
     console.log(rows.map(({ id, title }) => `${id.padEnd(28)}${title}`).join("\n"));
     return;

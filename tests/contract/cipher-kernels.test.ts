@@ -7,6 +7,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { chmodSync, copyFileSync, existsSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
 import { outputOf, runCommand } from "../../scripts/command.ts";
 import { isInstalled, rounds, skipUnless } from "../support/requires.ts";
 
@@ -285,7 +286,7 @@ function runPrintCipher(
   prefix: readonly string[] = [],
   cwd = folder,
 ) {
-  const script = join(ROOT, "tests", "support", "print-cipher.ts");
+  const script = fileURLToPath(import.meta.resolve("../support/print-cipher.ts"));
   return runCommand([...prefix, process.execPath, script, ...flagsOfScript], {
     cwd,
     env: { PATH: process.env.PATH, UBIBLK_LOG: "info", ...environment },
