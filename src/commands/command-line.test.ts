@@ -65,3 +65,9 @@ test("an error that is our own fault shows where it came from", () => {
   expect(text).toMatch(/^ubiblk: internal error: .*x holds/);
   expect(text).toContain("command-line.test.ts");
 });
+
+test("a reader that goes away early is no failure", async () => {
+  const script = 'bun=$1; main=$2; { "$bun" "$main" --help; echo "exit $?" >&2; } | :';
+  const { stderr } = Bun.spawnSync(["sh", "-c", script, "sh", process.execPath, MAIN]);
+  expect(stderr.toString()).toBe("exit 0\n");
+});

@@ -46,10 +46,10 @@ export async function runCommandLine(argv: readonly string[]): Promise<void> {
   try {
     const text = await dispatch(argv);
     if (text !== undefined) {
-      writeOut(`${text}\n`);
+      write(1, `${text}\n`);
     }
   } catch (error) {
-    writeSync(2, errorLines(error));
+    write(2, errorLines(error));
     process.exit(isUsageError(error) ? 2 : 1);
   }
 }
@@ -118,10 +118,10 @@ function oneLine(text: string): string {
   return text.replace(/\p{Cc}/gu, (character) => JSON.stringify(character).slice(1, -1));
 }
 
-/** A reader that has gone (`ubiblk --help | head -1`) is no failure. */
-function writeOut(text: string): void {
+/** A reader that has gone (`ubiblk --help | head -1`) is no failure, and changes no exit code. */
+function write(fd: 1 | 2, text: string): void {
   try {
-    writeSync(1, text);
+    writeSync(fd, text);
   } catch (error) {
     if (!(error instanceof Error && "code" in error && error.code === "EPIPE")) {
       throw error;

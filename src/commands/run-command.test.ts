@@ -51,5 +51,5 @@ test("an error of a command passes through", async () => {
       },
     }),
   );
-  expect(failing.run([], SURROUNDINGS)).rejects.toThrow("from inside");
+  await expect(failing.run([], SURROUNDINGS)).rejects.toThrow("from inside");
 });
