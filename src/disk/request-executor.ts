@@ -34,7 +34,7 @@ const PIECE_BYTES = 256 * 1024;
 /** The largest I/O that goes to guest memory in one call. */
 const DIRECT_BYTES_MAX = 4 * 2 ** 20;
 /** Below this a copy is cheaper than letting the kernel look up the guest's pages. */
-const DIRECT_BYTES_MIN = 0;
+const DIRECT_BYTES_MIN = 32 * 1024;
 const RETRIES_MAX = 3;
 const EINTR = -4;
 const EAGAIN = -11;
