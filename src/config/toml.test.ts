@@ -67,6 +67,14 @@ test("arrays nested without end are refused", () => {
   expect(messageOf(`a = ${"[".repeat(5000)}`)).toContain("f.toml:1:");
 });
 
+test.each([
+  ["a dotted key", `${"a.".repeat(200_000)}a = 1`],
+  ["a header", `[${"a.".repeat(200_000)}a]`],
+  ["inline tables", `a = ${"{a=".repeat(2000)}1${"}".repeat(2000)}`],
+])("%s nested without end is refused", (_, text) => {
+  expect(messageOf(text)).toStartWith("f.toml:");
+});
+
 test("types are named in words", () => {
   const names = ["x", 1, 1n, true, FLOAT, DATE, [], {}].map(typeName);
   expect(names.join(", ")).toBe(

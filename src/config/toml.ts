@@ -25,7 +25,7 @@ export interface TomlTable {
   [key: string]: TomlValue;
 }
 
-/** Deeper nesting of arrays and inline tables is refused; no document needs more than 4. */
+/** Deeper nesting of tables, dotted keys and arrays is refused; no document needs more than 4. */
 const NESTING_DEPTH_MAX = 32;
 
 /**
@@ -35,11 +35,14 @@ const NESTING_DEPTH_MAX = 32;
  */
 export function parseToml(text: string, file: string): TomlTable {
   try {
-    return plainTable(parse(text, { integersAsBigInt: true, maxDepth: NESTING_DEPTH_MAX }));
+    return plainTable(parse(text, { integersAsBigInt: true, maxDepth: NESTING_DEPTH_MAX }), 0);
   } catch (error) {
     if (error instanceof TomlError) {
       const position = `${file}:${error.line}:${error.column}`;
       throw new UbiError("E_CONFIG_SYNTAX", `${position}: not valid TOML: ${reason(error)}`);
+    }
+    if (error instanceof NestingError) {
+      throw new UbiError("E_CONFIG_SYNTAX", `${file}: nested deeper than ${NESTING_DEPTH_MAX}`);
     }
     throw error;
   }
@@ -111,15 +114,20 @@ function reason(error: TomlError): string {
   return REASONS.has(known) ? known : "syntax error";
 }
 
-function plainTable(source: Readonly<Record<string, unknown>>): TomlTable {
+class NestingError extends Error {}
+
+function plainTable(source: Readonly<Record<string, unknown>>, depth: number): TomlTable {
+  if (depth > NESTING_DEPTH_MAX) {
+    throw new NestingError();
+  }
   const table = emptyTable();
   for (const key of Object.keys(source)) {
-    table[key] = plainValue(source[key]);
+    table[key] = plainValue(source[key], depth + 1);
   }
   return table;
 }
 
-function plainValue(value: unknown): TomlValue {
+function plainValue(value: unknown, depth: number): TomlValue {
   if (typeof value === "string" || typeof value === "boolean") {
     return value;
   }
@@ -130,12 +138,12 @@ function plainValue(value: unknown): TomlValue {
     return FLOAT;
   }
   if (Array.isArray(value)) {
-    return value.map(plainValue);
+    return value.map((item) => plainValue(item, depth));
   }
   if (value instanceof TomlDate || !isRecord(value)) {
     return DATE;
   }
-  return plainTable(value);
+  return plainTable(value, depth);
 }
 
 function plainInteger(value: bigint): TomlValue {
