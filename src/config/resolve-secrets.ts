@@ -41,7 +41,8 @@ export class ResolvedSecrets {
 
 /**
  * Reads, decodes, unwraps and checks the sizes of the secrets that `users` refer to, and nothing
- * else. Variables of the environment that were read are removed from it, so ask for all in one go.
+ * else. Variables that were read are removed from `process.env`, so ask for all in one go. (Whoever
+ * starts a child has to give it `env: process.env`: by default Bun passes the original environment.)
  *
  * @throws UbiErrors with every secret that could not be had; nothing stays in memory then.
  */
