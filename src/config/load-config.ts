@@ -74,12 +74,7 @@ export async function loadDeviceConfig(
 export async function loadKeyConfig(path: string): Promise<KeyConfig> {
   const { values, secrets, warnings } = await loadDocument(path, {
     schema: KeyDocument,
-    check: (context) => {
-      checkSharedRules(context);
-      if (!context.isPresent("encryption")) {
-        context.findings.error("E_CONFIG", ["encryption"], "missing: this command needs the key");
-      }
-    },
+    check: checkSharedRules,
   });
   const { secrets: _, ...sections } = values;
   return { ...camelKeys(sections), secrets, warnings };
@@ -137,8 +132,11 @@ export async function loadServerConfig(path: string): Promise<ServerConfig> {
 
 // --- internal ---
 
-function checkSharedRules(context: RuleContext<typeof KeyDocument>): void {
-  const { sections, gate, findings } = context;
+function checkSharedRules({
+  sections,
+  gate,
+  findings,
+}: Pick<RuleContext<typeof DeviceDocument>, "sections" | "gate" | "findings">): void {
   if (sections.device !== undefined) {
     checkDevice(sections.device, findings);
   }

@@ -229,12 +229,12 @@ test("a program that needs only the key accepts a document without device", asyn
   using folder = new ConfigFolder({ "c.toml": KEY });
   const config = await loadKeyConfig(folder.file("c.toml"));
   expect(config.device).toBeUndefined();
-  expect(config.encryption?.xtsKey.ref).toBe("k");
+  expect(config.encryption.xtsKey.ref).toBe("k");
 });
 
 test("a program that needs only the key refuses a document without encryption", async () => {
   using folder = new ConfigFolder({ "c.toml": DEVICE + ZONE_DISK });
   expect(await errorsOf(loadKeyConfig(folder.file("c.toml")))).toContain(
-    "encryption: missing: this command needs the key",
+    "encryption: missing: the section [encryption] is required",
   );
 });

@@ -21,9 +21,7 @@ const envelope = (name: string, kek = KEK) =>
 const keyOf = async (path: string) => {
   const config = await loadKeyConfig(path);
   using secrets = await resolveSecrets(config, ["encryption"]);
-  return Buffer.from(secrets.get({ ref: config.encryption?.xtsKey.ref ?? "" }).bytes).toString(
-    "hex",
-  );
+  return Buffer.from(secrets.get(config.encryption.xtsKey).bytes).toString("hex");
 };
 const HEX = Buffer.from(KEY).toString("hex");
 

@@ -186,9 +186,13 @@ export const DeviceDocument = Type.Object(
   },
   closed,
 );
-/** What a program that only needs the key reads: a device document whose `[device]` may be absent. */
+/** A device document for a program that only needs the key: `[encryption]` is what must be there. */
 export const KeyDocument = Type.Object(
-  { ...DeviceDocument.properties, device: Type.Optional(DeviceSection) },
+  {
+    ...DeviceDocument.properties,
+    device: Type.Optional(DeviceSection),
+    encryption: EncryptionSection,
+  },
   closed,
 );
 export const TargetDocument = Type.Object({ target: ArchiveStoreSection, ...shared }, closed);
