@@ -28,7 +28,9 @@ test("a command runs with the values of its flags", async () => {
 test("a command with wrong flags does not run", async () => {
   const calls: unknown[] = [];
   const running = recording(calls).run(["-fc", "--count=10"], SURROUNDINGS);
-  expect(await errorsOf(running)).toBe("E_USAGE --count: 10 is not in 1 to 9");
+  expect(await errorsOf(running)).toBe(
+    "E_USAGE --count: 10 is not in 1 to 9; see ubiblk demo --help",
+  );
   expect(calls).toEqual([]);
 });
 

@@ -1,7 +1,8 @@
 /** Runs one command through citty: reads its arguments, prints its help, calls it. */
 import { stripVTControlCharacters } from "node:util";
 import { type ArgsDef, type CommandDef, renderUsage, runCommand } from "citty";
-import { readArguments } from "./arguments.ts";
+import { UbiError } from "../errors.ts";
+import { type ReadArguments, readArguments } from "./arguments.ts";
 
 /** A command whose argument types are no longer of interest. */
 export interface RunnableCommand {
@@ -24,7 +25,7 @@ export function runnableCommand<Args extends ArgsDef>(
 ): RunnableCommand {
   return {
     run: async (argv, surroundings) => {
-      const read = readArguments(argv, await argsOf(definition));
+      const read = await readFor(definition, argv, surroundings);
       switch (read.kind) {
         case "help":
           return await usageText(definition, surroundings.parentName);
@@ -50,6 +51,24 @@ export async function usageText<Args extends ArgsDef>(
 }
 
 // --- internal ---
+
+async function readFor<Args extends ArgsDef>(
+  definition: CommandDef<Args>,
+  argv: readonly string[],
+  { parentName }: CommandSurroundings,
+): Promise<ReadArguments> {
+  const args = await argsOf(definition);
+  try {
+    return readArguments(argv, args);
+  } catch (error) {
+    if (!(error instanceof UbiError)) {
+      throw error;
+    }
+    const meta = typeof definition.meta === "function" ? undefined : await definition.meta;
+    const help = `see ${parentName} ${meta?.name ?? ""} --help`;
+    throw new UbiError(error.code, `${error.message}; ${help}`, { cause: error });
+  }
+}
 
 async function argsOf<Args extends ArgsDef>(definition: CommandDef<Args>): Promise<ArgsDef> {
   const args = await definition.args;
