@@ -17,6 +17,8 @@ const REPORT_FOLDER = join(ROOT, "build", "test");
 const RUN_TIMEOUT_MS = 25 * 60_000;
 const LONG_RUN_TIMEOUT_MS = 4 * 3_600_000;
 const LONG_FACTOR = 12;
+/** Of one test that names no time of its own. */
+const TEST_TIMEOUT_MS = 30_000;
 
 interface Group {
   readonly name: string;
@@ -129,7 +131,8 @@ async function runFile(file: string, group: Group, run: Run): Promise<readonly T
     return report(file, [{ name: `${file}: no time left for it`, outcome: "failed" }], 0, "");
   }
   const reportPath = join(REPORT_FOLDER, `${file.replaceAll("/", "-")}.xml`);
-  const flags = ["--only-failures", "--reporter=junit", `--reporter-outfile=${reportPath}`];
+  const reporter = ["--only-failures", "--reporter=junit", `--reporter-outfile=${reportPath}`];
+  const flags = [`--timeout=${TEST_TIMEOUT_MS}`, ...reporter];
   const child = Bun.spawn([process.execPath, "test", ...flags, `./${file}`], {
     cwd: ROOT,
     env: { ...process.env, ...(run.isLong ? { UBIBLK_TEST_LONG: "1" } : {}) },
