@@ -8,5 +8,4 @@ export {
   loadDeviceConfig,
   loadKeyConfig,
 } from "./load-config.ts";
-export { type ResolvedSecrets, resolveSecrets, type SecretReference } from "./resolve-secrets.ts";
-export type { Secret } from "./secret.ts";
+export { resolveSecrets } from "./resolve-secrets.ts";
