@@ -36,6 +36,10 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     description: "Measures or verifies the disk behind a vhost-user-blk socket",
     load: async (wrap) => wrap((await import("./bench.ts")).default),
   },
+  xts: {
+    description: "Enciphers or deciphers an image with the key of a disk",
+    load: async (wrap) => wrap((await import("./xts.ts")).default),
+  },
 };
 
 /**

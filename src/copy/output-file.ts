@@ -1,0 +1,174 @@
+/**
+ * A file that a tool writes: it appears under its name whole or not at all. Written beside its place under a
+ * name of its own, readable by its owner only, then brought to disk and renamed. A block device, which
+ * cannot be replaced, is written directly, if nothing else has it open for itself.
+ */
+import { randomBytes } from "node:crypto";
+import {
+  type BigIntStats,
+  closeSync,
+  constants,
+  fsyncSync,
+  openSync,
+  realpathSync,
+  renameSync,
+  statSync,
+  unlinkSync,
+} from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { errnoText, errorText, UbiError } from "../errors.ts";
+import { lockFile, probeFile, syncFileData } from "../ffi/file.ts";
+
+export class OutputFile implements Disposable {
+  /** As the user named it. */
+  readonly path: string;
+  readonly fd: number;
+  /** What can be written: the size of a block device, or no limit. */
+  readonly capacityBytes: number;
+  readonly #temporaryPath: string | undefined;
+  readonly #finalPath: string;
+  #isDone = false;
+
+  private constructor(options: {
+    readonly path: string;
+    readonly fd: number;
+    readonly capacityBytes: number;
+    readonly temporaryPath: string | undefined;
+    readonly finalPath: string;
+  }) {
+    this.path = options.path;
+    this.fd = options.fd;
+    this.capacityBytes = options.capacityBytes;
+    this.#temporaryPath = options.temporaryPath;
+    this.#finalPath = options.finalPath;
+  }
+
+  /**
+   * Begins a file that will be `path`. What is there stays as it is until `commit`.
+   * @param inputs paths that are being read; none may be the same file
+   * @throws UbiError E_XTS_OUTPUT, E_DISK_LOCKED
+   */
+  static create(path: string, inputs: readonly string[]): OutputFile {
+    const existing = statOf(path);
+    for (const input of inputs) {
+      if (existing !== undefined && isSameFile(statSync(input, { bigint: true }), existing)) {
+        throw new UbiError(
+          "E_XTS_OUTPUT",
+          `${path} is the same file as the input ${input}, which would be destroyed; write elsewhere`,
+        );
+      }
+    }
+    if (existing?.isBlockDevice() === true) {
+      return openDevice(path, (options) => new OutputFile(options));
+    }
+    if (existing !== undefined && !existing.isFile()) {
+      throw new UbiError("E_XTS_OUTPUT", `${path} is neither a file nor a block device`);
+    }
+    if (existing !== undefined) {
+      checkUnlocked(path);
+    }
+    const finalPath = existing === undefined ? path : realpathSync(path);
+    const suffix = randomBytes(6).toString("hex");
+    const temporaryPath = join(dirname(finalPath), `.${basename(finalPath)}.${suffix}.tmp`);
+    const fd = open(temporaryPath, path, constants.O_CREAT | constants.O_EXCL | constants.O_RDWR);
+    return new OutputFile({ path, fd, capacityBytes: Infinity, temporaryPath, finalPath });
+  }
+
+  /** Brings everything to disk and gives the file its name. @throws UbiError E_XTS_OUTPUT */
+  commit(): void {
+    const result = syncFileData(this.fd);
+    if (result < 0) {
+      throw new UbiError("E_XTS_OUTPUT", `cannot bring ${this.path} to disk: ${errnoText(result)}`);
+    }
+    if (this.#temporaryPath !== undefined) {
+      try {
+        renameSync(this.#temporaryPath, this.#finalPath);
+        this.#isDone = true;
+        syncFolder(dirname(this.#finalPath));
+      } catch (error) {
+        throw failure(this.path, error);
+      }
+    }
+    this.#isDone = true;
+  }
+
+  /** Without `commit` nothing is left of the file. */
+  [Symbol.dispose](): void {
+    closeSync(this.fd);
+    if (!this.#isDone && this.#temporaryPath !== undefined) {
+      unlinkSync(this.#temporaryPath);
+    }
+    this.#isDone = true;
+  }
+}
+
+// --- internal ---
+
+type Make = (options: {
+  readonly path: string;
+  readonly fd: number;
+  readonly capacityBytes: number;
+  readonly temporaryPath: undefined;
+  readonly finalPath: string;
+}) => OutputFile;
+
+/** O_EXCL: refused while the device is mounted or otherwise claimed. */
+function openDevice(path: string, make: Make): OutputFile {
+  const fd = open(path, path, constants.O_RDWR | constants.O_EXCL);
+  const geometry = probeFile(fd);
+  if (typeof geometry === "number" || lockFile(fd, "exclusive") < 0) {
+    closeSync(fd);
+    throw new UbiError("E_DISK_LOCKED", `${path} is in use by another program`);
+  }
+  const capacityBytes = geometry.sizeBytes;
+  return make({ path, fd, capacityBytes, temporaryPath: undefined, finalPath: path });
+}
+
+/** The disk of a running backend is locked: replacing its file would cut the guest off from its data. */
+function checkUnlocked(path: string): void {
+  const fd = open(path, path, constants.O_RDONLY);
+  const result = lockFile(fd, "exclusive");
+  closeSync(fd);
+  if (result < 0) {
+    throw new UbiError("E_DISK_LOCKED", `${path} is in use by another program; stop it first`);
+  }
+}
+
+function open(path: string, shownPath: string, flags: number): number {
+  try {
+    return openSync(path, flags | constants.O_NOCTTY, 0o600);
+  } catch (error) {
+    throw failure(shownPath, error);
+  }
+}
+
+function failure(path: string, error: unknown): UbiError {
+  return new UbiError("E_XTS_OUTPUT", `cannot write ${path}: ${errorText(error)}`, {
+    cause: error,
+  });
+}
+
+function statOf(path: string): BigIntStats | undefined {
+  try {
+    return statSync(path, { bigint: true });
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") {
+      return undefined;
+    }
+    throw failure(path, error);
+  }
+}
+
+function isSameFile(a: BigIntStats, b: BigIntStats): boolean {
+  const isSameDevice = a.isBlockDevice() && b.isBlockDevice() && a.rdev === b.rdev;
+  return isSameDevice || (a.dev === b.dev && a.ino === b.ino);
+}
+
+function syncFolder(path: string): void {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
