@@ -23,7 +23,6 @@ const native = link({
   ubi_xts_portable_set: { args: ["ptr", "ptr", "ptr"], returns: "i32" },
 });
 
-export const XTS_SECTOR_BYTES = 512;
 export const XTS_KEY_BYTES = 64;
 
 /** As enum ubi_xts_provider. */

@@ -8,7 +8,7 @@ import { Arena } from "../../src/ffi/arena.ts";
 import { threadCpuNs } from "../../src/ffi/event.ts";
 import { median, type ResultLine, type Row, shortNumber } from "./result.ts";
 
-export interface CipherRow {
+interface CipherRow {
   readonly provider: XtsProvider;
   readonly direction: "encrypt" | "decrypt";
   readonly requestBytes: number;
@@ -18,13 +18,13 @@ export interface CipherRow {
   readonly nsPerRequest: number;
 }
 
-export interface CipherBenchOptions {
+interface CipherBenchOptions {
   readonly samples?: number;
   readonly sampleMs?: number;
 }
 
 /** Measures all combinations, interleaved, so that a busy moment of the machine hits all alike. */
-export function measureCipher(options: CipherBenchOptions = {}): readonly CipherRow[] {
+function measureCipher(options: CipherBenchOptions = {}): readonly CipherRow[] {
   const { samples = 7, sampleMs = 20 } = options;
   using arena = new Arena(2 * REQUEST_BYTES_MAX);
   const buffers = {
