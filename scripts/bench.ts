@@ -32,7 +32,8 @@ async function main(): Promise<void> {
   // These need the built library.
   const { upkeepRows } = await import("../tests/bench/upkeep-rows.ts");
   const { cipherRows } = await import("../tests/bench/cipher.bench.ts");
-  const machine = await describeMachine();
+  const { XtsCipher } = await import("../src/disk/cipher.ts");
+  const machine = await describeMachine(XtsCipher.create(new Uint8Array(64)).provider);
   const files = dataFiles(settings.sizeMib);
   const rows = [...loadRows(files, hasVaes512(machine)), ...cipherRows(), ...upkeepRows(files)];
   if (settings.isList) {

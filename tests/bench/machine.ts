@@ -9,12 +9,13 @@ export interface Machine {
   readonly processorCount: number;
   readonly processorFlags: readonly string[];
   readonly memoryGib: number;
+  readonly cipherProvider: string;
   readonly kernel: string;
   readonly versions: Readonly<Record<string, string>>;
   readonly loadAverage: string;
 }
 
-export async function describeMachine(): Promise<Machine> {
+export async function describeMachine(cipherProvider: string): Promise<Machine> {
   const flags = /^flags\s*:\s*(.*)$/m.exec(readFileSync("/proc/cpuinfo", "utf8"))?.[1] ?? "";
   const present = new Set(flags.split(" "));
   return {
@@ -22,6 +23,7 @@ export async function describeMachine(): Promise<Machine> {
     processorCount: cpus().length,
     processorFlags: FLAGS_OF_INTEREST.filter((flag) => present.has(flag)),
     memoryGib: Math.round(totalmem() / 2 ** 30),
+    cipherProvider,
     kernel: release(),
     versions: {
       ubiblk: packageJson.version,
@@ -46,6 +48,7 @@ export function machineText(machine: Machine): string {
   return [
     `${machine.processorCount} x ${machine.processor}, ${machine.memoryGib} GiB, Linux ${machine.kernel}`,
     `processor flags: ${machine.processorFlags.join(" ")}; load before: ${machine.loadAverage}`,
+    `cipher provider: ${machine.cipherProvider}`,
     versions.join(", "),
   ].join("\n");
 }

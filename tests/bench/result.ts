@@ -45,10 +45,11 @@ export function shortNumber(value: number): string {
   if (!Number.isFinite(value)) {
     return "-";
   }
-  if (Math.abs(value) >= 10_000) {
-    return `${(value / 1000).toPrecision(3)} k`.replace(/e\+\d+/, "");
+  const size = Math.abs(value);
+  if (size >= 1_000_000) {
+    return `${threeDigits(value / 1_000_000)} M`;
   }
-  return Math.abs(value) >= 100 ? value.toFixed(0) : value.toPrecision(3);
+  return size >= 10_000 ? `${threeDigits(value / 1000)} k` : threeDigits(value);
 }
 
 /** All rows as one table, with a closing count of the goals that were missed. */
@@ -86,6 +87,10 @@ export function formatTable(results: readonly RowResult[]): string {
 }
 
 // --- internal ---
+
+function threeDigits(value: number): string {
+  return Math.abs(value) >= 100 ? value.toFixed(0) : value.toPrecision(3);
+}
 
 function pad(cell: string, width: number, column: number): string {
   return column === 0 || column >= 4 ? cell.padEnd(width) : cell.padStart(width);

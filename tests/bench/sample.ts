@@ -32,14 +32,8 @@ export interface SampleOptions {
 
 /** @throws Error with what the failing program said */
 export async function takeSample(options: SampleOptions): Promise<Sample> {
-  switch (options.participant) {
-    case "floor":
-      return { ...(await runFloor(options)), noise: await measureNoise() };
-    case "fio":
-      return { ...(await runFio(options)), noise: await measureNoise() };
-    default:
-      return await runClient(options, options.participant);
-  }
+  const noise = await measureNoise();
+  return { ...(await runParticipant(options)), noise };
 }
 
 // --- internal ---
@@ -47,9 +41,21 @@ export async function takeSample(options: SampleOptions): Promise<Sample> {
 const WARM_UP_SECONDS = 0.5;
 const NOISE_MS = 200;
 
-async function runClient(options: SampleOptions, server: ServerName): Promise<Sample> {
+type Figures = Omit<Sample, "noise">;
+
+function runParticipant(options: SampleOptions): Promise<Figures> {
+  switch (options.participant) {
+    case "floor":
+      return runFloor(options);
+    case "fio":
+      return runFio(options);
+    default:
+      return runClient(options, options.participant);
+  }
+}
+
+async function runClient(options: SampleOptions, server: ServerName): Promise<Figures> {
   await using backend = await startServer(server, options.files);
-  const noise = await measureNoise();
   const { name, blockBytes, queueDepth } = options.workload;
   const output = await outputOf([
     ...[EXECUTABLE, "bench", "--json", "--socket", backend.socketPath, "--workload", name],
@@ -64,11 +70,10 @@ async function runClient(options: SampleOptions, server: ServerName): Promise<Sa
     cpuUs: numberOf(report.backendCpuNsPerOperation) / 1000,
     p50Us: numberOf(latency.p50Us),
     p99Us: numberOf(latency.p99Us),
-    noise,
   };
 }
 
-async function runFloor(options: SampleOptions): Promise<Omit<Sample, "noise">> {
+async function runFloor(options: SampleOptions): Promise<Figures> {
   const { name, blockBytes, queueDepth } = options.workload;
   const output = await outputOf([
     ...[options.files.floorPath, options.files.plainPath],
@@ -88,7 +93,7 @@ async function runFloor(options: SampleOptions): Promise<Omit<Sample, "noise">> 
   };
 }
 
-async function runFio(options: SampleOptions): Promise<Omit<Sample, "noise">> {
+async function runFio(options: SampleOptions): Promise<Figures> {
   const { name, blockBytes, queueDepth } = options.workload;
   const output = await outputOf([
     ...["fio", "--name=peer", `--filename=${options.files.plainPath}`, "--direct=1"],
