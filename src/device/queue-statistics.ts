@@ -35,6 +35,9 @@ export const LATENCY_OPERATIONS = ["read", "write", "flush"] as const;
 /** Buckets of a histogram: below 8 ns one each, then 8 to a power of two, up to 2^40 ns (18 minutes). */
 export const BUCKETS = 8 + 37 * 8;
 
+/** The longest latency that has a bucket; longer ones share it. */
+const LATENCY_MAX_NS = 2 ** 40 - 1;
+
 const HISTOGRAM_START = COUNTERS;
 const IN_FLIGHT_START = HISTOGRAM_START + LATENCY_OPERATIONS.length * BUCKETS;
 
@@ -144,10 +147,11 @@ export function bucketOf(latencyNs: number): number {
   }
   // Values of 2^30 and more lose low bits that their bucket does not look at.
   const isLong = latencyNs >= 2 ** 30;
-  const value = isLong ? Math.floor(latencyNs / 1024) : Math.floor(latencyNs);
+  const shortNs = Math.min(latencyNs, LATENCY_MAX_NS);
+  const value = isLong ? Math.floor(shortNs / 1024) : Math.floor(shortNs);
   const exponent = 31 - Math.clz32(value);
   const part = (value >>> (exponent - 3)) & 7;
-  return Math.min(BUCKETS - 1, 8 + (exponent - 3 + (isLong ? 10 : 0)) * 8 + part);
+  return 8 + (exponent - 3 + (isLong ? 10 : 0)) * 8 + part;
 }
 
 /** The first latency, in nanoseconds, that no longer belongs to `bucket`. */
@@ -158,4 +162,21 @@ export function bucketLimitNs(bucket: number): number {
   const exponent = Math.floor((bucket - 8) / 8);
   const part = (bucket - 8) % 8;
   return (8 + part + 1) * 2 ** exponent;
+}
+
+/**
+ * A latency that `fraction` (0 to 1) of those in a histogram stay below, at most an eighth too high;
+ * undefined when there are none.
+ */
+export function percentileNs(counts: Float64Array, fraction: number): number | undefined {
+  const total = counts.reduce((sum, count) => sum + count, 0);
+  const rank = Math.max(1, Math.ceil(total * fraction));
+  let seen = 0;
+  for (const [bucket, count] of counts.entries()) {
+    seen += count;
+    if (seen >= rank) {
+      return bucketLimitNs(bucket);
+    }
+  }
+  return undefined;
 }

@@ -7,18 +7,18 @@
  *        <-- messages --------------
  */
 import { parentPort, workerData } from "node:worker_threads";
+import type { DiskDescription } from "../device/disk-device.ts";
 import { errorText, UbiError } from "../errors.ts";
 import { drainEvent } from "../ffi/event.ts";
 import { syncFileData } from "../ffi/file.ts";
 import { installMemoryGuard } from "../ffi/memory.ts";
 import { nameThread } from "../ffi/process.ts";
 import { PollSet } from "../ffi/socket.ts";
+import { ListeningSocket } from "../ffi/socket-file.ts";
 import { encodeU64, requestName } from "../formats/vhost-user.ts";
-import type { DiskDescription } from "../device/disk-device.ts";
 import { LogLimiter, log } from "../log.ts";
-import { closeDescriptors, Connection, type Request } from "./connection.ts";
+import { Connection, closeDescriptors, type Request } from "./connection.ts";
 import type { AnnouncedLimits } from "./features.ts";
-import { Listener } from "./listener.ts";
 import { MemoryMap } from "./memory-map.ts";
 import { QueueCommand, QueueMailbox } from "./queue-mailbox.ts";
 import { Session } from "./session.ts";
@@ -66,7 +66,7 @@ export function runControlWorker(): void {
 class ControlWorker implements Disposable {
   readonly #data: ControlWorkerData;
   readonly #stop: Int32Array;
-  readonly #listener: Listener;
+  readonly #listener: ListeningSocket;
   readonly #poll = new PollSet(3);
   readonly #limiter = new LogLimiter();
   readonly #mailboxes: readonly QueueMailbox[];
@@ -80,7 +80,7 @@ class ControlWorker implements Disposable {
     );
     this.#memory = new MemoryMap(data.memoryTable);
     installMemoryGuard();
-    this.#listener = Listener.open(data.socketPath);
+    this.#listener = ListeningSocket.open(data.socketPath);
     this.#poll.watch(WAKE, data.wakeFd);
     this.#poll.watch(LISTEN, this.#listener.fd);
     this.#poll.watch(CLIENT, NOBODY);
