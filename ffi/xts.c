@@ -55,23 +55,33 @@ static int is_overlap(const uint8_t *source, const uint8_t *target, uint32_t cou
     return distance != 0 && distance < length;
 }
 
-static int32_t check(const struct xts_context *context, uint32_t count, const void *source, const void *target) {
+static int32_t check(const struct xts_context *context, uint32_t count, const uint8_t *source,
+                     const uint8_t *target) {
     if (context->kernel == NULL) {
         return -EBADF;
     }
     return is_overlap(source, target, count) ? -EINVAL : 0;
 }
 
+/* What a double holds exactly; written so that NaN is none. */
+static int is_sector(double sector) { return sector >= 0 && sector <= 9007199254740991.0; }
+
 int32_t ubi_xts_encrypt(const void *memory, double sector, uint32_t count, const void *source, void *target) {
     const struct xts_context *context = memory;
-    int32_t result = check(context, count, source, target);
-    return result < 0 ? result : context->kernel->encrypt(context, 0, (uint64_t)sector, count, source, target);
+    int32_t result = is_sector(sector) ? check(context, count, source, target) : -EINVAL;
+    if (result < 0) {
+        return result;
+    }
+    return context->kernel->encrypt(context, 0, (uint64_t)sector, count, source, target);
 }
 
 int32_t ubi_xts_decrypt(const void *memory, double sector, uint32_t count, const void *source, void *target) {
     const struct xts_context *context = memory;
-    int32_t result = check(context, count, source, target);
-    return result < 0 ? result : context->kernel->decrypt(context, 0, (uint64_t)sector, count, source, target);
+    int32_t result = is_sector(sector) ? check(context, count, source, target) : -EINVAL;
+    if (result < 0) {
+        return result;
+    }
+    return context->kernel->decrypt(context, 0, (uint64_t)sector, count, source, target);
 }
 
 int32_t ubi_xts_encrypt_tweak(const void *memory, const void *tweak, uint32_t count, const void *source,

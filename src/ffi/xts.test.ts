@@ -90,6 +90,14 @@ describe.each(available)("%s", (_, provider) => {
     expect(decryptXts(context.address, 0, 2, source.address + 512, source.address)).toBe(EINVAL);
   });
 
+  test("a sector number that is negative, beyond 2^53 or none is refused", () => {
+    expandXts(context.address, KEY, provider);
+    for (const sector of [-1, 2 ** 53, Number.NaN, Number.POSITIVE_INFINITY]) {
+      expect(encryptXts(context.address, sector, 1, source.address, target.address)).toBe(EINVAL);
+      expect(decryptXts(context.address, sector, 1, source.address, target.address)).toBe(EINVAL);
+    }
+  });
+
   test("wiping leaves zeros only, and a wiped context is refused", () => {
     expandXts(context.address, KEY, provider);
     expect(context.view.some((byte) => byte !== 0)).toBe(true);
