@@ -66,8 +66,8 @@ export interface IoEngine extends Disposable {
   /** Drops the first `count` completions. */
   release(count: number): void;
 
-  /** True when a `submit(0, 0)` would bring completions that are not visible yet. */
-  hasPendingWork(): boolean;
+  /** True when a `submit(0, 0)` would hand something over or bring completions, or some are there. */
+  hasWork(): boolean;
 }
 
 /** Ids of watches start here; an id is not used again for another descriptor. Requests use lower ones. */

@@ -138,8 +138,8 @@ export class SyncEngine implements IoEngine {
     this.#count -= count;
   }
 
-  hasPendingWork(): boolean {
-    return false;
+  hasWork(): boolean {
+    return this.#count > 0;
   }
 
   [Symbol.dispose](): void {

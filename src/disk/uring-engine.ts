@@ -262,9 +262,13 @@ export class UringEngine implements IoEngine {
     Atomics.store(this.#ring, this.#cqHeadAt, this.#cqHead);
   }
 
-  hasPendingWork(): boolean {
+  hasWork(): boolean {
     const flags = Atomics.load(this.#ring, this.#sqFlagsAt);
-    return (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) !== 0;
+    return (
+      this.#sqTail !== this.#sqSubmitted ||
+      (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) !== 0 ||
+      this.completions() !== 0
+    );
   }
 
   /** Closes the ring: the kernel cancels or finishes what is in flight. */

@@ -26,6 +26,7 @@ import { BlockChain } from "../virtio/block-chain.ts";
 import { GuestMemory } from "../virtio/guest-memory.ts";
 import { SplitRing } from "../virtio/split-ring.ts";
 import { DeviceId } from "./device-id.ts";
+import { IdleSpin } from "./idle-spin.ts";
 import { QueueCommand, QueueMailbox, RingState } from "./queue-mailbox.ts";
 
 /** What a queue worker is started with. */
@@ -65,6 +66,7 @@ export function runQueueWorker(): void {
 const WAKE_ID = WATCH_ID;
 const FIRST_KICK_ID = WATCH_ID + 1;
 const LAST_KICK_ID = 0x7fff_0000;
+const LOOKS_PER_CLOCK = 32;
 
 export class QueueWorker implements Disposable {
   readonly #queue: number;
@@ -79,6 +81,9 @@ export class QueueWorker implements Disposable {
   readonly #mailbox: QueueMailbox;
   readonly #statistics: QueueStatistics;
   readonly #limiter = new LogLimiter();
+  /** Waiting for the guest alone, and for the disk as well: their gaps have nothing in common. */
+  readonly #guestSpin: IdleSpin;
+  readonly #diskSpin: IdleSpin;
   // Columns by slot, beside those of the request table:
   readonly #head: Uint16Array;
   readonly #statusAddress: Float64Array;
@@ -121,6 +126,8 @@ export class QueueWorker implements Disposable {
       shared.statistics[queue] ?? new SharedArrayBuffer(0),
       data.queueSize,
     );
+    this.#guestSpin = new IdleSpin(data.pollTimeoutUs);
+    this.#diskSpin = new IdleSpin(data.pollTimeoutUs);
     this.#head = new Uint16Array(data.queueSize);
     this.#statusAddress = new Float64Array(data.queueSize);
     this.#engine.watch(WAKE_ID, this.#mailbox.wakeFd);
@@ -139,7 +146,11 @@ export class QueueWorker implements Disposable {
     const taken = isTaking ? this.#takeAll(ring) : 0;
     this.#executor.flushBatch();
     const isIdle = taken === 0 && this.#executor.finishedCount === 0 && this.#pushed === 0;
-    this.#engine.submit(isIdle && this.#maySleep(isTaking ? ring : undefined) ? 1 : 0, 0);
+    if (isIdle) {
+      this.#rest(isTaking ? ring : undefined);
+    } else if (this.#engine.hasWork()) {
+      this.#engine.submit(0, 0);
+    }
     this.#complete();
     this.#publish();
     return true;
@@ -365,6 +376,34 @@ export class QueueWorker implements Disposable {
   }
 
   // --- internal: waiting and completing ---
+
+  /** Nothing to do: looks for work a short while where that pays, then sleeps. */
+  #rest(ring: SplitRing | undefined): void {
+    const startNs = clockNs();
+    const spin = this.#requests.inFlight === 0 ? this.#guestSpin : this.#diskSpin;
+    const limitNs = spin.limitNs();
+    let nowNs = startNs;
+    while (nowNs - startNs < limitNs) {
+      for (let i = 0; i < LOOKS_PER_CLOCK; i++) {
+        if (this.#hasNews(ring)) {
+          spin.learn(clockNs() - startNs);
+          this.#engine.submit(0, 0);
+          return;
+        }
+      }
+      nowNs = clockNs();
+    }
+    this.#engine.submit(this.#maySleep(ring) ? 1 : 0, 0);
+    spin.learn(clockNs() - startNs);
+  }
+
+  #hasNews(ring: SplitRing | undefined): boolean {
+    return (
+      this.#engine.hasWork() ||
+      this.#mailbox.pending() !== 0 ||
+      (ring !== undefined && !this.#isBroken && !this.#isStarved && ring.waiting() !== 0)
+    );
+  }
 
   /** Asks for kicks; false when chains came in meanwhile. */
   #maySleep(ring: SplitRing | undefined): boolean {
