@@ -80,6 +80,7 @@ describe("hostile rings", () => {
     client.setChain(0, [client.header(0, FLUSH, 0), client.statusByte(0)]);
     client.offer(0);
     client.kick();
+    expect(client.waitUsed().isCalled).toBe(true);
     expect(client.stopRing()).toBe(3);
     expect(client.usedIndex()).toBe(3);
     expect(client.status(0)).toBe(STATUS.OK);
@@ -111,6 +112,7 @@ describe("hostile rings", () => {
   ])("stopping a busy ring $name answers everything it took first", ({ features }) => {
     using client = disk.attach([FEATURE.RING_INDIRECT_DESC, ...features]);
     offerManyReads(client);
+    client.waitUsed(); // the others are under way
     const base = client.stopRing();
     expect(client.usedIndex()).toBe(base);
     client.bytes.fill(0x11, TABLES);
