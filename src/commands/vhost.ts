@@ -1,10 +1,12 @@
 /** `ubiblk vhost`: serves a disk to a virtual machine over vhost-user-blk. */
 import { defineCommand } from "citty";
-import { loadDeviceConfig } from "../config/index.ts";
+import packageJson from "../../package.json" with { type: "json" };
+import { type DeviceConfig, loadDeviceConfig } from "../config/index.ts";
 import { DiskDevice } from "../device/disk-device.ts";
 import { assert, errnoText } from "../errors.ts";
 import { hardenProcess } from "../ffi/process.ts";
 import { log } from "../log.ts";
+import { RpcServer } from "../rpc/index.ts";
 import { VhostBackend } from "../vhost/backend.ts";
 
 export default defineCommand({
@@ -43,6 +45,9 @@ async function serve(configPath: string, isNull: boolean): Promise<void> {
   const socketPath = config.device.vhostSocket;
   assert(socketPath !== undefined, "a demanded key is there");
   using device = await DiskDevice.open(config, { isNull });
+  // Before the backend, so that no front end sees a disk whose start fails; after it at the stop, so
+  // that the drain can be watched.
+  using rpc = startRpc(config, device);
   const backend = await VhostBackend.start(config, device, socketPath);
   const signals = new StopSignals();
   log.info("ready", {
@@ -51,12 +56,25 @@ async function serve(configPath: string, isNull: boolean): Promise<void> {
     sectors: device.description.sectors,
     cipher: device.cipherProvider,
     queues: config.tuning.numQueues,
+    ...(rpc === undefined ? {} : { rpc: rpc.path }),
   });
   await Promise.race([signals.first, backend.ended]);
   log.info("stopping", { signal: signals.name });
   await backend.stop();
   signals.end();
   log.info("stopped");
+}
+
+function startRpc(config: DeviceConfig, device: DiskDevice): RpcServer | undefined {
+  const path = config.device.rpcSocket;
+  if (path === undefined) {
+    return undefined;
+  }
+  return RpcServer.start(path, {
+    version: packageJson.version,
+    queues: device.statistics,
+    stripes: () => undefined,
+  });
 }
 
 /** SIGTERM and SIGINT: the first asks for a clean stop, the second ends the process at once. */

@@ -1,0 +1,211 @@
+/** Every command's answer, byte for byte, on statistics made by hand. */
+import { expect, test } from "bun:test";
+import fc from "fast-check";
+import { bucketLimitNs, bucketOf, Counter, QueueStatistics } from "../device/queue-statistics.ts";
+import { Operation } from "../disk/request-table.ts";
+import { answerLine, REQUESTS_LISTED_MAX, type RpcFacts } from "./answers.ts";
+
+test("version: the one given", () => {
+  expect(ask(makeFacts(0), "version")).toBe('{"version":"1.2.3"}\n');
+});
+
+test("status without metadata: null", () => {
+  expect(ask(makeFacts(1), "status")).toBe('{"status":null}\n');
+});
+
+test("status with metadata: counts of stripes, keys in alphabetical order", () => {
+  const facts = { ...makeFacts(1), stripes: () => ({ total: 64, source: 16, fetched: 2 }) };
+  expect(ask(facts, "status")).toBe(
+    '{"status":{"stripes":{"fetched":2,"source":16,"total":64}}}\n',
+  );
+});
+
+test("queues: of three, requests in flight by slot, in sectors", () => {
+  const facts = makeFacts(3);
+  facts.queues[0]?.begin(2, Operation.write, 4, 5 * 512, 0);
+  facts.queues[0]?.begin(1, Operation.read, 2, 3 * 512, 0);
+  facts.queues[0]?.begin(0, Operation.flush, 0, 0, 0);
+  facts.queues[2]?.begin(7, Operation.read, 0, 512, 0);
+  expect(ask(facts, "queues")).toBe(
+    '{"queues":[[["flush"],["read",2,3],["write",4,5]],[],[["read",0,1]]]}\n',
+  );
+});
+
+test("queues: none at all, and nothing in flight", () => {
+  expect(ask(makeFacts(0), "queues")).toBe('{"queues":[]}\n');
+  expect(ask(makeFacts(2), "queues")).toBe('{"queues":[[],[]]}\n');
+});
+
+test("queues: discards and write-zeroes are left out, ended requests are gone", () => {
+  const facts = makeFacts(1);
+  facts.queues[0]?.begin(0, Operation.discard, 8, 512, 0);
+  facts.queues[0]?.begin(1, Operation.writeZeroes, 8, 512, 0);
+  facts.queues[0]?.begin(2, Operation.read, 8, 512, 0);
+  facts.queues[0]?.end(2, true, 1);
+  expect(ask(facts, "queues")).toBe('{"queues":[[]]}\n');
+});
+
+test("stats: exactly five keys a queue, counted when a request begins", () => {
+  const facts = makeFacts(2);
+  facts.queues[1]?.begin(0, Operation.read, 0, 4096, 0);
+  facts.queues[1]?.begin(1, Operation.write, 0, 512, 0);
+  facts.queues[1]?.begin(2, Operation.flush, 0, 0, 0);
+  facts.queues[1]?.begin(3, Operation.discard, 0, 512, 0);
+  facts.queues[1]?.end(1, false, 1);
+  expect(ask(facts, "stats")).toBe(
+    '{"stats":{"queues":[' +
+      '{"bytes_read":0,"bytes_written":0,"flush_ops":0,"read_ops":0,"write_ops":0},' +
+      '{"bytes_read":4096,"bytes_written":512,"flush_ops":1,"read_ops":1,"write_ops":1}]}}\n',
+  );
+});
+
+test("statistics: all counters, latencies and the age of the oldest request", () => {
+  const facts = makeFacts(1);
+  const queue = facts.queues[0];
+  queue?.begin(0, Operation.read, 0, 512, 100);
+  queue?.end(0, true, 1100);
+  queue?.begin(0, Operation.discard, 0, 512, NOW_NS - 70);
+  queue?.begin(1, Operation.writeZeroes, 0, 512, NOW_NS - 50);
+  queue?.count(Counter.kicks, 3);
+  queue?.count(Counter.calls, 2);
+  queue?.count(Counter.badChains, 1);
+  const limitNs = bucketLimitNs(bucketOf(1000));
+  expect(ask(facts, "statistics")).toBe(
+    '{"statistics":{"queues":[{"bad_chains":1,"bytes_read":512,"bytes_written":0,"calls":2,' +
+      '"completed":1,"discard_ops":1,"failed":0,"flush_ops":0,"in_flight":2,"kicks":3,' +
+      '"latency":{"flush":{"count":0,"p50_ns":null,"p99_ns":null},' +
+      `"read":{"count":1,"p50_ns":${limitNs},"p99_ns":${limitNs}},` +
+      '"write":{"count":0,"p50_ns":null,"p99_ns":null}},' +
+      '"oldest_in_flight_ns":70,"read_ops":1,"write_ops":0,"write_zeroes_ops":1}]}}\n',
+  );
+});
+
+test("statistics of an idle queue: no oldest request", () => {
+  expect(ask(makeFacts(1), "statistics")).toContain('"oldest_in_flight_ns":null,');
+});
+
+test("histograms: limits and counts of the buckets that are not empty", () => {
+  const facts = makeFacts(1);
+  for (const latencyNs of [5, 5, 100]) {
+    facts.queues[0]?.begin(0, Operation.write, 0, 512, 0);
+    facts.queues[0]?.end(0, true, latencyNs);
+  }
+  expect(ask(facts, "histograms")).toBe(
+    '{"histograms":{"queues":[{"flush":[],"read":[],"write":[[6,2],[104,1]]}]}}\n',
+  );
+});
+
+test("requests: every operation, the oldest first, with its age", () => {
+  const facts = makeFacts(1);
+  facts.queues[0]?.begin(0, Operation.discard, 8, 1024, NOW_NS - 10);
+  facts.queues[0]?.begin(1, Operation.flush, 0, 0, NOW_NS - 20);
+  facts.queues[0]?.begin(2, Operation.read, 16, 512, NOW_NS + 5); // began after the clock was read
+  expect(ask(facts, "requests")).toBe(
+    '{"requests":{"queues":[[{"age_ns":20,"operation":"flush"},' +
+      '{"age_ns":10,"operation":"discard","sector":8,"sectors":2},' +
+      '{"age_ns":0,"operation":"read","sector":16,"sectors":1}]]}}\n',
+  );
+});
+
+test("requests: no more of a queue than the limit, and these are the oldest", () => {
+  const slots = REQUESTS_LISTED_MAX + 100;
+  const queue = makeQueue(slots);
+  for (let slot = 0; slot < slots; slot++) {
+    queue.begin(slot, Operation.read, slot, 512, NOW_NS - slot);
+  }
+  const answer = ask({ ...makeFacts(0), queues: [queue] }, "requests");
+  expect(answer.match(/age_ns/g)).toHaveLength(REQUESTS_LISTED_MAX);
+  expect(answer).toContain(`"age_ns":${slots - 1},`);
+  expect(answer).not.toContain('"age_ns":99,');
+});
+
+test.each([
+  { line: '{"command":"nope"}', error: "unknown command: nope", code: "E_RPC_COMMAND" },
+  { line: '{"command":""}', error: "unknown command: ", code: "E_RPC_COMMAND" },
+  { line: '{"command":"toString"}', error: "unknown command: toString", code: "E_RPC_COMMAND" },
+  { line: '["stat"]', error: "unknown command: stat", code: "E_RPC_COMMAND" },
+])("unknown command $line: exactly a code and the text", ({ line, error, code }) => {
+  expect(answerLine(makeFacts(0), line)).toBe(`${JSON.stringify({ code, error })}\n`);
+});
+
+test.each([
+  "{ not valid json }",
+  "{}",
+  "[]",
+  "null",
+  "7",
+  '"version"',
+  "[1]",
+  '["version","x"]',
+  '{"command":1}',
+  '{"command":null}',
+  '{"command":["version"]}',
+  '{"Command":"version"}',
+  '{"__proto__":{"command":"version"}}',
+  '{"command":"version"} {}',
+  "\u{feff}\u{feff}{",
+  "[".repeat(60_000),
+  `${"[".repeat(30_000)}${"]".repeat(30_000)}`,
+])("invalid request %#: an error of one line with that prefix", (line) => {
+  const answer = answerLine(makeFacts(0), line);
+  expect(answer).toStartWith('{"code":"E_RPC_REQUEST","error":"invalid request: ');
+  expect(answer.indexOf("\n")).toBe(answer.length - 1);
+});
+
+test.each(['{"command":"version","id":7}', '{"x":{},"command":"version"}', '["version"]'])(
+  "%s: other members are ignored, an array of one is read",
+  (line) => {
+    expect(answerLine(makeFacts(0), line)).toBe('{"version":"1.2.3"}\n');
+  },
+);
+
+test("any line: one line of JSON, an object whose keys are sorted on every level", () => {
+  const facts = makeFacts(2);
+  facts.queues[1]?.begin(0, Operation.read, 0, 512, 0);
+  const commands = ["version", "status", "queues", "stats", "statistics", "histograms", "requests"];
+  const someLine = fc.oneof(
+    fc.string({ unit: "binary", maxLength: 200 }),
+    fc.json(),
+    fc.string({ unit: "binary" }).map((command) => JSON.stringify({ command })),
+    fc.constantFrom(...commands).map((command) => JSON.stringify({ command })),
+  );
+  fc.assert(
+    fc.property(someLine, (line) => {
+      const answer = answerLine(facts, line);
+      expect(answer.indexOf("\n")).toBe(answer.length - 1);
+      expect(isSorted(JSON.parse(answer))).toBe(true);
+    }),
+    { numRuns: 1000 },
+  );
+});
+
+// --- internal ---
+
+const NOW_NS = 1_000_000;
+const SLOTS = 8;
+
+function makeFacts(queues: number): RpcFacts {
+  return {
+    version: "1.2.3",
+    queues: Array.from({ length: queues }, () => makeQueue(SLOTS)),
+    stripes: () => undefined,
+    nowNs: () => NOW_NS,
+  };
+}
+
+function makeQueue(slots: number): QueueStatistics {
+  return new QueueStatistics(new SharedArrayBuffer(QueueStatistics.sharedBytes(slots)), slots);
+}
+
+function ask(facts: RpcFacts, command: string): string {
+  return answerLine(facts, JSON.stringify({ command }));
+}
+
+function isSorted(value: unknown): boolean {
+  if (typeof value !== "object" || value === null) {
+    return true;
+  }
+  const keys = Object.keys(value);
+  const inOrder = Array.isArray(value) || keys.join() === [...keys].sort().join();
+  return inOrder && Object.values(value).every(isSorted);
+}

@@ -1,0 +1,195 @@
+/**
+ * What each command answers. Clients rely on the field names, units, error texts and the alphabetical
+ * order of keys of `version`, `status`, `queues` and `stats`: these never gain or lose a key. New facts
+ * have commands of their own: `statistics`, `histograms` and `requests`.
+ */
+import {
+  bucketLimitNs,
+  Counter,
+  type InFlightEntry,
+  LATENCY_OPERATIONS,
+  percentileNs,
+  type QueueStatistics,
+} from "../device/queue-statistics.ts";
+import { type ErrorCode, UbiError } from "../errors.ts";
+import { parseRequest } from "./request.ts";
+
+/** Entries of one queue that `requests` lists. */
+export const REQUESTS_LISTED_MAX = 256;
+
+/** Stripes of the disk: `fetched` ones are durable, `source` ones the source has. */
+interface StripeCounts {
+  readonly fetched: number;
+  readonly source: number;
+  readonly total: number;
+}
+
+/** Where the answers come from. */
+export interface RpcFacts {
+  readonly version: string;
+  readonly queues: readonly QueueStatistics[];
+  /** Undefined for a disk without metadata. */
+  readonly stripes: () => StripeCounts | undefined;
+  /** The clock that the statistics were written with. */
+  readonly nowNs: () => number;
+}
+
+/** A value of JSON whose object keys stand in alphabetical order. */
+type Answer = Readonly<Record<string, unknown>>;
+
+/** One line of JSON, with its newline, for one request line. Never throws for what a client sent. */
+export function answerLine(facts: RpcFacts, line: string): string {
+  try {
+    return encode(answer(facts, parseRequest(line)));
+  } catch (error) {
+    if (!(error instanceof UbiError)) {
+      throw error;
+    }
+    return errorLine(error.code, error.message);
+  }
+}
+
+/** The answer to a request that failed. */
+export function errorLine(code: ErrorCode, message: string): string {
+  return encode({ code, error: message });
+}
+
+// --- internal ---
+
+function answer(facts: RpcFacts, command: string): Answer {
+  switch (command) {
+    case "version":
+      return { version: facts.version };
+    case "status":
+      return { status: status(facts.stripes()) };
+    case "queues":
+      return { queues: facts.queues.map(requestTuples) };
+    case "stats":
+      return { stats: { queues: facts.queues.map(operationCounts) } };
+    case "statistics":
+      return {
+        statistics: { queues: facts.queues.map((queue) => allCounts(queue, facts.nowNs())) },
+      };
+    case "histograms":
+      return { histograms: { queues: facts.queues.map(histograms) } };
+    case "requests":
+      return {
+        requests: { queues: facts.queues.map((queue) => requestObjects(queue, facts.nowNs())) },
+      };
+    default:
+      throw new UbiError("E_RPC_COMMAND", `unknown command: ${command}`);
+  }
+}
+
+function encode(value: Answer): string {
+  return `${JSON.stringify(value)}\n`;
+}
+
+function status(stripes: StripeCounts | undefined): Answer | null {
+  if (stripes === undefined) {
+    return null;
+  }
+  const { fetched, source, total } = stripes;
+  return { stripes: { fetched, source, total } };
+}
+
+/** Clients know reads, writes and flushes only: the other operations are left out. */
+function requestTuples(queue: QueueStatistics): readonly unknown[] {
+  const tuples: unknown[] = [];
+  for (const { operation, sector, sectorCount } of queue.inFlight()) {
+    if (operation === "flush") {
+      tuples.push([operation]);
+    } else if (operation === "read" || operation === "write") {
+      tuples.push([operation, sector, sectorCount]);
+    }
+  }
+  return tuples;
+}
+
+function operationCounts(queue: QueueStatistics): Answer {
+  return {
+    bytes_read: queue.counter(Counter.bytesRead),
+    bytes_written: queue.counter(Counter.bytesWritten),
+    flush_ops: queue.counter(Counter.flushOps),
+    read_ops: queue.counter(Counter.readOps),
+    write_ops: queue.counter(Counter.writeOps),
+  };
+}
+
+function allCounts(queue: QueueStatistics, nowNs: number): Answer {
+  const started = queue.inFlight().map((entry) => entry.startedNs);
+  return {
+    bad_chains: queue.counter(Counter.badChains),
+    bytes_read: queue.counter(Counter.bytesRead),
+    bytes_written: queue.counter(Counter.bytesWritten),
+    calls: queue.counter(Counter.calls),
+    completed: queue.counter(Counter.completed),
+    discard_ops: queue.counter(Counter.discardOps),
+    failed: queue.counter(Counter.failed),
+    flush_ops: queue.counter(Counter.flushOps),
+    in_flight: queue.counter(Counter.inFlight),
+    kicks: queue.counter(Counter.kicks),
+    latency: latencySummary(queue),
+    oldest_in_flight_ns:
+      started.length === 0
+        ? null
+        : ageNs(
+            nowNs,
+            started.reduce((a, b) => Math.min(a, b)),
+          ),
+    read_ops: queue.counter(Counter.readOps),
+    write_ops: queue.counter(Counter.writeOps),
+    write_zeroes_ops: queue.counter(Counter.writeZeroesOps),
+  };
+}
+
+function latencySummary(queue: QueueStatistics): Answer {
+  return byOperation((operation) => {
+    const counts = queue.latencies(operation);
+    return {
+      count: counts.reduce((sum, count) => sum + count, 0),
+      p50_ns: percentileNs(counts, 0.5) ?? null,
+      p99_ns: percentileNs(counts, 0.99) ?? null,
+    };
+  });
+}
+
+/** Pairs of a bucket's limit and its count; empty buckets are left out. */
+function histograms(queue: QueueStatistics): Answer {
+  return byOperation((operation) => {
+    const pairs: (readonly [number, number])[] = [];
+    for (const [bucket, count] of queue.latencies(operation).entries()) {
+      if (count > 0) {
+        pairs.push([bucketLimitNs(bucket), count]);
+      }
+    }
+    return pairs;
+  });
+}
+
+function byOperation(value: (operation: (typeof LATENCY_OPERATIONS)[number]) => unknown): Answer {
+  const names = [...LATENCY_OPERATIONS].sort();
+  return Object.fromEntries(names.map((operation) => [operation, value(operation)]));
+}
+
+/** The oldest requests first. */
+function requestObjects(queue: QueueStatistics, nowNs: number): readonly Answer[] {
+  return queue
+    .inFlight()
+    .toSorted((a, b) => a.startedNs - b.startedNs)
+    .slice(0, REQUESTS_LISTED_MAX)
+    .map((entry) => requestObject(entry, nowNs));
+}
+
+function requestObject(entry: InFlightEntry, nowNs: number): Answer {
+  const { operation, sector, sectorCount, startedNs } = entry;
+  const age_ns = ageNs(nowNs, startedNs);
+  return operation === "flush"
+    ? { age_ns, operation }
+    : { age_ns, operation, sector, sectors: sectorCount };
+}
+
+/** A request may have begun after the clock was read. */
+function ageNs(nowNs: number, startedNs: number): number {
+  return Math.max(0, Math.round(nowNs - startedNs));
+}

@@ -1,0 +1,225 @@
+/**
+ * One client: lines in, answers out, in order. A request is read only when the answer before it has left
+ * for the kernel, so a client that does not read its answers holds one answer and the bytes that came
+ * before its socket was paused, and no more.
+ *
+ *   open --(end of stream)--> ended --(last answer sent)--> closed
+ *     `--(limit, bad text)--> closing --(answer sent: half-closed; end of stream or 1 s)--> closed
+ *
+ * Closing lingers because a socket closed with unread bytes may cost the peer the last answer.
+ */
+import { errorLine } from "./answers.ts";
+import { LINE_BYTES_MAX, type Line, LineReader } from "./line-reader.ts";
+
+/** A client that sends no request and reads no answer for so long is told so and dropped. */
+export const IDLE_MAX_MS = 300_000;
+
+const LINGER_MS = 1_000;
+/** One client's requests between two looks at the others. */
+const REQUESTS_PER_TURN = 64;
+/** More than ever comes in one piece: reached only if a paused socket went on reading. */
+const PENDING_BYTES_MAX = 1024 * 1024;
+
+/** What a connection needs of its socket; a write takes what fits, without waiting or buffering. */
+export interface ClientSocket {
+  write(bytes: Uint8Array): number;
+  pause(): void;
+  resume(): void;
+  /** Ends our side only. */
+  shutdown(): void;
+  /** Closes at once. */
+  terminate(): void;
+}
+
+export interface ConnectionOptions {
+  readonly socket: ClientSocket;
+  /** One line of answer, with its newline, for a request line. */
+  readonly answer: (line: string) => string;
+  readonly nowMs: () => number;
+  /** Calls back when the other clients had their turn. */
+  readonly defer: (task: () => void) => void;
+}
+
+export class RpcConnection {
+  readonly #options: ConnectionOptions;
+  readonly #socket: ClientSocket;
+  readonly #reader = new LineReader();
+  readonly #decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+  readonly #encoder = new TextEncoder();
+  #state: "open" | "ended" | "closing" | "closed" = "open";
+  #outgoing = new Uint8Array(0);
+  #isPaused = false;
+  #activeMs: number;
+
+  constructor(options: ConnectionOptions) {
+    this.#options = options;
+    this.#socket = options.socket;
+    this.#activeMs = options.nowMs();
+  }
+
+  /** False from when the client is being dropped. */
+  get isServed(): boolean {
+    return this.#state === "open" || this.#state === "ended";
+  }
+
+  /** Bytes came in. */
+  receive(bytes: Uint8Array): void {
+    if (this.#state !== "open") {
+      return;
+    }
+    this.#reader.push(bytes);
+    if (this.#reader.pendingBytes > PENDING_BYTES_MAX) {
+      this.#terminate();
+    } else {
+      this.#work();
+    }
+  }
+
+  /** The client sends no more; what it asked for is still answered. */
+  finish(): void {
+    if (this.#state === "open") {
+      this.#state = "ended";
+      this.#work();
+    } else if (this.#state === "closing") {
+      this.#terminate();
+    }
+  }
+
+  /** The socket takes bytes again. */
+  drain(): void {
+    if (this.#state !== "closed" && this.#flush()) {
+      this.#work();
+    }
+  }
+
+  /** The socket is gone: nothing is sent to it any more. */
+  closed(): void {
+    this.#state = "closed";
+  }
+
+  /** Tells why the client is not served, then closes. */
+  refuse(message: string): void {
+    if (this.isServed) {
+      this.#close(errorLine("E_RPC_LIMIT", message));
+    }
+  }
+
+  /** Looks at the clock; to be called about once a second. */
+  checkTime(): void {
+    const quietMs = this.#options.nowMs() - this.#activeMs;
+    if (this.#state === "closing" && quietMs >= LINGER_MS) {
+      this.#terminate();
+    } else if (this.#state !== "closing" && quietMs >= IDLE_MAX_MS) {
+      if (this.#outgoing.length > 0) {
+        this.#terminate(); // it would not read the reason either
+      } else {
+        this.refuse(`no request for ${IDLE_MAX_MS / 1000} s; connect again`);
+      }
+    }
+  }
+
+  // --- internal ---
+
+  #work(): void {
+    for (let turn = 0; turn < REQUESTS_PER_TURN; turn++) {
+      if (!this.isServed) {
+        return;
+      }
+      if (this.#outgoing.length > 0) {
+        this.#pause();
+        return;
+      }
+      const line =
+        this.#reader.next() ?? (this.#state === "ended" ? this.#reader.last() : undefined);
+      if (line !== undefined) {
+        this.#take(line);
+      } else if (this.#state === "ended") {
+        this.#terminate(); // all was read and all was sent
+      } else {
+        this.#resume();
+        return;
+      }
+    }
+    this.#pause();
+    this.#options.defer(() => this.#work());
+  }
+
+  #take(line: Line): void {
+    if (line.kind === "too_long") {
+      const message = `invalid request: a line has at most ${LINE_BYTES_MAX} bytes`;
+      this.#send(errorLine("E_RPC_LIMIT", message));
+      return;
+    }
+    const text = this.#decode(line.bytes)?.trim();
+    if (text === undefined) {
+      this.#close("");
+    } else if (text !== "") {
+      this.#send(this.#options.answer(text));
+    }
+  }
+
+  #decode(bytes: Uint8Array): string | undefined {
+    try {
+      return this.#decoder.decode(bytes);
+    } catch (error) {
+      if (error instanceof TypeError) {
+        return undefined; // not UTF-8
+      }
+      throw error;
+    }
+  }
+
+  #send(text: string): void {
+    this.#activeMs = this.#options.nowMs();
+    this.#outgoing = this.#encoder.encode(text);
+    this.#flush();
+  }
+
+  /** Whether all went out. */
+  #flush(): boolean {
+    if (this.#outgoing.length > 0) {
+      const written = this.#socket.write(this.#outgoing);
+      if (written > 0) {
+        this.#outgoing = this.#outgoing.subarray(written);
+        this.#activeMs = this.#options.nowMs();
+      }
+    }
+    if (this.#outgoing.length > 0) {
+      return false;
+    }
+    if (this.#state === "closing") {
+      this.#socket.shutdown();
+    }
+    return true;
+  }
+
+  #close(lastWords: string): void {
+    const hasEnded = this.#state === "ended";
+    this.#state = "closing";
+    this.#resume(); // what still comes is read and dropped
+    this.#send(lastWords);
+    if (hasEnded && this.#outgoing.length === 0) {
+      this.#terminate();
+    }
+  }
+
+  #terminate(): void {
+    this.#state = "closed";
+    this.#outgoing = new Uint8Array(0);
+    this.#socket.terminate();
+  }
+
+  #pause(): void {
+    if (!this.#isPaused) {
+      this.#isPaused = true;
+      this.#socket.pause();
+    }
+  }
+
+  #resume(): void {
+    if (this.#isPaused) {
+      this.#isPaused = false;
+      this.#socket.resume();
+    }
+  }
+}
