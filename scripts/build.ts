@@ -5,8 +5,8 @@
  *
  * Flags: the executable reads neither `.env` nor `bunfig.toml` of the directory it is started in (the
  * second can name code to run first), and refuses code made from strings, which closes `BUN_OPTIONS`
- * and workers loaded from the current directory. Bytecode and one module keep the start short; dynamic
- * imports are still evaluated only when they are reached.
+ * and workers loaded from the current directory. Bytecode keeps the start short. Splitting makes a module
+ * of each dynamic import: a command or worker loads (and pays memory for) only what it runs.
  */
 import { mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -23,6 +23,7 @@ const COMPILE_FLAGS = [
   "--format=esm",
   "--minify",
   "--bytecode",
+  "--splitting",
   "--no-compile-autoload-dotenv",
   "--no-compile-autoload-bunfig",
   "--compile-exec-argv=--disallow-code-generation-from-strings=strict",

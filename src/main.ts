@@ -6,5 +6,9 @@ if (Bun.isMainThread) {
     runCommandLine(process.argv.slice(2)),
   );
 } else {
-  void import("./worker.ts").then(({ runWorker }) => runWorker());
+  addEventListener(
+    "message",
+    ({ data }) => void import("./worker.ts").then(({ runWorker }) => runWorker(data)),
+    { once: true },
+  );
 }

@@ -1,17 +1,23 @@
 /** The entry of every worker thread: its role decides what is loaded. */
-import { workerData } from "node:worker_threads";
 import { AssertionError } from "./errors.ts";
+import { adoptNativeLibrary } from "./ffi/library.ts";
+import type { WorkerStart } from "./ffi/worker.ts";
+import type { ControlWorkerData } from "./vhost/control-worker.ts";
+import type { QueueWorkerData } from "./vhost/queue-worker.ts";
 
-/** Runs the role of this thread, to its end. */
-export async function runWorker(): Promise<void> {
-  const data: unknown = workerData;
-  const role = typeof data === "object" && data !== null && "role" in data ? data.role : undefined;
-  switch (role) {
-    case "vhost-control":
-      return (await import("./vhost/control-worker.ts")).runControlWorker();
-    case "vhost-queue":
-      return (await import("./vhost/queue-worker.ts")).runQueueWorker();
+/** Runs the role that the first message gives this thread, to its end. */
+export async function runWorker(start: WorkerStart<unknown>): Promise<void> {
+  adoptNativeLibrary(start);
+  switch (start.role) {
+    case "vhost-control": {
+      const { runControlWorker } = await import("./vhost/control-worker.ts");
+      return runControlWorker(start.data as ControlWorkerData); // what the role was spawned with
+    }
+    case "vhost-queue": {
+      const { runQueueWorker } = await import("./vhost/queue-worker.ts");
+      return runQueueWorker(start.data as QueueWorkerData); // what the role was spawned with
+    }
     default:
-      throw new AssertionError(`a worker was started as ${String(role)}`);
+      throw new AssertionError(`a worker was started as ${start.role}`);
   }
 }

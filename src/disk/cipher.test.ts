@@ -1,5 +1,4 @@
 import { afterAll, describe, expect, test } from "bun:test";
-import { Worker } from "node:worker_threads";
 import { UbiError } from "../errors.ts";
 import { Arena } from "../ffi/arena.ts";
 import { nativeInheritance } from "../ffi/library.ts";
@@ -91,16 +90,15 @@ function firstBytes(): string {
 
 /** Resolves with the worker's result. */
 function runInWorker(contextAddress: number): Promise<unknown> {
-  const worker = new Worker(new URL("../../tests/support/cipher-worker.ts", import.meta.url), {
-    workerData: {
-      ...nativeInheritance(),
-      contextAddress,
-      source: source.address,
-      target: target.address,
-    },
+  const worker = new Worker(new URL("../../tests/support/cipher-worker.ts", import.meta.url).href);
+  worker.postMessage({
+    ...nativeInheritance(),
+    contextAddress,
+    source: source.address,
+    target: target.address,
   });
   return new Promise((resolve, reject) => {
-    worker.on("message", resolve);
-    worker.on("error", reject);
+    worker.addEventListener("message", (event) => resolve(event.data));
+    worker.addEventListener("error", reject);
   });
 }

@@ -9,11 +9,10 @@
 import { CString, dlopen, type FFIFunction, linkSymbols, type Pointer, read } from "bun:ffi";
 import { fstatSync, openSync, readFileSync, writeSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { isMainThread, workerData } from "node:worker_threads";
 import embeddedLibrary from "../../build/libubi.so" with { type: "file" };
 import { errnoText, errorText, UbiError } from "../errors.ts";
 
-/** What a worker needs to share the main thread's library; part of every worker's `workerData`. */
+/** What a worker needs to share the main thread's library; part of the first message to every worker. */
 export interface NativeInheritance {
   readonly nativeTable: number;
 }
@@ -36,7 +35,12 @@ export function link<T extends Definitions>(definitions: T) {
   return linkSymbols<T>(Object.fromEntries(symbols)).symbols;
 }
 
-/** For `workerData` of a new worker. */
+/** In a worker, before anything else of the library: shares the main thread's copy. */
+export function adoptNativeLibrary(inheritance: NativeInheritance): void {
+  tableAddress = inheritance.nativeTable;
+}
+
+/** For the first message to a new worker. */
 export function nativeInheritance(): NativeInheritance {
   tableByName();
   return { nativeTable: tableAddress };
@@ -86,18 +90,10 @@ let tableAddress = 0;
 
 function tableByName(): Map<string, Pointer> {
   if (functions === undefined) {
-    tableAddress = isMainThread ? loadTable() : inheritedTable();
+    tableAddress = tableAddress === 0 ? loadTable() : tableAddress;
     functions = readTable(tableAddress);
   }
   return functions;
-}
-
-function inheritedTable(): number {
-  const inherited: unknown = workerData;
-  if (typeof inherited === "object" && inherited !== null && "nativeTable" in inherited) {
-    return Number(inherited.nativeTable);
-  }
-  return loadTable(); // a worker that is not ours, such as a test's
 }
 
 function loadTable(): number {

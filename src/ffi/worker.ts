@@ -1,22 +1,32 @@
 /**
- * Starts threads. The executable has one entry: a worker runs it again and finds its role in
- * `workerData`, so no code can be loaded from the current directory.
+ * Starts threads. The executable has one entry: a worker runs it again and learns its role from its first
+ * message, so no code can be loaded from the current directory. (The workers of node:worker_threads would
+ * cost 2 MiB more each.)
  */
-import { Worker } from "node:worker_threads";
 import { type NativeInheritance, nativeInheritance } from "./library.ts";
 
-/** What every worker of ours gets, besides its own data. */
-export interface WorkerStart extends NativeInheritance {
+/** The first message to every worker of ours. */
+export interface WorkerStart<Data> extends NativeInheritance {
   readonly role: string;
+  readonly data: Data;
 }
 
 /**
  * Starts a worker. `data` must be cloneable; SharedArrayBuffers in it are shared.
- * The caller must listen to `error` and `exit`: a dying worker is silent otherwise.
+ * The caller must listen to `error` and `close`: a dying worker is silent otherwise.
  */
-export function spawnWorker(role: string, data: object): Worker {
-  const entry = import.meta.url.startsWith("file:///$bunfs/")
-    ? new URL(import.meta.url)
-    : new URL("../main.ts", import.meta.url);
-  return new Worker(entry, { workerData: { ...data, ...nativeInheritance(), role } });
+export function spawnWorker<Data>(role: string, data: Data): Worker {
+  const worker = new Worker(entryUrl());
+  const start: WorkerStart<Data> = { ...nativeInheritance(), role, data };
+  worker.postMessage(start);
+  return worker;
+}
+
+// --- internal ---
+
+/** Compiled, the entry is what the process was started with; in development it lies two folders up. */
+function entryUrl(): string {
+  return import.meta.url.startsWith("file:///$bunfs/")
+    ? `file://${Bun.main}`
+    : new URL("../main.ts", import.meta.url).href;
 }

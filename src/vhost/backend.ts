@@ -3,11 +3,10 @@
  * watches over them, stops them. A worker that dies takes the process with it: a disk without one of its
  * queues is worse than none.
  */
-import type { Worker } from "node:worker_threads";
 import type { DeviceConfig } from "../config/index.ts";
 import type { DiskDevice } from "../device/disk-device.ts";
 import { CHUNK_BYTES } from "../disk/buffer-pool.ts";
-import { type ErrorCode, errorText, UbiError } from "../errors.ts";
+import { type ErrorCode, UbiError } from "../errors.ts";
 import { createEvent, signalEvent } from "../ffi/event.ts";
 import { mayRunOn } from "../ffi/process.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
@@ -78,6 +77,9 @@ export class VhostBackend {
     Atomics.store(new Int32Array(this.#stop), 0, 1);
     signalEvent(this.#wakeFd);
     await this.ended;
+    for (const worker of this.#workers) {
+      worker.unref();
+    }
     for (const fd of [this.#wakeFd, ...this.#queueWakeFds]) {
       closeDescriptor(fd);
     }
@@ -87,7 +89,7 @@ export class VhostBackend {
 
   #startControl(data: ControlWorkerData): void {
     const worker = this.#watch(spawnWorker("vhost-control", data), "vhost control");
-    worker.on("message", (message: ControlMessage) => this.#hear(message));
+    worker.addEventListener("message", (event: MessageEvent<ControlMessage>) => this.#hear(event.data));
   }
 
   #startQueue(data: QueueWorkerData): void {
@@ -95,8 +97,10 @@ export class VhostBackend {
   }
 
   #watch(worker: Worker, name: string): Worker {
-    worker.on("error", (error) => this.#fail("E_WORKER", `the ${name} thread failed: ${errorText(error)}`));
-    worker.on("exit", () => {
+    worker.addEventListener("error", (event) => {
+      this.#fail("E_WORKER", `the ${name} thread failed: ${event.message}`);
+    });
+    worker.addEventListener("close", () => {
       if (!this.#isStopping) {
         this.#fail("E_WORKER", `the ${name} thread ended by itself`);
       }

@@ -6,7 +6,6 @@
  *   main --- stop word + eventfd ---> control --- letters ---> queue workers
  *        <-- messages --------------
  */
-import { parentPort, workerData } from "node:worker_threads";
 import type { DiskDescription } from "../device/disk-device.ts";
 import { errorText, UbiError } from "../errors.ts";
 import { drainEvent } from "../ffi/event.ts";
@@ -49,8 +48,7 @@ const CLIENT = 2;
 const NOBODY = -1;
 
 /** Runs the worker of this thread until the main thread asks to stop. */
-export function runControlWorker(): void {
-  const data: ControlWorkerData = workerData;
+export function runControlWorker(data: ControlWorkerData): void {
   nameThread("vhost-control");
   try {
     using worker = new ControlWorker(data);
@@ -199,5 +197,5 @@ class ControlWorker implements Disposable {
 }
 
 function tell(message: ControlMessage): void {
-  parentPort?.postMessage(message);
+  postMessage(message);
 }

@@ -8,7 +8,6 @@
  * Kicks are asked for only before a sleep; then the ring is looked at once more (2.7.10).
  * Cost: about 250 ns a request besides cipher and kernel; two system calls a batch; no allocation.
  */
-import { workerData } from "node:worker_threads";
 import type { DiskDescription, SharedDiskState } from "../device/disk-device.ts";
 import { Counter, QueueStatistics } from "../device/queue-statistics.ts";
 import { XtsCipher } from "../disk/cipher.ts";
@@ -48,8 +47,7 @@ export interface QueueWorkerData {
 }
 
 /** Runs the worker of this thread until it is told to exit. */
-export function runQueueWorker(): void {
-  const data: QueueWorkerData = workerData;
+export function runQueueWorker(data: QueueWorkerData): void {
   nameThread(`vhost-queue-${data.queue}`);
   if (data.cpu !== undefined) {
     const result = pinThread(data.cpu);

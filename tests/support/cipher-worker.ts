@@ -1,7 +1,13 @@
 /** A thread of the cipher tests: enciphers with keys that the main thread expanded, as queue workers do. */
-import { parentPort, workerData } from "node:worker_threads";
-import { XtsCipher } from "../../src/disk/cipher.ts";
+import { adoptNativeLibrary } from "../../src/ffi/library.ts";
 
-const { contextAddress, source, target } = workerData;
-const cipher = XtsCipher.attach(contextAddress);
-parentPort?.postMessage(cipher.encrypt(9, 2, source, target));
+addEventListener(
+  "message",
+  async ({ data }) => {
+    adoptNativeLibrary(data);
+    const { XtsCipher } = await import("../../src/disk/cipher.ts");
+    const cipher = XtsCipher.attach(data.contextAddress);
+    postMessage(cipher.encrypt(9, 2, data.source, data.target));
+  },
+  { once: true },
+);
