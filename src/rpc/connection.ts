@@ -8,6 +8,7 @@
  *
  * Closing lingers because a socket closed with unread bytes may cost the peer the last answer.
  */
+import { assert } from "../errors.ts";
 import { errorLine } from "./answers.ts";
 import { LINE_BYTES_MAX, type Line, LineReader } from "./line-reader.ts";
 
@@ -87,7 +88,7 @@ export class RpcConnection {
 
   /** The socket takes bytes again. */
   drain(): void {
-    if (this.#state !== "closed" && this.#flush()) {
+    if (this.#outgoing.length > 0 && this.#flush()) {
       this.#work();
     }
   }
@@ -95,6 +96,7 @@ export class RpcConnection {
   /** The socket is gone: nothing is sent to it any more. */
   closed(): void {
     this.#state = "closed";
+    this.#outgoing = new Uint8Array(0);
   }
 
   /** Tells why the client is not served, then closes. */
@@ -194,6 +196,7 @@ export class RpcConnection {
   }
 
   #close(lastWords: string): void {
+    assert(this.#outgoing.length === 0, "the answer before is sent");
     const hasEnded = this.#state === "ended";
     this.#state = "closing";
     this.#resume(); // what still comes is read and dropped
