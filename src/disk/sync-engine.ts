@@ -34,7 +34,8 @@ export class SyncEngine implements IoEngine {
   constructor(requestsMax: number, file: EngineFile) {
     this.#fd = file.fd;
     this.#isWriteThrough = file.isWriteThrough;
-    this.#capacity = requestsMax + WATCHES_MAX;
+    // New ends are added while those of the turn before are still being read.
+    this.#capacity = requestsMax * 2 + WATCHES_MAX;
     this.#ids = new Int32Array(this.#capacity);
     this.#results = new Int32Array(this.#capacity);
     for (let place = 0; place < WATCHES_MAX; place++) {
