@@ -40,7 +40,11 @@ export class VhostBackend {
    * Starts serving at the config's `vhost_socket`.
    * @throws UbiError when the socket cannot be had
    */
-  static async start(config: DeviceConfig, device: DiskDevice, socketPath: string): Promise<VhostBackend> {
+  static async start(
+    config: DeviceConfig,
+    device: DiskDevice,
+    socketPath: string,
+  ): Promise<VhostBackend> {
     const backend = new VhostBackend(config, device, socketPath);
     await backend.#listening.promise;
     return backend;
@@ -57,7 +61,9 @@ export class VhostBackend {
     this.#queueWakeFds = mailboxes.map(() => createEvent());
     this.#stopped.promise.catch(() => {}); // whoever awaits `ended` or `start` sees it
     for (const [queue, mailbox] of mailboxes.entries()) {
-      this.#startQueue(queueData({ config, device, queue, mailbox, memoryTable, wakeFds: this.#queueWakeFds }));
+      this.#startQueue(
+        queueData({ config, device, queue, mailbox, memoryTable, wakeFds: this.#queueWakeFds }),
+      );
     }
     this.#startControl({
       socketPath,
@@ -89,7 +95,9 @@ export class VhostBackend {
 
   #startControl(data: ControlWorkerData): void {
     const worker = this.#watch(spawnWorker("vhost-control", data), "vhost control");
-    worker.addEventListener("message", (event: MessageEvent<ControlMessage>) => this.#hear(event.data));
+    worker.addEventListener("message", (event: MessageEvent<ControlMessage>) =>
+      this.#hear(event.data),
+    );
   }
 
   #startQueue(data: QueueWorkerData): void {

@@ -159,7 +159,10 @@ function checkFile(fd: number, endBytes: number): void {
   try {
     sizeBytes = fstatSync(fd).size;
   } catch (error) {
-    throw new UbiError("E_PROTOCOL", `a memory region has no usable descriptor: ${errorText(error)}`);
+    throw new UbiError(
+      "E_PROTOCOL",
+      `a memory region has no usable descriptor: ${errorText(error)}`,
+    );
   }
   if (sizeBytes > 0 && sizeBytes < endBytes) {
     throw new UbiError(

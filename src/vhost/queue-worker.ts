@@ -19,7 +19,7 @@ import { clockNs, drainEvent, signalEvent, signalEventAsking } from "../ffi/even
 import { memoryFaults, store8 } from "../ffi/memory.ts";
 import { nameThread, pinThread } from "../ffi/process.ts";
 import { f64, i32, u32 } from "../ffi/view.ts";
-import { DEVICE_ID_BYTES, REQUEST_TYPE, SECTOR_BYTES, STATUS } from "../formats/virtio-blk.ts";
+import { DEVICE_ID_BYTES, REQUEST_TYPE, STATUS } from "../formats/virtio-blk.ts";
 import { LogLimiter, log } from "../log.ts";
 import { BlockChain } from "../virtio/block-chain.ts";
 import { GuestMemory } from "../virtio/guest-memory.ts";
@@ -27,6 +27,7 @@ import { SplitRing } from "../virtio/split-ring.ts";
 import { DeviceId } from "./device-id.ts";
 import { IdleSpin } from "./idle-spin.ts";
 import { QueueCommand, QueueMailbox, RingState } from "./queue-mailbox.ts";
+import { operationOf, TO_DISK, verdictOf } from "./request-policy.ts";
 
 /** What a queue worker is started with. */
 export interface QueueWorkerData {
@@ -273,10 +274,12 @@ export class QueueWorker implements Disposable {
   #takeOne(ring: SplitRing): boolean {
     const head = ring.peek();
     const chain = this.#chain;
-    const isRequest = chain.read(ring, head);
-    if (!isRequest || !this.#isDiskRequest()) {
+    const verdict = chain.read(ring, head)
+      ? verdictOf(chain, this.#disk, this.#deviceId)
+      : STATUS.IOERR;
+    if (verdict !== TO_DISK) {
       ring.take();
-      this.#answerAtOnce(ring, head, isRequest ? this.#answerType() : STATUS.IOERR);
+      this.#answerAtOnce(ring, head, verdict);
       return true;
     }
     const slot = this.#requests.take(chain.dataCount);
@@ -286,52 +289,6 @@ export class QueueWorker implements Disposable {
     ring.take();
     this.#admit(slot, head);
     return true;
-  }
-
-  /** True when the chain goes to the disk; others are answered at once. */
-  #isDiskRequest(): boolean {
-    const chain = this.#chain;
-    switch (chain.type) {
-      case REQUEST_TYPE.IN:
-        return this.#isTransferInRange();
-      case REQUEST_TYPE.OUT:
-        return !this.#disk.isReadOnly && this.#isTransferInRange();
-      case REQUEST_TYPE.FLUSH:
-        return true;
-      case REQUEST_TYPE.DISCARD:
-        return this.#disk.isDiscardOffered && chain.isDataMapped;
-      case REQUEST_TYPE.WRITE_ZEROES:
-        return !this.#disk.isReadOnly && chain.isDataMapped;
-      default:
-        return false;
-    }
-  }
-
-  #isTransferInRange(): boolean {
-    const chain = this.#chain;
-    return (
-      chain.isDataMapped &&
-      chain.dataBytes % SECTOR_BYTES === 0 &&
-      chain.sector + chain.dataBytes / SECTOR_BYTES <= this.#disk.sectors
-    );
-  }
-
-  /** The status of a request that does not go to the disk. */
-  #answerType(): number {
-    const chain = this.#chain;
-    switch (chain.type) {
-      case REQUEST_TYPE.GET_ID:
-        return this.#deviceId.write(chain) ? STATUS.OK : STATUS.IOERR;
-      case REQUEST_TYPE.IN:
-      case REQUEST_TYPE.OUT:
-        return STATUS.IOERR;
-      case REQUEST_TYPE.DISCARD:
-        return this.#disk.isDiscardOffered ? STATUS.IOERR : STATUS.UNSUPPORTED;
-      case REQUEST_TYPE.WRITE_ZEROES:
-        return this.#disk.isReadOnly ? STATUS.UNSUPPORTED : STATUS.IOERR;
-      default:
-        return STATUS.UNSUPPORTED;
-    }
   }
 
   #answerAtOnce(ring: SplitRing, head: number, status: number): void {
@@ -488,20 +445,5 @@ export class QueueWorker implements Disposable {
     if (this.#errorFd >= 0) {
       signalEventAsking(this.#errorFd);
     }
-  }
-}
-
-function operationOf(type: number): number {
-  switch (type) {
-    case REQUEST_TYPE.IN:
-      return Operation.read;
-    case REQUEST_TYPE.OUT:
-      return Operation.write;
-    case REQUEST_TYPE.FLUSH:
-      return Operation.flush;
-    case REQUEST_TYPE.DISCARD:
-      return Operation.discard;
-    default:
-      return Operation.writeZeroes;
   }
 }

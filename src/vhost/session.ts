@@ -4,6 +4,8 @@
  *
  * A mistake of the front end is an UbiError: the connection is dropped, the next front end is served.
  */
+
+import type { DiskDescription } from "../device/disk-device.ts";
 import { assert, UbiError } from "../errors.ts";
 import {
   decodeConfigPart,
@@ -24,9 +26,13 @@ import {
   VRING_NO_DESCRIPTOR,
 } from "../formats/vhost-user.ts";
 import { CONFIG_BYTES, CONFIG_WRITEBACK_OFFSET, FEATURE } from "../formats/virtio-blk.ts";
-import type { DiskDescription } from "../device/disk-device.ts";
 import { log } from "../log.ts";
-import { type AnnouncedLimits, deviceConfig, deviceFeatures, PROTOCOL_FEATURES } from "./features.ts";
+import {
+  type AnnouncedLimits,
+  deviceConfig,
+  deviceFeatures,
+  PROTOCOL_FEATURES,
+} from "./features.ts";
 import type { MemoryMap } from "./memory-map.ts";
 import type { QueueMailbox } from "./queue-mailbox.ts";
 import { Vring } from "./vring.ts";
@@ -137,7 +143,9 @@ export class Session {
         return encodeU64(BigInt(MEMORY_SLOTS_MAX));
       case REQUEST.ADD_MEM_REG: {
         const region = decodeMemoryRegion(payload);
-        return this.#changeMemory(() => this.#memory.add(region, oneDescriptor(request, descriptors)));
+        return this.#changeMemory(() =>
+          this.#memory.add(region, oneDescriptor(request, descriptors)),
+        );
       }
       case REQUEST.REM_MEM_REG: {
         const region = decodeMemoryRegion(payload);
@@ -189,7 +197,10 @@ export class Session {
     const hasNone = (value & VRING_NO_DESCRIPTOR) !== 0;
     if (request === REQUEST.SET_VRING_KICK) {
       if (hasNone) {
-        throw new UbiError("E_PROTOCOL", `ring ${ring.index}: polling without a kick descriptor is not offered`);
+        throw new UbiError(
+          "E_PROTOCOL",
+          `ring ${ring.index}: polling without a kick descriptor is not offered`,
+        );
       }
       ring.setKick(takeDescriptor(request, descriptors));
       if (!hasBit(this.#features, FEATURE.VHOST_USER_PROTOCOL_FEATURES)) {
@@ -231,7 +242,10 @@ export class Session {
   #setProtocolFeatures(features: bigint): undefined {
     const unknown = features & ~PROTOCOL_FEATURES;
     if (unknown !== 0n) {
-      throw new UbiError("E_PROTOCOL", `protocol features 0x${unknown.toString(16)} were not offered`);
+      throw new UbiError(
+        "E_PROTOCOL",
+        `protocol features 0x${unknown.toString(16)} were not offered`,
+      );
     }
     this.#protocolFeatures = features;
     return undefined;
@@ -307,7 +321,10 @@ export class Session {
   #ring(index: number): Vring {
     const ring = this.#rings[index];
     if (ring === undefined) {
-      throw new UbiError("E_PROTOCOL", `ring ${index} does not exist, there are ${this.#rings.length}`);
+      throw new UbiError(
+        "E_PROTOCOL",
+        `ring ${index} does not exist, there are ${this.#rings.length}`,
+      );
     }
     return ring;
   }
@@ -321,7 +338,10 @@ function oneDescriptor(request: number, descriptors: readonly number[]): number 
   const [fd, ...others] = descriptors;
   if (fd === undefined || others.length > 0) {
     const count = descriptors.length;
-    throw new UbiError("E_PROTOCOL", `${requestName(request)}: ${count} descriptors instead of one`);
+    throw new UbiError(
+      "E_PROTOCOL",
+      `${requestName(request)}: ${count} descriptors instead of one`,
+    );
   }
   return fd;
 }

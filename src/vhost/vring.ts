@@ -86,7 +86,10 @@ export class Vring {
   /** SET_VRING_BASE. */
   setBase(base: number): void {
     if (base > 0xffff) {
-      throw new UbiError("E_PROTOCOL", `ring ${this.index}: base ${base} is not an index of a split ring`);
+      throw new UbiError(
+        "E_PROTOCOL",
+        `ring ${this.index}: base ${base} is not an index of a split ring`,
+      );
     }
     this.stop();
     this.#base = base;
@@ -218,7 +221,10 @@ export class Vring {
     const kind = checkEvent(fd);
     if (kind < 0) {
       closeDescriptor(fd);
-      throw new UbiError("E_PROTOCOL", `ring ${this.index}: the ${what} descriptor is not an eventfd`);
+      throw new UbiError(
+        "E_PROTOCOL",
+        `ring ${this.index}: the ${what} descriptor is not an eventfd`,
+      );
     }
     return kind;
   }
