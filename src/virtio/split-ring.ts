@@ -42,7 +42,10 @@ export class SplitRing {
   readonly #hasEventIndex: boolean;
   #nextAvailable: number;
   #usedIndex: number;
-  #signalledIndex: number;
+  /** Used index at the last publication. */
+  #shownIndex: number;
+  /** The first publication always calls: a backend before this one may have died between the two. */
+  #hasShown = false;
 
   /**
    * @param nextAvailable index of the first chain to take (SET_VRING_BASE)
@@ -62,7 +65,7 @@ export class SplitRing {
     this.#hasEventIndex = hasEventIndex;
     this.#nextAvailable = nextAvailable & 0xffff;
     this.#usedIndex = Atomics.load(this.#used, INDEX);
-    this.#signalledIndex = this.#usedIndex;
+    this.#shownIndex = this.#usedIndex;
   }
 
   /** Index of the next chain to take: what GET_VRING_BASE answers. */
@@ -96,15 +99,15 @@ export class SplitRing {
   publish(): boolean {
     Atomics.store(this.#used, INDEX, this.#usedIndex);
     if (!this.#hasEventIndex) {
-      this.#signalledIndex = this.#usedIndex;
       return (Atomics.load(this.#available, FLAGS) & AVAILABLE_NO_INTERRUPT) === 0;
     }
+    // The window starts at the last publication, called for or not: a driver that sleeps again after it
+    // polled through 65536 elements would otherwise never be called.
     const event = Atomics.load(this.#available, this.#usedEventAt);
-    if (!needEvent(event, this.#usedIndex, this.#signalledIndex)) {
-      return false;
-    }
-    this.#signalledIndex = this.#usedIndex;
-    return true;
+    const isWanted = needEvent(event, this.#usedIndex, this.#shownIndex) || !this.#hasShown;
+    this.#shownIndex = this.#usedIndex;
+    this.#hasShown = true;
+    return isWanted;
   }
 
   /** Asks the driver for a kick when it adds chains. Look at `waiting` afterwards. */
