@@ -24,7 +24,10 @@ import {
 import type { GuestMemory } from "./guest-memory.ts";
 import type { SplitRing } from "./split-ring.ts";
 
-/** Descriptors of one chain, and entries of an indirect table: the largest ring there is. */
+/**
+ * Entries of an indirect table, and segments of one chain with its header and status: the largest ring
+ * there is. A descriptor is one segment unless it crosses regions.
+ */
 const DESCRIPTORS_MAX = 32_768;
 const LENGTH_MAX = 2 ** 32 - 1;
 const UNMAPPED = -1;
@@ -41,8 +44,8 @@ export class BlockChain {
   /** Where the status byte goes, or 0. */
   statusAddress = 0;
   /** Host address (UNMAPPED outside guest memory) and length of each segment. */
-  readonly address = new Float64Array(DESCRIPTORS_MAX + 64);
-  readonly length = new Uint32Array(DESCRIPTORS_MAX + 64);
+  readonly address = new Float64Array(DESCRIPTORS_MAX);
+  readonly length = new Uint32Array(DESCRIPTORS_MAX);
 
   readonly #memory: GuestMemory;
   readonly #arena = new Arena(4096);
@@ -51,6 +54,8 @@ export class BlockChain {
   #readableCount = 0;
   #readableBytes = 0;
   #totalBytes = 0;
+  /** Of the last descriptor: its first segment, its length and its direction. */
+  #lastStart = 0;
   #lastLength = 0;
   #isLastWritable = false;
 
@@ -60,10 +65,13 @@ export class BlockChain {
 
   /** Reads the chain that starts at `head`. True when it holds a request. */
   read(ring: SplitRing, head: number): boolean {
+    this.type = 0;
+    this.sector = 0;
     this.#count = 0;
     this.#readableCount = 0;
     this.#readableBytes = 0;
     this.#totalBytes = 0;
+    this.#lastStart = 0;
     this.#lastLength = 0;
     this.#isLastWritable = false;
     this.statusAddress = 0;
@@ -74,8 +82,7 @@ export class BlockChain {
       return false;
     }
     const hasHeader = this.#readHeader();
-    const isIn =
-      hasHeader && (this.type === REQUEST_TYPE.IN || this.type === REQUEST_TYPE.GET_ID);
+    const isIn = hasHeader && (this.type === REQUEST_TYPE.IN || this.type === REQUEST_TYPE.GET_ID);
     return this.#splitStatus(isIn) && hasHeader && this.#splitData(isIn);
   }
 
@@ -129,6 +136,7 @@ export class BlockChain {
 
   #add(address: number, length: number, isWritable: boolean): boolean {
     this.#totalBytes += length;
+    this.#lastStart = this.#count;
     this.#lastLength = length;
     if (this.#totalBytes > LENGTH_MAX || (!isWritable && this.#isLastWritable)) {
       return false; // too long, or something to read behind something to write
@@ -171,15 +179,19 @@ export class BlockChain {
     if (!this.#isLastWritable || this.#lastLength === 0) {
       return false;
     }
+    const start = this.#lastStart;
     const last = this.#count - 1;
-    const address = f64(this.address, last);
-    const length = u32(this.length, last);
-    if (isIn && last === this.#readableCount && length > 1) {
-      this.statusAddress = address === UNMAPPED ? 0 : address + length - 1;
-      this.length[last] = length - 1;
+    const isShared = isIn && start === this.#readableCount && this.#lastLength > 1;
+    if (isShared) {
+      const address = f64(this.address, last);
+      const length = u32(this.length, last) - 1;
+      this.statusAddress = address === UNMAPPED ? 0 : address + length;
+      this.length[last] = length;
+      this.#count = length === 0 ? last : this.#count;
     } else {
+      const address = f64(this.address, start);
       this.statusAddress = address === UNMAPPED ? 0 : address;
-      this.#count = last;
+      this.#count = start;
     }
     return true;
   }
