@@ -25,7 +25,6 @@ export class Engine implements Disposable {
   readonly #timeoutMs: number;
   readonly #spinNs: number;
   readonly #poll: PollSet;
-  #sleeps = 0;
 
   constructor(options: EngineOptions) {
     this.#frontEnd = options.frontEnd;
@@ -36,10 +35,6 @@ export class Engine implements Disposable {
     for (const queue of options.frontEnd.queues) {
       this.#poll.watch(queue.index + 1, queue.callFd);
     }
-  }
-
-  get sleeps(): number {
-    return this.#sleeps;
   }
 
   /**
@@ -111,7 +106,6 @@ export class Engine implements Disposable {
   }
 
   #sleep(work: Work): void {
-    this.#sleeps += 1;
     if (this.#poll.wait(Math.min(SLEEP_MS_MAX, this.#timeoutMs)) <= 0) {
       return;
     }

@@ -51,7 +51,6 @@ export class FrontEnd implements Disposable {
   readonly queues: readonly DriverQueue[];
   readonly config: BlockConfig;
   readonly features: bigint;
-  readonly #memory: GuestMemory;
   readonly #stack: DisposableStack;
 
   private constructor(parts: {
@@ -59,14 +58,12 @@ export class FrontEnd implements Disposable {
     readonly queues: readonly DriverQueue[];
     readonly config: BlockConfig;
     readonly features: bigint;
-    readonly memory: GuestMemory;
     readonly stack: DisposableStack;
   }) {
     this.connection = parts.connection;
     this.queues = parts.queues;
     this.config = parts.config;
     this.features = parts.features;
-    this.#memory = parts.memory;
     this.#stack = parts.stack;
   }
 
@@ -94,7 +91,7 @@ export class FrontEnd implements Disposable {
     for (const queue of queues) {
       startQueue(connection, queue);
     }
-    return new FrontEnd({ connection, queues, config, features, memory, stack: stack.move() });
+    return new FrontEnd({ connection, queues, config, features, stack: stack.move() });
   }
 
   get capacityBytes(): number {
@@ -113,10 +110,6 @@ export class FrontEnd implements Disposable {
         encodeVringState({ index: queue.index, value: 0 }),
       );
     }
-  }
-
-  get memoryBytes(): number {
-    return this.#memory.lengthBytes;
   }
 
   [Symbol.dispose](): void {

@@ -4,7 +4,7 @@ import type { Statistics } from "./statistics.ts";
 import type { Measured } from "./window.ts";
 
 /** Latencies in microseconds. */
-export interface OperationReport {
+interface OperationReport {
   readonly count: number;
   readonly meanUs: number;
   readonly p50Us: number;

@@ -15,11 +15,11 @@ export const HEADER_BYTES = 12;
 export const PAYLOAD_BYTES_MAX = 4096;
 /** Regions of one SET_MEM_TABLE: the protocol's own bound without CONFIGURE_MEM_SLOTS is 8. */
 export const MEMORY_REGIONS_MAX = 32;
-export const MEMORY_REGION_BYTES = 32;
+const MEMORY_REGION_BYTES = 32;
 /** Regions that ADD_MEM_REG can build up. */
 export const MEMORY_SLOTS_MAX = 509;
 /** The device configuration space ends here. */
-export const CONFIG_END_MAX = 0x1000;
+const CONFIG_END_MAX = 0x1000;
 
 /** What a front end asks of a back end. */
 export const REQUEST = {
@@ -68,13 +68,6 @@ export const REQUEST = {
   CHECK_DEVICE_STATE: 43,
 } as const;
 
-/** What a back end asks of a front end, on the socket of SET_BACKEND_REQ_FD. */
-export const BACKEND_REQUEST = {
-  IOTLB_MSG: 1,
-  CONFIG_CHANGE_MSG: 2,
-  VRING_HOST_NOTIFIER_MSG: 3,
-} as const;
-
 /** Bit numbers of GET_PROTOCOL_FEATURES. */
 export const PROTOCOL_FEATURE = {
   MQ: 0,
@@ -99,8 +92,8 @@ export const PROTOCOL_FEATURE = {
   DEVICE_STATE: 19,
 } as const;
 
-export const FLAG_VERSION_MASK = 3;
-export const FLAG_VERSION = 1;
+const FLAG_VERSION_MASK = 3;
+const FLAG_VERSION = 1;
 export const FLAG_REPLY = 4;
 export const FLAG_NEED_REPLY = 8;
 

@@ -55,7 +55,7 @@ export const STATUS = { OK: 0, IOERR: 1, UNSUPPORTED: 2 } as const;
 
 export const REQUEST_HEADER_BYTES = 16;
 /** Byte offsets in a request header. */
-export const REQUEST_HEADER = { TYPE: 0, SECTOR: 8 } as const;
+const REQUEST_HEADER = { TYPE: 0, SECTOR: 8 } as const;
 /** What GET_ID writes: the id, padded with zeros, without a terminator when it fills the field. */
 export const DEVICE_ID_BYTES = 20;
 

@@ -19,18 +19,15 @@ export const DESCRIPTOR_WRITE = 2;
 /** It points to a table of descriptors. */
 export const DESCRIPTOR_INDIRECT = 4;
 
-/** Byte offsets in a descriptor. */
-export const DESCRIPTOR = { ADDRESS: 0, LENGTH: 8, FLAGS: 12, NEXT: 14 } as const;
-
-/** Byte offsets at the start of both rings; elements follow. */
-export const RING = { FLAGS: 0, INDEX: 2, ELEMENTS: 4 } as const;
+/** Flags and index, in front of the elements of both rings. */
+const RING_HEADER_BYTES = 4;
 
 /** Flag of the available ring: the driver wants no call. */
 export const AVAILABLE_NO_INTERRUPT = 1;
 /** Flag of the used ring: the device wants no kick. */
 export const USED_NO_NOTIFY = 1;
 
-export const AVAILABLE_ELEMENT_BYTES = 2;
+const AVAILABLE_ELEMENT_BYTES = 2;
 export const USED_ELEMENT_BYTES = 8;
 
 export const DESCRIPTORS_ALIGN = 16;
@@ -56,8 +53,8 @@ export function isRingSize(entries: number): boolean {
 
 /** @param entries a size that `isRingSize` accepts */
 export function ringLayout(entries: number): RingLayout {
-  const usedEventOffset = RING.ELEMENTS + entries * AVAILABLE_ELEMENT_BYTES;
-  const availableEventOffset = RING.ELEMENTS + entries * USED_ELEMENT_BYTES;
+  const usedEventOffset = RING_HEADER_BYTES + entries * AVAILABLE_ELEMENT_BYTES;
+  const availableEventOffset = RING_HEADER_BYTES + entries * USED_ELEMENT_BYTES;
   return {
     entries,
     descriptorsBytes: entries * DESCRIPTOR_BYTES,

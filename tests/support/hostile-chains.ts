@@ -24,7 +24,7 @@ export const intoMemory = (length: number): Descriptor => ({
   flags: WRITE,
 });
 export const fromMemory = (length: number): Descriptor => ({ address: at(DATA), length, flags: 0 });
-export const nowhere = (length: number, flags: number): Descriptor => ({
+const nowhere = (length: number, flags: number): Descriptor => ({
   address: NOWHERE,
   length,
   flags,

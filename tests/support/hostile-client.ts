@@ -34,14 +34,14 @@ import {
   DESCRIPTOR_WRITE,
 } from "../../src/formats/virtio-ring.ts";
 
-export const GUEST_BASE = 0x1_0000_0000;
+const GUEST_BASE = 0x1_0000_0000;
 export const MEMORY_BYTES = 0x100000;
 export const ENTRIES = 256;
 
 export const AVAILABLE = 0x1000;
 export const USED = 0x2000;
 export const HEADERS = 0x3000;
-export const STATUSES = 0x4000;
+const STATUSES = 0x4000;
 export const TABLES = 0x5000;
 export const DATA = 0x10000;
 /** A guest address that no region holds. */
