@@ -45,11 +45,11 @@ async function serve(configPath: string, isNull: boolean): Promise<void> {
   const socketPath = config.device.vhostSocket;
   assert(socketPath !== undefined, "a demanded key is there");
   using device = await DiskDevice.open(config, { isNull });
+  const signals = new StopSignals();
   // Before the backend, so that no front end sees a disk whose start fails; after it at the stop, so
   // that the drain can be watched.
   using rpc = startRpc(config, device);
   const backend = await VhostBackend.start(config, device, socketPath);
-  const signals = new StopSignals();
   log.info("ready", {
     socket: socketPath,
     disk: config.device.dataPath,

@@ -15,10 +15,9 @@ export type Line =
   | { readonly kind: "too_long" };
 
 const NEWLINE = 10;
-const BUFFER_BYTES_MIN = 1024;
 
 export class LineReader {
-  #buffer = new Uint8Array(BUFFER_BYTES_MIN);
+  #buffer: Uint8Array = new Uint8Array(0);
   #start = 0;
   #scanned = 0;
   #end = 0;
@@ -29,10 +28,18 @@ export class LineReader {
     return this.#end - this.#start;
   }
 
+  /** Takes more of the stream. The reader owns `bytes` from now on: it keeps them where nothing waits. */
   push(bytes: Uint8Array): void {
-    this.#makeRoom(bytes.length);
-    this.#buffer.set(bytes, this.#end);
-    this.#end += bytes.length;
+    if (this.pendingBytes === 0) {
+      this.#buffer = bytes;
+      this.#start = 0;
+      this.#scanned = 0;
+      this.#end = bytes.length;
+    } else {
+      this.#makeRoom(bytes.length);
+      this.#buffer.set(bytes, this.#end);
+      this.#end += bytes.length;
+    }
   }
 
   /** The next whole line; its bytes are valid until the next call of any method. */
@@ -74,20 +81,14 @@ export class LineReader {
 
   // --- internal ---
 
-  /** Moves what is pending to the front of a buffer that `lengthBytes` more fit into. */
+  /** Takes a larger buffer when `lengthBytes` more do not fit; twice as large, so that this is rare. */
   #makeRoom(lengthBytes: number): void {
-    const pending = this.#buffer.subarray(this.#start, this.#end);
-    const needed = pending.length + lengthBytes;
     if (this.#end + lengthBytes <= this.#buffer.length) {
       return;
     }
-    const fits = needed <= this.#buffer.length && this.#buffer.length <= LINE_BYTES_MAX;
-    const buffer = fits ? this.#buffer : new Uint8Array(Math.max(BUFFER_BYTES_MIN, needed * 2));
-    if (fits) {
-      buffer.copyWithin(0, this.#start, this.#end);
-    } else {
-      buffer.set(pending);
-    }
+    const pending = this.#buffer.subarray(this.#start, this.#end);
+    const buffer = new Uint8Array((pending.length + lengthBytes) * 2);
+    buffer.set(pending);
     this.#buffer = buffer;
     this.#scanned -= this.#start;
     this.#start = 0;
