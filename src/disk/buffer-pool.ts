@@ -17,6 +17,7 @@ export const CHUNK_BYTES = 2 ** 20;
 const UNITS_PER_CHUNK = CHUNK_BYTES / UNIT_BYTES;
 const ORDER_MAX = 8;
 const NOT_FREE = -1;
+const NOT_TAKEN = -1;
 
 /** Registers a chunk with the engine; false when the kernel refuses. */
 export type RegisterChunk = (chunk: number, address: number, lengthBytes: number) => boolean;
@@ -28,6 +29,8 @@ export class BufferPool implements Disposable {
   readonly #isRegistered: Uint8Array;
   /** Order of the free block that starts at a unit, or NOT_FREE. */
   readonly #freeOrder: Int8Array;
+  /** Order of the buffer in use that starts at a unit, or NOT_TAKEN. */
+  readonly #takenOrder: Int8Array;
   readonly #next: Int32Array;
   readonly #previous: Int32Array;
   readonly #heads = new Int32Array(ORDER_MAX + 1).fill(-1);
@@ -41,6 +44,7 @@ export class BufferPool implements Disposable {
     this.#chunkAddresses = new Float64Array(this.#chunksMax);
     this.#isRegistered = new Uint8Array(this.#chunksMax);
     this.#freeOrder = new Int8Array(units).fill(NOT_FREE);
+    this.#takenOrder = new Int8Array(units).fill(NOT_TAKEN);
     this.#next = new Int32Array(units).fill(-1);
     this.#previous = new Int32Array(units).fill(-1);
   }
@@ -79,12 +83,14 @@ export class BufferPool implements Disposable {
       found -= 1;
       this.#link(unit + (1 << found), found);
     }
+    this.#takenOrder[unit] = order;
     return unit;
   }
 
   /** Gives a buffer back. */
   give(unit: number, order: number): void {
-    assert((this.#freeOrder[unit] ?? 0) === NOT_FREE, "a buffer is given back once");
+    assert(this.#takenOrder[unit] === order, "a buffer is given back once, as it was taken");
+    this.#takenOrder[unit] = NOT_TAKEN;
     let start = unit;
     let merged = order;
     while (merged < ORDER_MAX) {
@@ -120,6 +126,7 @@ export class BufferPool implements Disposable {
     this.#chunks = 0;
     this.#heads.fill(-1);
     this.#freeOrder.fill(NOT_FREE);
+    this.#takenOrder.fill(NOT_TAKEN);
   }
 
   // --- internal ---

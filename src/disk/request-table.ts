@@ -28,6 +28,7 @@ export class RequestTable {
   readonly segmentLength: Uint32Array;
   readonly segmentsPerSlot: number;
   readonly #free: Int32Array;
+  readonly #isTaken: Uint8Array;
   #freeCount: number;
   #overflowSlot = -1;
 
@@ -44,6 +45,7 @@ export class RequestTable {
     this.segmentAddress = new Float64Array(places);
     this.segmentLength = new Uint32Array(places);
     this.#free = new Int32Array(slotsMax);
+    this.#isTaken = new Uint8Array(slotsMax);
     for (let i = 0; i < slotsMax; i++) {
       this.#free[i] = slotsMax - 1 - i;
     }
@@ -62,6 +64,7 @@ export class RequestTable {
     }
     this.#freeCount -= 1;
     const slot = i32(this.#free, this.#freeCount);
+    this.#isTaken[slot] = 1;
     if (isLong) {
       assert(segments <= SEGMENTS_MAX, "a chain's length is checked before it gets a slot");
       this.#overflowSlot = slot;
@@ -74,7 +77,8 @@ export class RequestTable {
   }
 
   give(slot: number): void {
-    assert(this.#freeCount < this.slotsMax, "a slot is given back once");
+    assert(this.#isTaken[slot] === 1, "a slot is given back once");
+    this.#isTaken[slot] = 0;
     if (slot === this.#overflowSlot) {
       this.#overflowSlot = -1;
     }
