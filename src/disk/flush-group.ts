@@ -16,6 +16,9 @@ const DONE = 2;
 const FAILED = 3;
 const WAITS = 4;
 
+/** Sync numbers run freely modulo 2^32; a failure further back than this is forgotten before it looks new. */
+const FAILURE_AGE_MAX = 2 ** 30;
+
 /** What the group needs of its surroundings. */
 export interface FlushHost {
   /** Starts the sync; its end comes back as `FlushGroup.ended`. */
@@ -84,6 +87,8 @@ export class FlushGroup {
     const number = Atomics.load(this.#shared, STARTED);
     if (!isOk) {
       Atomics.store(this.#shared, FAILED, number);
+    } else if (((number - Atomics.load(this.#shared, FAILED)) | 0) > FAILURE_AGE_MAX) {
+      Atomics.store(this.#shared, FAILED, (number - FAILURE_AGE_MAX) | 0);
     }
     Atomics.store(this.#shared, DONE, number);
     Atomics.store(this.#shared, RUNNING, 0);
@@ -106,7 +111,7 @@ export class FlushGroup {
       const slot = i32(this.#slots, i);
       if (((done - ticket) | 0) >= 0) {
         // A failure at or after the ticket may have taken this flush's data with it.
-        this.#host.finish(slot, failed === 0 || ((failed - ticket) | 0) < 0);
+        this.#host.finish(slot, ((failed - ticket) | 0) < 0);
       } else {
         this.#slots[kept] = slot;
         this.#tickets[kept] = ticket;

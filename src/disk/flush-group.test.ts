@@ -1,0 +1,263 @@
+import { expect, test } from "bun:test";
+import fc from "fast-check";
+import { SeededRandom } from "../../tests/support/random.ts";
+import { rounds } from "../../tests/support/requires.ts";
+import { FlushGroup } from "./flush-group.ts";
+
+// Shared words (see the module's drawing).
+const STARTED = 1;
+const DONE = 2;
+const FAILED = 3;
+
+test("flush group: a flush alone starts a sync and is answered by its end", () => {
+  const disk = new Disk(1);
+  disk.request(0, 5);
+  disk.advance(0);
+  expect(disk.running).toBe(0);
+  expect(disk.answers).toEqual([]);
+  disk.endSync(true);
+  expect(disk.answers).toEqual([{ queue: 0, slot: 5, isOk: true }]);
+});
+
+test("flush group: all flushes of a batch share one sync", () => {
+  const disk = new Disk(1);
+  disk.request(0, 1);
+  disk.request(0, 2);
+  disk.request(0, 3);
+  disk.advance(0);
+  disk.endSync(true);
+  expect(disk.syncsStarted).toBe(1);
+  expect(disk.answers.map(({ slot }) => slot)).toEqual([1, 2, 3]);
+});
+
+test("flush group: a flush that arrives during a sync waits for the next one", () => {
+  const disk = new Disk(1);
+  disk.request(0, 1);
+  disk.advance(0);
+  disk.request(0, 2);
+  disk.advance(0);
+  disk.endSync(true);
+  expect(disk.answers.map(({ slot }) => slot)).toEqual([1]);
+  expect(disk.syncsStarted).toBe(2);
+  disk.endSync(true);
+  expect(disk.answers.map(({ slot }) => slot)).toEqual([1, 2]);
+});
+
+test("flush group: another queue's flush is woken when the sync it waited for ends", () => {
+  const disk = new Disk(2);
+  disk.request(0, 1);
+  disk.advance(0);
+  disk.request(1, 9);
+  disk.advance(1);
+  disk.endSync(true);
+  expect(disk.wakes).toEqual([1]);
+  disk.advance(1);
+  expect(disk.running).toBe(1);
+  disk.endSync(true);
+  expect(disk.answers).toContainEqual({ queue: 1, slot: 9, isOk: true });
+});
+
+test("flush group: a failed sync fails all that it covered and none that came later", () => {
+  const disk = new Disk(1);
+  disk.request(0, 1);
+  disk.request(0, 2);
+  disk.advance(0);
+  disk.request(0, 3);
+  disk.endSync(false);
+  disk.endSync(true);
+  expect(disk.answers).toEqual([
+    { queue: 0, slot: 1, isOk: false },
+    { queue: 0, slot: 2, isOk: false },
+    { queue: 0, slot: 3, isOk: true },
+  ]);
+});
+
+test("flush group: a flush whose own sync succeeded is failed when a later one failed before its answer", () => {
+  // The kernel tells a lost write once, to whoever syncs next: the later failure may be this one's.
+  const disk = new Disk(2);
+  disk.request(0, 1);
+  disk.request(1, 2);
+  disk.advance(0);
+  disk.endSync(true);
+  disk.request(0, 3);
+  disk.advance(0);
+  disk.endSync(false);
+  disk.advance(1);
+  expect(disk.answers).toContainEqual({ queue: 1, slot: 2, isOk: false });
+});
+
+test.each([
+  { name: "2^31", start: 0x7fff_fffe },
+  { name: "2^32", start: -2 },
+])("flush group: numbers run over $name", ({ start }) => {
+  const disk = new Disk(1);
+  disk.setNumbers({ started: start, done: start, failed: start - 1 });
+  for (let slot = 0; slot < 6; slot++) {
+    disk.request(0, slot);
+    disk.advance(0);
+    disk.endSync(slot !== 2);
+  }
+  expect(disk.answers.map(({ isOk }) => isOk)).toEqual([true, true, false, true, true, true]);
+});
+
+test("flush group: a failure of two thousand million syncs ago does not come back", () => {
+  const disk = new Disk(1);
+  const failed = 100;
+  // Long after it, and shortly before the number would look like a later one.
+  const late = (failed + 2 ** 30 + 1) | 0;
+  disk.setNumbers({ started: late, done: late, failed });
+  disk.request(0, 0);
+  disk.advance(0);
+  disk.endSync(true);
+  const later = (failed + 2 ** 31 - 2 ** 29) | 0;
+  disk.setNumbers({ started: later, done: later });
+  disk.request(0, 1);
+  disk.advance(0);
+  disk.endSync(true);
+  const behind = (failed + 2 ** 31 + 10) | 0;
+  disk.setNumbers({ started: behind, done: behind });
+  disk.request(0, 2);
+  disk.advance(0);
+  disk.endSync(true);
+  expect(disk.answers.map(({ isOk }) => isOk)).toEqual([true, true, true]);
+});
+
+test("flush group: whatever the order of events, no flush is lost or answered by an older sync", () => {
+  fc.assert(
+    fc.property(fc.integer(), (seed) => {
+      const random = new SeededRandom(seed);
+      const queues = random.between(1, 4);
+      const disk = new Disk(queues);
+      const start = random.pick([0, 0x7fff_fff0, -16]);
+      disk.setNumbers({ started: start, done: start, failed: start - 1 });
+      for (let step = 0; step < 300; step++) {
+        disk.step(random);
+      }
+      disk.settle();
+      expect(disk.waitingCount).toBe(0);
+      expect(disk.running).toBe(-1);
+    }),
+    { numRuns: rounds(150, 5000), includeErrorInReport: true },
+  );
+});
+
+// --- internal ---
+
+interface Waiting {
+  readonly queue: number;
+  readonly slot: number;
+  /** Syncs that had started when it arrived. */
+  readonly arrivedAt: number;
+}
+
+/** Several queues over one shared memory, driven by one thread: what happens next is the test's choice. */
+class Disk {
+  readonly answers: { queue: number; slot: number; isOk: boolean }[] = [];
+  readonly wakes: number[] = [];
+  /** The queue whose sync runs, or -1. */
+  running = -1;
+  syncsStarted = 0;
+  readonly #words: Int32Array;
+  readonly #groups: readonly FlushGroup[];
+  readonly #waiting: Waiting[] = [];
+  /** Queues that will look: woken, or with something new. */
+  readonly #awake = new Set<number>();
+  /** By number of the sync: whether it failed. */
+  readonly #failures = new Map<number, boolean>();
+  #nextSlot = 0;
+
+  constructor(queues: number) {
+    const shared = new SharedArrayBuffer(FlushGroup.sharedBytes(queues));
+    this.#words = new Int32Array(shared);
+    this.#groups = Array.from({ length: queues }, (_, queue) => {
+      const host = {
+        startSync: () => this.#start(queue),
+        finish: (slot: number, isOk: boolean) => this.#answer(queue, slot, isOk),
+        wake: (other: number) => {
+          this.wakes.push(other);
+          this.#awake.add(other);
+        },
+      };
+      return new FlushGroup({ shared, queue, queues, slotsMax: 64, host });
+    });
+  }
+
+  get waitingCount(): number {
+    return this.#waiting.length;
+  }
+
+  setNumbers(numbers: { started: number; done: number; failed?: number }): void {
+    this.#words[STARTED] = numbers.started;
+    this.#words[DONE] = numbers.done;
+    this.#words[FAILED] = numbers.failed ?? this.#words[FAILED] ?? 0;
+  }
+
+  request(queue: number, slot: number): void {
+    this.#waiting.push({ queue, slot, arrivedAt: this.syncsStarted });
+    this.#groups[queue]?.request(slot);
+    this.#awake.add(queue);
+  }
+
+  advance(queue: number): void {
+    this.#awake.delete(queue);
+    this.#groups[queue]?.advance();
+  }
+
+  endSync(isOk: boolean): void {
+    const queue = this.running;
+    expect(queue).toBeGreaterThanOrEqual(0);
+    this.running = -1;
+    this.#failures.set(this.syncsStarted, !isOk);
+    this.#groups[queue]?.ended(isOk);
+  }
+
+  /** One thing that may happen. A queue that nobody woke does not look by itself. */
+  step(random: SeededRandom): void {
+    const queue = random.below(this.#groups.length);
+    const choice = random.below(10);
+    if (choice < 3 && this.#waiting.length < 60) {
+      this.request(queue, this.#freeSlot());
+    } else if (choice < 7 && this.#awake.has(queue)) {
+      this.advance(queue);
+    } else if (this.running >= 0) {
+      this.endSync(!random.oneIn(4));
+    }
+  }
+
+  /** Runs until nothing is awake and no sync runs. */
+  settle(): void {
+    while (this.#awake.size > 0 || this.running >= 0) {
+      for (const queue of [...this.#awake]) {
+        this.advance(queue);
+      }
+      if (this.running >= 0) {
+        this.endSync(true);
+      }
+    }
+  }
+
+  #start(queue: number): void {
+    expect(this.running).toBe(-1);
+    this.running = queue;
+    this.syncsStarted += 1;
+  }
+
+  #answer(queue: number, slot: number, isOk: boolean): void {
+    const index = this.#waiting.findIndex((each) => each.queue === queue && each.slot === slot);
+    const [waiting] = this.#waiting.splice(index, index < 0 ? 0 : 1);
+    this.answers.push({ queue, slot, isOk });
+    const arrivedAt = waiting?.arrivedAt ?? Number.NaN;
+    // A sync that started after the arrival has ended, and if the first of those failed, so did the flush.
+    expect(this.#failures.has(arrivedAt + 1)).toBe(true);
+    if (this.#failures.get(arrivedAt + 1) === true) {
+      expect(isOk).toBe(false);
+    }
+    const anyFailed = [...this.#failures].some(([number, failed]) => number > arrivedAt && failed);
+    expect(isOk).toBe(!anyFailed);
+  }
+
+  #freeSlot(): number {
+    this.#nextSlot += 1;
+    return this.#nextSlot;
+  }
+}
