@@ -43,7 +43,7 @@ const GROUPS: readonly Group[] = [
   },
   { name: "fuzz", patterns: ["tests/fuzz/**/*.test.ts"], parallel: 2, fileTimeoutMs: 300_000 },
   { name: "bench", patterns: ["tests/bench/**/*.test.ts"], parallel: 1, fileTimeoutMs: 300_000 },
-  { name: "e2e", patterns: ["tests/e2e/**/*.test.ts"], parallel: 1, fileTimeoutMs: 600_000 },
+  { name: "e2e", patterns: ["tests/e2e/**/*.test.ts"], parallel: 1, fileTimeoutMs: 400_000 },
 ];
 
 interface Arguments {
@@ -141,7 +141,7 @@ async function runFile(file: string, group: Group, run: Run): Promise<readonly T
     stderr: "pipe",
     detached: true, // a process group of its own: what a killed test started ends with it
   });
-  running.add(child.pid);
+  running.set(child.pid, file);
   let isTimedOut = false;
   const timer = setTimeout(() => {
     isTimedOut = true;
@@ -165,7 +165,8 @@ async function runFile(file: string, group: Group, run: Run): Promise<readonly T
   return report(file, cases, performance.now() - startMs, `${stdout}${stderr}`);
 }
 
-const running = new Set<number>();
+/** Process groups of the test files under way. */
+const running = new Map<number, string>();
 
 function endGroup(pid: number): void {
   try {
@@ -227,7 +228,8 @@ function conclude(cases: readonly TestCase[], durationMs: number): void {
 
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.on(signal, () => {
-    for (const pid of running) {
+    for (const [pid, file] of running) {
+      console.log(`interrupted: ${file}`);
       endGroup(pid);
     }
     process.exit(signal === "SIGINT" ? 130 : 143);

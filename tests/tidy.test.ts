@@ -26,7 +26,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ["device"],
   ["vhost", "ublk", "rpc", "serve", "copy"],
   ["top", "bench"],
-  ["commands"],
+  ["commands", "worker.ts"],
   ["main.ts"],
 ];
 
