@@ -62,7 +62,7 @@ describe.each([{ isEncrypted: false }, { isEncrypted: true }])("our backend %j",
     const journal = join(folder, "journal");
     const writes = ["--workload=randwrite", "--block-size=8K", "--flush-every=64", "--queues=2"];
     for (let round = 0; round < 3; round++) {
-      const backend = await startUbiblk(disk);
+      const backend = await startAgain();
       const running = bench(...writes, `--journal=${journal}`, "--time=30");
       await Bun.sleep(700);
       process.kill(backend.pid, "SIGKILL");
@@ -71,7 +71,7 @@ describe.each([{ isEncrypted: false }, { isEncrypted: true }])("our backend %j",
       expect(killed.exitCode).toBe(1);
       expect(killed.stderr).toContain("E_BENCH: the backend closed the connection");
 
-      await using again = await startAfterKill();
+      await using again = await startAgain();
       const checked = await bench(`--check=${journal}`, "--queues=2");
       expect(checked.stderr).toBe("");
       expect(JSON.parse(checked.stdout).verified).toContain("blocks with acknowledged writes");
@@ -89,7 +89,7 @@ describe.each([{ isEncrypted: false }, { isEncrypted: true }])("our backend %j",
     const fd = openSync(disk.dataPath, "r+");
     writeSync(fd, "x", 5 * 512 + 100);
     closeSync(fd);
-    await using _again = await startUbiblk(disk);
+    await using _again = await startAgain();
     const checked = await bench(`--check=${journal}`);
     expect(checked.exitCode).toBe(1);
     expect(checked.stderr).toMatch(/^ubiblk: error E_VERIFY: sector 5[ :]/);
@@ -165,8 +165,8 @@ function makeDisk(isEncrypted: boolean): void {
   truncateSync(disk.dataPath, DISK_BYTES);
 }
 
-/** The kernel ends a killed process's I/O, and only then its lock, a moment after the process. */
-async function startAfterKill(): Promise<Backend> {
+/** The kernel lets go of a ring's files, and so of the lock, a moment after the process has ended. */
+async function startAgain(): Promise<Backend> {
   for (let attempt = 0; attempt < RESTARTS_MAX; attempt++) {
     try {
       return await startUbiblk(disk);
