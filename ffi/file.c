@@ -82,6 +82,8 @@ int32_t ubi_file_lock(int32_t fd, uint32_t exclusive) {
     return ubi_result(flock(fd, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB));
 }
 
+int32_t ubi_file_unlock(int32_t fd) { return ubi_result(flock(fd, LOCK_UN)); }
+
 int32_t ubi_file_read(int32_t fd, double offset, void *buffer, uint32_t length) {
     uint32_t done = 0;
     while (done < length) {

@@ -20,6 +20,7 @@ int32_t ubi_file_probe(int32_t fd, struct ubi_file_geometry *geometry);
 
 /* flock(2) without waiting: 0, or -EAGAIN when another description holds it. */
 int32_t ubi_file_lock(int32_t fd, uint32_t exclusive);
+int32_t ubi_file_unlock(int32_t fd);
 
 /* Whole transfers: continue after EINTR and short ones. 0 or -errno; -ENODATA at the end of the file. */
 int32_t ubi_file_read(int32_t fd, double offset, void *buffer, uint32_t length);

@@ -54,6 +54,7 @@ static const struct ubi_entry entries[] = {
     ENTRY(ubi_process_name_thread),
     ENTRY(ubi_file_probe),
     ENTRY(ubi_file_lock),
+    ENTRY(ubi_file_unlock),
     ENTRY(ubi_file_read),
     ENTRY(ubi_file_write),
     ENTRY(ubi_file_read_vector),

@@ -61,6 +61,7 @@ async function serve(configPath: string, isNull: boolean): Promise<void> {
   await Promise.race([signals.first, backend.ended]);
   log.info("stopping", { signal: signals.name });
   await backend.stop();
+  device.release();
   signals.end();
   log.info("stopped");
 }

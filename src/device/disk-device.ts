@@ -108,10 +108,18 @@ export class DiskDevice implements Disposable {
     }
   }
 
-  /** Closes the file and wipes the keys: no worker may use them any more. */
+  /** Lets the next program have the disk. Only when all workers have ended their I/O. */
+  release(): void {
+    this.#file.unlock();
+    this.#file[Symbol.dispose]();
+  }
+
+  /**
+   * Wipes the keys. The file stays open: after a failure a worker may still have I/O under way, and the
+   * lock must outlast it.
+   */
   [Symbol.dispose](): void {
     this.#cipher?.[Symbol.dispose]();
-    this.#file[Symbol.dispose]();
   }
 }
 

@@ -3,11 +3,12 @@
  * open file description that all queues do their I/O with: it is free again only when the last I/O of a
  * dead process is done.
  */
-import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs";
-import { errnoText, errorText, UbiError } from "../errors.ts";
-import { type FileGeometry, lockFile, probeFile } from "../ffi/file.ts";
+import { closeSync, constants, openSync } from "node:fs";
+import { errorText, UbiError } from "../errors.ts";
+import { type FileGeometry, probeFile, unlockFile } from "../ffi/file.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { log } from "../log.ts";
+import { lockDisk } from "./disk-lock.ts";
 
 export interface DataFileOptions {
   readonly path: string;
@@ -46,7 +47,7 @@ export class DataFile implements Disposable {
         throw new UbiError("E_DISK_OPEN", `${what} ${path} is neither a file nor a block device`);
       }
       checkSize(path, what, geometry.sizeBytes);
-      lock(options, fd);
+      lockDisk(fd, `${what} ${path}`, options.isReadOnly ? "shared" : "exclusive");
       return new DataFile(path, fd, geometry, isDirect && geometry.isDirectIoSupported);
     } catch (error) {
       closeSync(fd);
@@ -57,6 +58,14 @@ export class DataFile implements Disposable {
   /** Smallest unit of I/O, bytes: at least a sector. */
   get blockBytes(): number {
     return this.isDirect ? Math.max(SECTOR_BYTES, this.geometry.logicalBlockBytes) : SECTOR_BYTES;
+  }
+
+  /**
+   * Lets the next program in. Only when no I/O is under way any more: the ring of a process that ended is
+   * torn down some time later, and would keep the lock so long.
+   */
+  unlock(): void {
+    unlockFile(this.fd);
   }
 
   [Symbol.dispose](): void {
@@ -73,9 +82,13 @@ function openDirect(options: DataFileOptions): { readonly fd: number; readonly i
     return { fd: openSync(options.path, flags | constants.O_DIRECT), isDirect: true };
   } catch (error) {
     if (!(error instanceof Error && "code" in error && error.code === "EINVAL")) {
-      throw new UbiError("E_DISK_OPEN", `cannot open ${options.what} ${options.path}: ${errorText(error)}`, {
-        cause: error,
-      });
+      throw new UbiError(
+        "E_DISK_OPEN",
+        `cannot open ${options.what} ${options.path}: ${errorText(error)}`,
+        {
+          cause: error,
+        },
+      );
     }
   }
   log.warn("no direct I/O on this file system, using the page cache", { path: options.path });
@@ -84,50 +97,15 @@ function openDirect(options: DataFileOptions): { readonly fd: number; readonly i
 
 function checkSize(path: string, what: string, sizeBytes: number): void {
   if (sizeBytes === 0) {
-    throw new UbiError("E_DISK_SIZE", `${what} ${path} is empty; make it as large as the disk shall be`);
+    throw new UbiError(
+      "E_DISK_SIZE",
+      `${what} ${path} is empty; make it as large as the disk shall be`,
+    );
   }
   if (sizeBytes % SECTOR_BYTES !== 0) {
     throw new UbiError(
       "E_DISK_SIZE",
       `${what} ${path} has ${sizeBytes} bytes, which is not a multiple of ${SECTOR_BYTES}`,
     );
-  }
-}
-
-function lock(options: DataFileOptions, fd: number): void {
-  const result = lockFile(fd, options.isReadOnly ? "shared" : "exclusive");
-  if (result === 0) {
-    return;
-  }
-  if (result !== EAGAIN) {
-    throw new UbiError("E_DISK_LOCKED", `cannot lock ${options.path}: ${errnoText(result)}`);
-  }
-  throw new UbiError(
-    "E_DISK_LOCKED",
-    `${options.what} ${options.path} is in use by ${holderOf(fd)}; two programs must not work on one disk`,
-  );
-}
-
-const EAGAIN = -11;
-
-/** The process that holds a lock on the file, from /proc/locks. */
-function holderOf(fd: number): string {
-  const info = fstatSync(fd, { bigint: true });
-  const major = Number(((info.dev >> 8n) & 0xfffn) | ((info.dev >> 32n) & ~0xfffn));
-  const minor = Number((info.dev & 0xffn) | ((info.dev >> 12n) & 0xffffff00n));
-  const hex = (value: number) => value.toString(16).padStart(2, "0");
-  const name = `${hex(major)}:${hex(minor)}:${info.ino}`;
-  const line = readLocks().find((text) => text.includes(` ${name} `) && text.includes("FLOCK"));
-  const pid = line?.trim().split(/\s+/)[4];
-  return pid === undefined || Number(pid) <= 0
-    ? "another process (its pid cannot be seen from here)"
-    : `process ${pid}`;
-}
-
-function readLocks(): readonly string[] {
-  try {
-    return readFileSync("/proc/locks", "utf8").split("\n");
-  } catch {
-    return []; // no /proc: the holder stays unnamed
   }
 }

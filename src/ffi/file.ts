@@ -7,6 +7,7 @@ import { f64 } from "./view.ts";
 const native = link({
   ubi_file_probe: { args: ["i32", "ptr"], returns: "i32" },
   ubi_file_lock: { args: ["i32", "u32"], returns: "i32" },
+  ubi_file_unlock: { args: ["i32"], returns: "i32" },
   ubi_file_read: { args: ["i32", "f64", "ptr", "u32"], returns: "i32" },
   ubi_file_write: { args: ["i32", "f64", "ptr", "u32", "u32"], returns: "i32" },
   ubi_file_read_vector: { args: ["i32", "f64", "ptr", "u32"], returns: "i32" },
@@ -57,6 +58,11 @@ export function probeFile(fd: number): FileGeometry | number {
 /** Takes the lock without waiting: 0, or -EAGAIN (-11) when another open description holds it. */
 export function lockFile(fd: number, mode: "exclusive" | "shared"): number {
   return native.ubi_file_lock(fd, mode === "exclusive" ? 1 : 0);
+}
+
+/** Gives the lock up before the description is closed. */
+export function unlockFile(fd: number): void {
+  native.ubi_file_unlock(fd);
 }
 
 /** Reads exactly `lengthBytes`: 0, or a negative errno (-ENODATA at the end of the file). */
