@@ -44,13 +44,27 @@ export async function usageText<Args extends ArgsDef>(
   definition: CommandDef<Args>,
   parentName?: string,
 ): Promise<string> {
-  const parent: CommandDef<Args> | undefined =
+  const parent: CommandDef | undefined =
     parentName === undefined ? undefined : { meta: { name: parentName } };
-  const text = await renderUsage(definition, parent);
+  const shown = Object.entries(await argsOf(definition)).filter(([name]) => !isHidden(name));
+  const { meta, subCommands } = definition;
+  const offered: CommandDef = {
+    args: Object.fromEntries(shown),
+    ...(meta === undefined ? {} : { meta }),
+    ...(subCommands === undefined ? {} : { subCommands }),
+  };
+  const text = await renderUsage(offered, parent);
   return process.stdout.isTTY ? text : stripVTControlCharacters(text);
 }
 
+/** Flags for measuring and testing, which are no part of what users are offered. */
+const HIDDEN_FLAGS: readonly string[] = ["null-disk"];
+
 // --- internal ---
+
+function isHidden(name: string): boolean {
+  return HIDDEN_FLAGS.includes(name);
+}
 
 async function readFor<Args extends ArgsDef>(
   definition: CommandDef<Args>,

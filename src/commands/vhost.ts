@@ -25,7 +25,7 @@ export default defineCommand({
     "null-disk": {
       type: "boolean",
       default: false,
-      description: "",
+      description: "Completes every request at once, for measuring the front end alone",
     },
   },
   run: ({ args }) => serve(args.config, args["null-disk"]),
