@@ -7,6 +7,8 @@ import { type CommandResult, runCommand } from "./command.ts";
 
 const ROOT = resolve(import.meta.dir, "..");
 const TOOLS = resolve(ROOT, "node_modules", ".bin");
+/** The tools run on Bun: whatever Node came with npm may be too old for them. */
+const BUN = process.execPath;
 
 interface Check {
   readonly name: string;
@@ -15,15 +17,15 @@ interface Check {
 }
 
 const CHECKS: readonly Check[] = [
-  { name: "types", command: [`${TOOLS}/tsc`, "--noEmit"], advice: "mend the types" },
+  { name: "types", command: [BUN, `${TOOLS}/tsc`, "--noEmit"], advice: "mend the types" },
   {
     name: "style",
-    command: [`${TOOLS}/biome`, "check", "--error-on-warnings", "--max-diagnostics=50", "."],
+    command: [BUN, `${TOOLS}/biome`, "check", "--error-on-warnings", "--max-diagnostics=50", "."],
     advice: "`npm run format` mends most of it",
   },
   {
     name: "dead code",
-    command: [`${TOOLS}/knip`, "--no-progress"],
+    command: [BUN, `${TOOLS}/knip`, "--no-progress"],
     advice: "remove what nothing uses, or say in knip.json why it stays",
   },
 ];

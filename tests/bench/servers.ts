@@ -14,16 +14,13 @@ const SOCKET = join(FOLDER, "peer.sock");
 const LUKS_SECRET = "secret,id=s0,data=benchmark";
 const MIB = 1024 * 1024;
 
-export const SERVERS = [
-  "ubiblk encrypted",
-  "ubiblk plain",
-  "ubiblk null",
-  "qsd luks",
-  "qsd raw",
-  "qsd null-co",
-] as const;
-
-export type ServerName = (typeof SERVERS)[number];
+export type ServerName =
+  | "ubiblk encrypted"
+  | "ubiblk plain"
+  | "ubiblk null"
+  | "qsd luks"
+  | "qsd raw"
+  | "qsd null-co";
 
 export interface DataFiles {
   readonly plainPath: string;
