@@ -70,6 +70,17 @@ export interface IoEngine extends Disposable {
   hasWork(): boolean;
 }
 
+/** How often one piece of work is tried again after a passing failure. */
+export const RETRIES_MAX = 3;
+
+const EINTR = -4;
+const EAGAIN = -11;
+
+/** Whether work that ended with `result`, which is not what was asked for, is worth another try. */
+export function isPassing(result: number): boolean {
+  return result === EINTR || result === EAGAIN || result >= 0;
+}
+
 /** Ids of watches start here; an id is not used again for another descriptor. Requests use lower ones. */
 export const WATCH_ID = 0x4000_0000;
 

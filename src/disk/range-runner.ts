@@ -5,6 +5,7 @@
  *   discard                 fallocate(PUNCH_HOLE): blocks are really freed, plain or enciphered
  *   write zeroes, plain     fallocate(ZERO_RANGE, or PUNCH_HOLE when the guest allows to unmap); where the
  *                           file system cannot, zeros are written
+ *   parts of a block        discard: left alone; write zeroes: read, zeroed and written (SubBlockWriter)
  *   write zeroes, cipher    enciphered zeros are written from a bounce buffer
  */
 import { assert } from "../errors.ts";
@@ -14,9 +15,10 @@ import { copyMemory, fillMemory } from "../ffi/memory.ts";
 import { f64, i32, join64, u32 } from "../ffi/view.ts";
 import { SECTOR_BYTES, SEGMENT_BYTES, SEGMENT_UNMAP } from "../formats/virtio-blk.ts";
 import { BufferPool } from "./buffer-pool.ts";
-import type { IoEngine } from "./io-engine.ts";
+import { type IoEngine, isPassing, RETRIES_MAX } from "./io-engine.ts";
 import { Operation, Outcome, type RequestTable } from "./request-table.ts";
 import type { SectorCipher } from "./sector-copy.ts";
+import type { SubBlockWriter } from "./sub-block-writer.ts";
 
 /** Limits that the config space announces. */
 export const RANGES_MAX = 32;
@@ -27,48 +29,62 @@ const PIECE_BYTES = 256 * 1024;
 const EOPNOTSUPP = -95;
 const EINVAL = -22;
 
-export class RangeRunner {
+export interface RangeOptions {
+  readonly engine: IoEngine;
+  readonly disk: {
+    readonly sectors: number;
+    readonly blockBytes: number;
+    readonly isDiscardOffered: boolean;
+  };
+  readonly requests: RequestTable;
+  readonly cipher: SectorCipher | undefined;
+  readonly pool: BufferPool;
+  readonly subBlocks: SubBlockWriter;
+  /** True while something waits for a buffer: zeros in many pieces let it pass in between. */
+  readonly isWaiting: () => boolean;
+}
+
+export class RangeRunner implements Disposable {
   /** States beside the outcomes. */
   static readonly UNDER_WAY = 100;
   static readonly NO_BUFFER = 101;
 
+  readonly #options: RangeOptions;
   readonly #engine: IoEngine;
-  readonly #disk: { readonly sectors: number; readonly blockBytes: number };
   readonly #requests: RequestTable;
   readonly #cipher: SectorCipher | undefined;
   readonly #pool: BufferPool;
+  readonly #blockSectors: number;
   readonly #arena = new Arena(4096);
   readonly #range = this.#arena.words(4);
-  /** Columns by slot: which range, its first sector not done, sectors left, buffer of a write. */
+  /** Columns by slot: which range, its first sector not done, sectors left, sectors of the I/O under way. */
   readonly #index: Int32Array;
   readonly #sector: Float64Array;
   readonly #left: Float64Array;
+  readonly #underWay: Float64Array;
   readonly #unmap: Uint8Array;
+  readonly #retries: Uint8Array;
+  /** The buffer of a write, or -1. */
   readonly #unit: Int32Array;
   readonly #order: Uint8Array;
-  readonly #bytes: Int32Array;
   #canZeroRange = true;
 
-  constructor(options: {
-    readonly engine: IoEngine;
-    readonly disk: { readonly sectors: number; readonly blockBytes: number };
-    readonly requests: RequestTable;
-    readonly cipher: SectorCipher | undefined;
-    readonly pool: BufferPool;
-  }) {
+  constructor(options: RangeOptions) {
+    this.#options = options;
     this.#engine = options.engine;
-    this.#disk = options.disk;
     this.#requests = options.requests;
     this.#cipher = options.cipher;
     this.#pool = options.pool;
+    this.#blockSectors = options.disk.blockBytes / SECTOR_BYTES;
     const slots = options.requests.slotsMax;
     this.#index = new Int32Array(slots);
     this.#sector = new Float64Array(slots);
     this.#left = new Float64Array(slots);
+    this.#underWay = new Float64Array(slots);
     this.#unmap = new Uint8Array(slots);
+    this.#retries = new Uint8Array(slots);
     this.#unit = new Int32Array(slots).fill(-1);
     this.#order = new Uint8Array(slots);
-    this.#bytes = new Int32Array(slots);
   }
 
   /** Begins a request. Returns an outcome, UNDER_WAY or NO_BUFFER. */
@@ -79,6 +95,7 @@ export class RangeRunner {
     }
     this.#index[slot] = -1;
     this.#left[slot] = 0;
+    this.#retries[slot] = 0;
     this.#unit[slot] = -1;
     return this.#step(slot);
   }
@@ -90,24 +107,39 @@ export class RangeRunner {
 
   /** Handles the end of one I/O of the request. */
   complete(slot: number, result: number): number {
-    const unit = i32(this.#unit, slot);
-    if (unit < 0) {
-      return this.#completeAllocate(slot, result);
-    }
-    this.#pool.give(unit, this.#order[slot] ?? 0);
-    this.#unit[slot] = -1;
-    if (result !== this.#bytes[slot]) {
-      return Outcome.ioError;
-    }
-    this.#take(slot, result / SECTOR_BYTES);
-    return this.#step(slot);
+    return i32(this.#unit, slot) < 0
+      ? this.#completeAllocate(slot, result)
+      : this.#completeZeros(slot, result);
+  }
+
+  /** No request may be under way. */
+  [Symbol.dispose](): void {
+    this.#arena[Symbol.dispose]();
   }
 
   // --- internal ---
 
+  #completeZeros(slot: number, result: number): number {
+    const isDone = result === f64(this.#underWay, slot) * SECTOR_BYTES;
+    if (!isDone && this.#mayRetry(slot, result)) {
+      this.#prepareZeros(slot);
+      return RangeRunner.UNDER_WAY;
+    }
+    this.#pool.give(i32(this.#unit, slot), this.#order[slot] ?? 0);
+    this.#unit[slot] = -1;
+    if (!isDone) {
+      return Outcome.ioError;
+    }
+    this.#take(slot, f64(this.#underWay, slot));
+    return this.#options.isWaiting() ? RangeRunner.NO_BUFFER : this.#step(slot);
+  }
+
   #completeAllocate(slot: number, result: number): number {
     if (result === 0) {
-      this.#left[slot] = 0;
+      this.#take(slot, f64(this.#underWay, slot));
+      return this.#step(slot);
+    }
+    if (this.#mayRetry(slot, result)) {
       return this.#step(slot);
     }
     if (result !== EOPNOTSUPP && result !== EINVAL) {
@@ -120,54 +152,76 @@ export class RangeRunner {
     return this.#step(slot);
   }
 
-  /** Takes the next range when one is done, then emits its I/O. */
+  #mayRetry(slot: number, result: number): boolean {
+    const retries = (this.#retries[slot] ?? 0) + 1;
+    this.#retries[slot] = retries;
+    return isPassing(result) && retries <= RETRIES_MAX;
+  }
+
+  /** Takes the next range when one is done, does its edges, then emits its I/O. */
   #step(slot: number): number {
-    while (f64(this.#left, slot) === 0) {
-      const index = i32(this.#index, slot) + 1;
-      if (index * SEGMENT_BYTES === f64(this.#requests.bytes, slot)) {
-        return Outcome.ok;
+    for (;;) {
+      if (f64(this.#left, slot) === 0) {
+        const index = i32(this.#index, slot) + 1;
+        if (index * SEGMENT_BYTES === f64(this.#requests.bytes, slot)) {
+          return Outcome.ok;
+        }
+        this.#index[slot] = index;
+        const outcome = this.#loadRange(slot, index);
+        if (outcome !== Outcome.ok) {
+          return outcome;
+        }
+        continue;
       }
-      this.#index[slot] = index;
-      const outcome = this.#loadRange(slot, index);
-      if (outcome !== Outcome.ok) {
-        return outcome;
+      const edge = this.#edgeSectors(slot);
+      if (edge === 0) {
+        return this.#emit(slot);
       }
+      // A part of a block cannot be freed, and is zeroed on the spot.
+      const isDiscard = this.#requests.operation[slot] === Operation.discard;
+      if (!isDiscard && !this.#options.subBlocks.zero(f64(this.#sector, slot), edge)) {
+        return Outcome.ioError;
+      }
+      this.#take(slot, edge);
     }
+  }
+
+  /** Sectors up to the next whole block, or all that is left when that is less than a block. */
+  #edgeSectors(slot: number): number {
+    const left = f64(this.#left, slot);
+    const inBlock = f64(this.#sector, slot) % this.#blockSectors;
+    if (inBlock > 0) {
+      return Math.min(left, this.#blockSectors - inBlock);
+    }
+    return left < this.#blockSectors ? left : 0;
+  }
+
+  #emit(slot: number): number {
+    const whole = Math.floor(f64(this.#left, slot) / this.#blockSectors) * this.#blockSectors;
     if (this.#requests.operation[slot] === Operation.discard) {
-      return this.#emitDiscard(slot);
+      return this.#emitAllocate(slot, FALLOC_FL_PUNCH_HOLE, whole);
     }
     if (this.#cipher === undefined && this.#canZeroRange) {
-      const mode = this.#unmap[slot] === 1 ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE;
-      return this.#emitAllocate(slot, mode, f64(this.#sector, slot), f64(this.#left, slot));
+      const isFreed = this.#unmap[slot] === 1 && this.#options.disk.isDiscardOffered;
+      return this.#emitAllocate(slot, isFreed ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE, whole);
     }
-    return this.#emitZeros(slot);
+    return this.#emitZeros(slot, whole * SECTOR_BYTES);
   }
 
-  #emitDiscard(slot: number): number {
-    const blockSectors = this.#disk.blockBytes / SECTOR_BYTES;
-    const sector = f64(this.#sector, slot);
-    const start = Math.ceil(sector / blockSectors) * blockSectors;
-    const end = Math.floor((sector + f64(this.#left, slot)) / blockSectors) * blockSectors;
-    if (end <= start) {
-      this.#left[slot] = 0; // less than a block: nothing can be freed
-      return this.#step(slot);
-    }
-    return this.#emitAllocate(slot, FALLOC_FL_PUNCH_HOLE, start, end - start);
-  }
-
-  #emitAllocate(slot: number, mode: number, sector: number, sectors: number): number {
+  #emitAllocate(slot: number, mode: number, sectors: number): number {
+    this.#underWay[slot] = sectors;
     this.#engine.prepareAllocate(
       slot,
       mode | FALLOC_FL_KEEP_SIZE,
-      sector * SECTOR_BYTES,
+      f64(this.#sector, slot) * SECTOR_BYTES,
       sectors * SECTOR_BYTES,
     );
     return RangeRunner.UNDER_WAY;
   }
 
-  #emitZeros(slot: number): number {
-    const rest = Math.min(f64(this.#left, slot) * SECTOR_BYTES, PIECE_BYTES);
-    let order = BufferPool.orderOf(rest);
+  #emitZeros(slot: number, wholeBytes: number): number {
+    const wanted = Math.min(wholeBytes, PIECE_BYTES);
+    let order = BufferPool.orderOf(wanted);
     let unit = this.#pool.take(order);
     while (unit < 0 && order > 0) {
       order -= 1;
@@ -176,7 +230,7 @@ export class RangeRunner {
     if (unit < 0) {
       return RangeRunner.NO_BUFFER;
     }
-    const bytes = Math.min(rest, BufferPool.bytesOf(order));
+    const bytes = Math.min(wanted, BufferPool.bytesOf(order));
     const address = this.#pool.addressOf(unit);
     const sector = f64(this.#sector, slot);
     fillMemory(address, 0, bytes);
@@ -189,14 +243,21 @@ export class RangeRunner {
     }
     this.#unit[slot] = unit;
     this.#order[slot] = order;
-    this.#bytes[slot] = bytes;
-    this.#engine.prepareWrite(slot, sector * SECTOR_BYTES, address, bytes);
+    this.#underWay[slot] = bytes / SECTOR_BYTES;
+    this.#prepareZeros(slot);
     return RangeRunner.UNDER_WAY;
+  }
+
+  #prepareZeros(slot: number): void {
+    const address = this.#pool.addressOf(i32(this.#unit, slot));
+    const offset = f64(this.#sector, slot) * SECTOR_BYTES;
+    this.#engine.prepareWrite(slot, offset, address, f64(this.#underWay, slot) * SECTOR_BYTES);
   }
 
   #take(slot: number, sectors: number): void {
     this.#sector[slot] = f64(this.#sector, slot) + sectors;
     this.#left[slot] = f64(this.#left, slot) - sectors;
+    this.#retries[slot] = 0;
     assert(f64(this.#left, slot) >= 0, "a range is not overrun");
   }
 
@@ -212,7 +273,7 @@ export class RangeRunner {
       return Outcome.unsupported; // virtio 5.2.6.2
     }
     const sectorsMax = isDiscard ? DISCARD_SECTORS_MAX : WRITE_ZEROES_SECTORS_MAX;
-    if (sectors > sectorsMax || sector + sectors > this.#disk.sectors) {
+    if (sectors > sectorsMax || sector + sectors > this.#options.disk.sectors) {
       return Outcome.ioError;
     }
     this.#sector[slot] = sector;

@@ -12,7 +12,7 @@ import { f64, i32 } from "../ffi/view.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { BufferPool } from "./buffer-pool.ts";
 import { FlushGroup } from "./flush-group.ts";
-import type { IoEngine } from "./io-engine.ts";
+import { type IoEngine, isPassing, RETRIES_MAX } from "./io-engine.ts";
 import { RangeRunner } from "./range-runner.ts";
 import { Operation, Outcome, type RequestTable } from "./request-table.ts";
 import { type SectorCipher, SectorCopy } from "./sector-copy.ts";
@@ -31,6 +31,8 @@ export interface ExecutorDisk {
   /** Addresses of direct I/O are multiples of this. */
   readonly memoryAlignBytes: number;
   readonly isReadOnly: boolean;
+  /** Blocks may be freed. */
+  readonly isDiscardOffered: boolean;
   /** Completes at once without any I/O: for measuring the front end alone. */
   readonly isNull: boolean;
 }
@@ -69,6 +71,7 @@ export class RequestExecutor implements Disposable {
   #waitingHead = 0;
   #waitingCount = 0;
   #isWriteThrough = false;
+  #syncRetries = 0;
 
   constructor(options: ExecutorOptions) {
     const { engine, disk, requests, cipher } = options;
@@ -90,8 +93,17 @@ export class RequestExecutor implements Disposable {
         wake: options.wakeQueue,
       },
     });
-    this.#ranges = new RangeRunner({ engine, disk, requests, cipher, pool: this.#pool });
-    this.#subBlocks = new SubBlockWriter(disk, requests, copy, options.subBlockLock);
+    const sharedLock = options.subBlockLock;
+    this.#subBlocks = new SubBlockWriter({ disk, requests, copy, cipher, sharedLock });
+    this.#ranges = new RangeRunner({
+      engine,
+      disk,
+      requests,
+      cipher,
+      pool: this.#pool,
+      subBlocks: this.#subBlocks,
+      isWaiting: () => this.#waitingCount > 0,
+    });
     this.#transfers = new TransferRunner({
       engine,
       requests,
@@ -147,7 +159,7 @@ export class RequestExecutor implements Disposable {
   /** Handles a completion whose id is not a watch. */
   complete(id: number, result: number): void {
     if (id === FLUSH_ID) {
-      this.#flushes.ended(result >= 0);
+      this.#settleSync(result);
       return;
     }
     const operation = this.#requests.operation[id];
@@ -165,6 +177,8 @@ export class RequestExecutor implements Disposable {
   [Symbol.dispose](): void {
     this.#pool[Symbol.dispose]();
     this.#transfers[Symbol.dispose]();
+    this.#ranges[Symbol.dispose]();
+    this.#subBlocks[Symbol.dispose]();
   }
 
   // --- internal ---
@@ -200,6 +214,16 @@ export class RequestExecutor implements Disposable {
     this.#requests.outcome[slot] = outcome;
     this.finished[this.finishedCount] = slot;
     this.finishedCount += 1;
+  }
+
+  #settleSync(result: number): void {
+    if (result < 0 && isPassing(result) && this.#syncRetries < RETRIES_MAX) {
+      this.#syncRetries += 1;
+      this.#engine.prepareSync(FLUSH_ID);
+      return;
+    }
+    this.#syncRetries = 0;
+    this.#flushes.ended(result >= 0);
   }
 
   #settleRange(slot: number, state: number): void {

@@ -1,5 +1,5 @@
 /**
- * Requests that are not whole blocks of a disk whose unit is larger than a sector (4Kn media). The guest
+ * Requests and edges of ranges that are not whole blocks of a disk whose unit is larger than a sector (4Kn media). The guest
  * is told the physical block size and seldom sends one; it is done at once, on the worker's own thread:
  *
  *   blocks    |--------|--------|--------|
@@ -12,34 +12,41 @@
  */
 import { Arena } from "../ffi/arena.ts";
 import { readFileAt, writeFileAt } from "../ffi/file.ts";
+import { fillMemory, wipeMemory } from "../ffi/memory.ts";
 import { f64 } from "../ffi/view.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { Operation, type RequestTable } from "./request-table.ts";
-import type { SectorCopy } from "./sector-copy.ts";
+import type { SectorCipher, SectorCopy } from "./sector-copy.ts";
 
 const WINDOW_BYTES = 256 * 1024;
 /** The holder always lets go after its I/O; this only bounds one sleep. */
 const LOCK_WAIT_MS = 100;
 
-export class SubBlockWriter {
-  readonly #disk: { readonly fd: number; readonly blockBytes: number };
+export interface SubBlockOptions {
+  readonly disk: { readonly fd: number; readonly blockBytes: number };
+  readonly requests: RequestTable;
+  readonly copy: SectorCopy;
+  readonly cipher: SectorCipher | undefined;
+  /** 4 bytes, the same for all queues of the disk. */
+  readonly sharedLock: SharedArrayBuffer;
+}
+
+export class SubBlockWriter implements Disposable {
+  readonly #disk: SubBlockOptions["disk"];
   readonly #requests: RequestTable;
   readonly #copy: SectorCopy;
+  readonly #cipher: SectorCipher | undefined;
   /** One word: 0 free, 1 taken. */
   readonly #lock: Int32Array;
   #window: Arena | undefined;
   #isWriteThrough = false;
 
-  constructor(
-    disk: { readonly fd: number; readonly blockBytes: number },
-    requests: RequestTable,
-    copy: SectorCopy,
-    sharedLock: SharedArrayBuffer,
-  ) {
-    this.#disk = disk;
-    this.#requests = requests;
-    this.#copy = copy;
-    this.#lock = new Int32Array(sharedLock);
+  constructor(options: SubBlockOptions) {
+    this.#disk = options.disk;
+    this.#requests = options.requests;
+    this.#copy = options.copy;
+    this.#cipher = options.cipher;
+    this.#lock = new Int32Array(options.sharedLock);
   }
 
   setWriteThrough(isWriteThrough: boolean): void {
@@ -48,19 +55,63 @@ export class SubBlockWriter {
 
   /** Carries the whole request out. False on an I/O error. */
   run(slot: number): boolean {
-    while (Atomics.compareExchange(this.#lock, 0, 0, 1) !== 0) {
-      Atomics.wait(this.#lock, 0, 1, LOCK_WAIT_MS);
-    }
+    this.#acquire();
     const isOk = this.#runLocked(slot);
-    Atomics.store(this.#lock, 0, 0);
-    Atomics.notify(this.#lock, 0, 1);
+    this.#release();
     return isOk;
+  }
+
+  /** Writes zeros over sectors that lie in one block. False on an I/O error. */
+  zero(sector: number, sectorCount: number): boolean {
+    this.#acquire();
+    const isOk = this.#zeroLocked(sector, sectorCount);
+    this.#release();
+    return isOk;
+  }
+
+  /** Wipes and unmaps the window. */
+  [Symbol.dispose](): void {
+    if (this.#window !== undefined) {
+      wipeMemory(this.#window.address, WINDOW_BYTES);
+      this.#window[Symbol.dispose]();
+      this.#window = undefined;
+    }
   }
 
   // --- internal ---
 
-  #runLocked(slot: number): boolean {
+  #acquire(): void {
+    while (Atomics.compareExchange(this.#lock, 0, 0, 1) !== 0) {
+      Atomics.wait(this.#lock, 0, 1, LOCK_WAIT_MS);
+    }
     this.#window ??= new Arena(WINDOW_BYTES);
+  }
+
+  #release(): void {
+    Atomics.store(this.#lock, 0, 0);
+    Atomics.notify(this.#lock, 0, 1);
+  }
+
+  #zeroLocked(sector: number, sectorCount: number): boolean {
+    const { fd, blockBytes } = this.#disk;
+    const address = this.#window?.address ?? 0;
+    const at = sector * SECTOR_BYTES;
+    const start = Math.floor(at / blockBytes) * blockBytes;
+    if (readFileAt(fd, start, address, blockBytes) !== 0) {
+      return false;
+    }
+    const place = address + (at - start);
+    fillMemory(place, 0, sectorCount * SECTOR_BYTES);
+    if (
+      this.#cipher !== undefined &&
+      this.#cipher.encrypt(sector, sectorCount, place, place) !== 0
+    ) {
+      return false;
+    }
+    return writeFileAt(fd, start, address, blockBytes, this.#isWriteThrough) === 0;
+  }
+
+  #runLocked(slot: number): boolean {
     this.#copy.rewind(slot);
     const block = this.#disk.blockBytes;
     let at = f64(this.#requests.sector, slot) * SECTOR_BYTES;

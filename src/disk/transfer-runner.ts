@@ -16,7 +16,7 @@ import { Arena, type ArenaView } from "../ffi/arena.ts";
 import { f64, high64, i32, u32 } from "../ffi/view.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { BufferPool } from "./buffer-pool.ts";
-import type { IoEngine } from "./io-engine.ts";
+import { type IoEngine, isPassing, RETRIES_MAX } from "./io-engine.ts";
 import { Operation, Outcome, type RequestTable } from "./request-table.ts";
 import type { SectorCopy } from "./sector-copy.ts";
 
@@ -26,9 +26,6 @@ const PIECE_BYTES = 256 * 1024;
 const DIRECT_BYTES_MAX = 4 * 2 ** 20;
 /** Below this a copy is cheaper than letting the kernel look up the guest's pages. */
 const DIRECT_BYTES_MIN = 32 * 1024;
-const RETRIES_MAX = 3;
-const EINTR = -4;
-const EAGAIN = -11;
 
 const Path = { direct: 0, bounce: 1 } as const;
 
@@ -342,10 +339,9 @@ export class TransferRunner implements Disposable {
 
   /** A failed or short transfer: once more for passing causes, then each request on its own, then an error. */
   #recover(first: number, result: number): void {
-    const isPassing = result === EINTR || result === EAGAIN || result >= 0;
     const retries = (this.#retries[first] ?? 0) + 1;
     this.#retries[first] = retries;
-    if (isPassing && retries <= RETRIES_MAX) {
+    if (isPassing(result) && retries <= RETRIES_MAX) {
       if (this.#path[first] === Path.direct) {
         this.#emitDirect(first);
       } else {
