@@ -124,7 +124,7 @@ test("flush group: a failure of two thousand million syncs ago does not come bac
 
 test("flush group: whatever the order of events, no flush is lost or answered by an older sync", () => {
   fc.assert(
-    fc.property(fc.integer(), (seed) => {
+    fc.property(fc.noShrink(fc.integer()), (seed) => {
       const random = new SeededRandom(seed);
       const queues = random.between(1, 4);
       const disk = new Disk(queues);

@@ -30,7 +30,7 @@ test("random chains: verdict, header, data bytes and status place are the model'
   using guest = new GuestArena({ entries: ENTRIES });
   const chain = new BlockChain(guest.memory);
   fc.assert(
-    fc.property(fc.integer(), (seed) => {
+    fc.property(fc.noShrink(fc.integer()), (seed) => {
       const random = new SeededRandom(seed);
       const tables = build(guest, random);
       const head = random.below(ENTRIES);

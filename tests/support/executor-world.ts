@@ -231,11 +231,13 @@ export class ExecutorWorld implements Disposable {
   }
 
   #read(slot: number): Uint8Array {
-    return Uint8Array.from(
-      this.#segments(slot).flatMap(([start, length]) => [
-        ...this.#bytes.subarray(start, start + length),
-      ]),
-    );
+    const data = new Uint8Array(this.requests.bytes[slot] ?? 0);
+    let done = 0;
+    for (const [start, length] of this.#segments(slot)) {
+      data.set(this.#bytes.subarray(start, start + length), done);
+      done += length;
+    }
+    return data;
   }
 
   /** Offset in the guest's memory and length of each segment. */
