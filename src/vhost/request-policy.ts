@@ -52,7 +52,7 @@ export function operationOf(type: number): number {
 function isTransferInRange(chain: BlockChain, disk: PolicyDisk): boolean {
   return (
     chain.isDataMapped &&
-    chain.dataBytes % SECTOR_BYTES === 0 &&
+    (chain.dataBytes & (SECTOR_BYTES - 1)) === 0 &&
     chain.sector + chain.dataBytes / SECTOR_BYTES <= disk.sectors
   );
 }

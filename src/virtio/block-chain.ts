@@ -142,7 +142,13 @@ export class BlockChain {
       return false; // too long, or something to read behind something to write
     }
     this.#isLastWritable = isWritable;
-    if (!this.#addSegments(address, length)) {
+    const count = this.#count;
+    const host = length === 0 ? UNMAPPED : this.#memory.translate(address, length);
+    if (host !== UNMAPPED && count < this.address.length) {
+      this.address[count] = host;
+      this.length[count] = length;
+      this.#count = count + 1;
+    } else if (!this.#addSegments(address, length)) {
       return false;
     }
     if (!isWritable) {
@@ -152,7 +158,7 @@ export class BlockChain {
     return true;
   }
 
-  /** One descriptor is one segment, unless it crosses regions that touch each other. */
+  /** A descriptor that no region holds: outside guest memory, or across regions that touch each other. */
   #addSegments(address: number, length: number): boolean {
     let at = address;
     let rest = length;

@@ -27,6 +27,9 @@ export class GuestMemory {
   readonly #host = new Float64Array(REGIONS_MAX);
   #count = 0;
   #last = 0;
+  #lastGuest = 0;
+  #lastSize = 0;
+  #lastHost = 0;
 
   /** Words of Float64 that `store` writes. */
   static readonly sharedWords = 1 + REGIONS_MAX * WORDS;
@@ -47,6 +50,7 @@ export class GuestMemory {
   load(shared: Float64Array): void {
     this.#count = f64(shared, 0);
     this.#last = 0;
+    this.#lastSize = 0;
     for (let i = 0; i < this.#count; i++) {
       this.#guest[i] = f64(shared, 1 + i * WORDS);
       this.#size[i] = f64(shared, 2 + i * WORDS);
@@ -78,10 +82,18 @@ export class GuestMemory {
 
   /** The host address of `lengthBytes` at `address` when one region holds them all, else -1. */
   translate(address: number, lengthBytes: number): number {
+    // The region of the translation before, without a look at the table: most addresses are there.
+    const offset = address - this.#lastGuest;
+    if (offset >= 0 && offset + lengthBytes <= this.#lastSize && offset < this.#lastSize) {
+      return this.#lastHost + offset;
+    }
     const region = this.find(address);
     if (region < 0 || this.bytesLeft(region, address) < lengthBytes) {
       return -1;
     }
+    this.#lastGuest = f64(this.#guest, region);
+    this.#lastSize = f64(this.#size, region);
+    this.#lastHost = f64(this.#host, region);
     return this.hostAddress(region, address);
   }
 
