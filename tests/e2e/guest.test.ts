@@ -47,7 +47,7 @@ const FILL = `
 echo "write_cache=$(cat /sys/block/vda/queue/write_cache)"
 echo "discard_bytes=$(cat /sys/block/vda/queue/discard_max_bytes)"
 printf 'n\\np\\n1\\n\\n\\nw\\n' | fdisk /dev/vda >/dev/null
-mkfs.ext4 -q -F /dev/vda1
+mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 /dev/vda1
 mount -t ext4 /dev/vda1 /mnt
 mkdir /mnt/small
 for i in $(seq 300); do head -c $((i * 61)) /dev/urandom >/mnt/small/$i; done
