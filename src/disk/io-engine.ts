@@ -45,7 +45,10 @@ export interface IoEngine extends Disposable {
   /** Later writes are durable when they complete (RWF_DSYNC), or not. */
   setWriteThrough(isWriteThrough: boolean): void;
 
-  /** Completes `id` with a positive result whenever `fd` is signalled, until `unwatch`. */
+  /**
+   * Completes `id` with a positive result whenever `fd` is signalled, until `unwatch`. Completions from
+   * WATCH_ID on whose result is not positive mean nothing: they are what is left of earlier watches.
+   */
   watch(id: number, fd: number): void;
   unwatch(id: number): void;
 

@@ -149,6 +149,7 @@ export class RangeRunner implements Disposable {
       return Outcome.unsupported;
     }
     this.#canZeroRange = false;
+    this.#retries[slot] = 0;
     return this.#step(slot);
   }
 

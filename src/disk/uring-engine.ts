@@ -63,7 +63,7 @@ export const REGISTERED_BUFFERS_MAX = 64;
 /** Entries in hand beside the requests: watches and their removal. */
 const ENTRIES_SPARE = 16;
 const WATCHES_MAX = 8;
-/** Ids from here on belong to the engine itself; their completions are dropped. */
+/** Ids from here on belong to the engine itself; the result of their completions is never positive. */
 const INTERNAL_ID = 0x7fff_ff00;
 
 export class UringEngine implements IoEngine {

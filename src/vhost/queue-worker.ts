@@ -379,7 +379,7 @@ export class QueueWorker implements Disposable {
         this.#executor.complete(id, engine.completedResult(i));
       } else if (id === WAKE_ID) {
         drainEvent(this.#mailbox.wakeFd);
-      } else {
+      } else if (engine.completedResult(i) > 0) {
         this.#statistics.count(Counter.kicks, 1);
       }
     }
