@@ -10,6 +10,7 @@ import {
   FLAG_NEED_REPLY,
   FLAG_REPLY,
   HEADER_BYTES,
+  MEMORY_REGIONS_MAX,
   PAYLOAD_BYTES_MAX,
 } from "../formats/vhost-user.ts";
 
@@ -23,6 +24,8 @@ export interface Request {
 
 /** How long the rest of a message, or room for a reply, is waited for. */
 const MESSAGE_TIMEOUT_MS = 10_000;
+/** Descriptors of one message: a memory table has the most. */
+const DESCRIPTORS_MAX = MEMORY_REGIONS_MAX;
 const RETRY_MS = 1;
 const EAGAIN = -11;
 
@@ -30,10 +33,12 @@ export class Connection implements Disposable {
   readonly fd: number;
   readonly #channel = new MessageChannel(HEADER_BYTES + PAYLOAD_BYTES_MAX);
   readonly #sleeper = new Int32Array(new SharedArrayBuffer(4));
+  readonly #timeoutMs: number;
 
   /** Takes over a connected, non-blocking socket. */
-  constructor(fd: number) {
+  constructor(fd: number, timeoutMs = MESSAGE_TIMEOUT_MS) {
     this.fd = fd;
+    this.#timeoutMs = timeoutMs;
   }
 
   /**
@@ -62,7 +67,7 @@ export class Connection implements Disposable {
   reply(request: number, payload: Uint8Array): void {
     const message = encodeMessage(request, FLAG_REPLY, payload);
     this.#channel.bytes.set(message);
-    const deadline = performance.now() + MESSAGE_TIMEOUT_MS;
+    const deadline = performance.now() + this.#timeoutMs;
     let sent = 0;
     while (sent < message.length) {
       const result = this.#channel.send(this.fd, sent, message.length - sent, []);
@@ -90,7 +95,7 @@ export class Connection implements Disposable {
     descriptors: number[],
     mayEnd: boolean,
   ): boolean {
-    const deadline = performance.now() + MESSAGE_TIMEOUT_MS;
+    const deadline = performance.now() + this.#timeoutMs;
     let received = 0;
     while (received < lengthBytes) {
       const at = offset + received;
@@ -107,13 +112,17 @@ export class Connection implements Disposable {
       } else {
         received += result;
       }
+      if (descriptors.length > DESCRIPTORS_MAX) {
+        const count = `more than ${DESCRIPTORS_MAX} descriptors`;
+        throw new UbiError("E_PROTOCOL", `the front end passed ${count} with one message`);
+      }
     }
     return true;
   }
 
   #pause(deadline: number, what: string): void {
     if (performance.now() > deadline) {
-      throw new UbiError("E_PROTOCOL", `${what}; gave up after ${MESSAGE_TIMEOUT_MS / 1000} s`);
+      throw new UbiError("E_PROTOCOL", `${what}; gave up after ${this.#timeoutMs / 1000} s`);
     }
     Atomics.wait(this.#sleeper, 0, 0, RETRY_MS);
   }

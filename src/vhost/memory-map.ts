@@ -2,7 +2,7 @@
  * The front end's memory in this process: maps the regions it passes, translates its user addresses for
  * ring set-up, and unmaps what is gone, but only when no queue can be using it any more.
  */
-import { fstatSync } from "node:fs";
+import { fstatSync, type Stats } from "node:fs";
 import { errorText, UbiError } from "../errors.ts";
 import {
   guardMemory,
@@ -155,19 +155,20 @@ function checkRegion(region: MemoryRegion, others: readonly MappedRegion[]): voi
 
 /** A file that is too short would end in SIGBUS at the first access behind its end. */
 function checkFile(fd: number, endBytes: number): void {
-  let sizeBytes: number;
+  let file: Stats;
   try {
-    sizeBytes = fstatSync(fd).size;
+    file = fstatSync(fd);
   } catch (error) {
     throw new UbiError(
       "E_PROTOCOL",
       `a memory region has no usable descriptor: ${errorText(error)}`,
     );
   }
-  if (sizeBytes > 0 && sizeBytes < endBytes) {
+  // Only of a file is the size known: memory may come from a device as well.
+  if (file.isFile() && file.size < endBytes) {
     throw new UbiError(
       "E_PROTOCOL",
-      `a memory region ends at byte ${endBytes} of a file of ${sizeBytes} bytes`,
+      `a memory region ends at byte ${endBytes} of a file of ${file.size} bytes`,
     );
   }
 }

@@ -34,8 +34,7 @@ import {
   PROTOCOL_FEATURES,
 } from "./features.ts";
 import type { MemoryMap } from "./memory-map.ts";
-import type { QueueMailbox } from "./queue-mailbox.ts";
-import { Vring } from "./vring.ts";
+import { type RingMailbox, Vring } from "./vring.ts";
 
 /** Where some front ends (Cloud Hypervisor) believe the configuration space to start. */
 const CONFIG_MMIO_OFFSET = 0x100;
@@ -44,7 +43,7 @@ export interface SessionOptions {
   readonly disk: DiskDescription;
   readonly limits: AnnouncedLimits;
   readonly memory: MemoryMap;
-  readonly mailboxes: readonly QueueMailbox[];
+  readonly mailboxes: readonly RingMailbox[];
 }
 
 export class Session {
@@ -97,6 +96,8 @@ export class Session {
       case REQUEST.SET_OWNER:
         return this.#setOwner();
       case REQUEST.RESET_OWNER:
+        this.#isOwned = false;
+        return this.#resetDevice();
       case REQUEST.RESET_DEVICE:
         return this.#resetDevice();
       case REQUEST.GET_QUEUE_NUM:
@@ -114,10 +115,21 @@ export class Session {
     }
   }
 
-  /** Stops all rings and lets go of the front end's memory. */
+  /**
+   * Stops all rings and lets go of the front end's memory.
+   * @throws UbiError E_DISK_IO when a queue does not end its requests: the memory stays mapped then
+   */
   end(): void {
+    let failure: unknown;
     for (const ring of this.#rings) {
-      ring.reset();
+      try {
+        ring.reset();
+      } catch (error) {
+        failure ??= error; // the other rings must not run on without their front end
+      }
+    }
+    if (failure !== undefined) {
+      throw failure;
     }
     this.#memory.replace([], []);
     this.#settleMemory();

@@ -30,6 +30,9 @@ import {
 const DRAIN_TIMEOUT_MS = 60_000;
 const MAY_BLOCK = 2;
 
+/** The control worker's side of a queue's mailbox. */
+export type RingMailbox = Pick<QueueMailbox, "command" | "isBusy">;
+
 /** What the rings of one device have in common while a front end is connected. */
 export interface RingContext {
   readonly memory: MemoryMap;
@@ -39,7 +42,7 @@ export interface RingContext {
 
 export class Vring {
   readonly index: number;
-  readonly #mailbox: QueueMailbox;
+  readonly #mailbox: RingMailbox;
   readonly #context: RingContext;
   #entries = 0;
   #address: VringAddress | undefined;
@@ -50,7 +53,7 @@ export class Vring {
   #isEnabled = false;
   #isRunning = false;
 
-  constructor(index: number, mailbox: QueueMailbox, context: RingContext) {
+  constructor(index: number, mailbox: RingMailbox, context: RingContext) {
     this.index = index;
     this.#mailbox = mailbox;
     this.#context = context;
