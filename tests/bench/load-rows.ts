@@ -144,11 +144,12 @@ async function runRow(row: LoadRow, files: DataFiles, options: RowOptions): Prom
       options.note(`${row.id} ${turn + 1}/${options.repetitions} ${participant}: ${story(sample)}`);
     }
   }
-  const floorLine = row.usesFloor ? [floorCheck(samples)] : [];
+  const floorLines = row.usesFloor ? [floorCheck(samples)] : [];
+  const comparisons = row.goals.map((goal) => compare(goal, row.ours, samples));
   return {
     id: row.id,
     title: row.title,
-    lines: [...row.goals.map((goal) => compare(goal, row.ours, samples)), ...floorLine],
+    lines: [...comparisons, ...floorLines, noiseLine(row, samples)],
     details: Object.fromEntries(samples),
   };
 }
@@ -193,5 +194,19 @@ function floorCheck(samples: Samples): ResultLine {
     ratio: (floor / fio).toFixed(3),
     goal: "<= 1.050",
     isMet: floor / fio <= 1.05,
+  };
+}
+
+/** How much else the machine did just before the samples: above some percent, doubt the row. */
+function noiseLine(row: LoadRow, samples: Samples): ResultLine {
+  const percent = (name: ParticipantName) =>
+    `${(median((samples.get(name) ?? []).map(({ noise }) => noise)) * 100).toFixed(0)} %`;
+  return {
+    what: "other work before each sample",
+    ours: percent(row.ours),
+    peer: percent(row.peer),
+    ratio: "",
+    goal: "",
+    isMet: undefined,
   };
 }

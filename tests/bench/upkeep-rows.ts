@@ -142,11 +142,12 @@ function limitLine(
   limit: number,
 ): ResultLine {
   const middle = median(ours);
+  const beside = median(peer);
   return {
     what,
     ours: shortNumber(middle),
-    peer: shortNumber(median(peer)),
-    ratio: (middle / median(peer)).toFixed(3),
+    peer: shortNumber(beside),
+    ratio: beside === 0 ? "" : (middle / beside).toFixed(3),
     goal: `<= ${limit}`,
     isMet: middle <= limit,
   };

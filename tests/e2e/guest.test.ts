@@ -19,6 +19,7 @@ import { join, resolve } from "node:path";
 import {
   type Backend,
   type DiskFiles,
+  type DiskOptions,
   startStorageDaemon,
   startUbiblk,
   writeDiskConfig,
@@ -77,30 +78,33 @@ umount /mnt
 e2fsck -fn /dev/vda1
 `;
 
-testWithGuest(
-  "guest with one queue: its file system outlives a restart, and discard frees blocks",
-  async () => {
-    using disk = makeDisk("");
-    await using backend = await serve(disk.files, 1);
-    const filled = await succeeds({ ...guestOf(backend), script: FILL });
-    expect(valuesOf(filled).write_cache).toBe(IS_CONTROL ? "write through" : "write back");
-    expect(Number(valuesOf(filled).discard_bytes)).toBeGreaterThan(0);
-    const filledBytes = allocatedBytes(disk.files);
-    expect(filledBytes).toBeGreaterThan(64 * MIB);
-    expect(readFileSync(disk.files.dataPath).includes(MARKER)).toBe(IS_CONTROL);
+for (const kind of ["encrypted", "plain"] as const) {
+  testWithGuest(
+    `guest with one queue, ${kind} disk: its file system outlives a restart, discard frees blocks`,
+    async () => {
+      using disk = makeDisk({ isEncrypted: kind === "encrypted" });
+      await using backend = await serve(disk.files, 1);
+      const filled = await succeeds({ ...guestOf(backend), script: FILL });
+      expect(valuesOf(filled).write_cache).toBe(IS_CONTROL ? "write through" : "write back");
+      expect(Number(valuesOf(filled).discard_bytes)).toBeGreaterThan(0);
+      const filledBytes = allocatedBytes(disk.files);
+      expect(filledBytes).toBeGreaterThan(64 * MIB);
+      const isReadableOnHost = readFileSync(disk.files.dataPath).includes(MARKER);
+      expect(isReadableOnHost).toBe(IS_CONTROL || kind === "plain");
 
-    const checked = await succeeds({ ...guestOf(backend), script: CHECK_AND_DISCARD });
-    expect(valuesOf(checked).sums).toBe(valuesOf(filled).sums ?? "no sums");
-    expect(allocatedBytes(disk.files)).toBeLessThan(filledBytes - 60 * MIB);
-    expect(await backend.stop()).toBe(0);
-  },
-  300_000,
-);
+      const checked = await succeeds({ ...guestOf(backend), script: CHECK_AND_DISCARD });
+      expect(valuesOf(checked).sums).toBe(valuesOf(filled).sums ?? "no sums");
+      expect(allocatedBytes(disk.files)).toBeLessThan(filledBytes - 60 * MIB);
+      expect(await backend.stop()).toBe(0);
+    },
+    300_000,
+  );
+}
 
 testWithGuest(
   "guest on a backend that was restarted: the data is what was flushed before",
   async () => {
-    using disk = makeDisk("");
+    using disk = makeDisk({ isEncrypted: true });
     await using first = await serve(disk.files, 1);
     const written = await succeeds({
       ...guestOf(first),
@@ -152,7 +156,7 @@ echo "beside=$(dd if=/dev/vda bs=1M skip=5 count=1 2>/dev/null | tr -d '\\000' |
 testWithGuest(
   "guest with two queues: both carry data, zeroes are zeroes, a discarded disk is empty",
   async () => {
-    using disk = makeDisk("[tuning]\nnum_queues = 2\n");
+    using disk = makeDisk({ isEncrypted: true, moreConfig: "[tuning]\nnum_queues = 2\n" });
     await using backend = await serve(disk.files, 2);
     const options = { ...guestOf(backend), queueCount: 2, cpuCount: 2 };
     const result = await succeeds({ ...options, script: TWO_QUEUES });
@@ -173,10 +177,10 @@ interface Disk extends Disposable {
 }
 
 /** An empty disk in a folder of its own, on a real file system: direct I/O and discard need one. */
-function makeDisk(moreConfig: string): Disk {
+function makeDisk(options: Omit<DiskOptions, "folder">): Disk {
   mkdirSync(BUILD_FOLDER, { recursive: true });
   const folder = mkdtempSync(join(BUILD_FOLDER, "guest-disk-"));
-  const files = writeDiskConfig({ folder, isEncrypted: true, moreConfig });
+  const files = writeDiskConfig({ folder, ...options });
   writeFileSync(files.dataPath, "", { mode: 0o600 });
   truncateSync(files.dataPath, DISK_BYTES);
   return { files, [Symbol.dispose]: () => rmSync(folder, { recursive: true, force: true }) };
