@@ -19,14 +19,19 @@ let openAtStart: number;
 let folder: string;
 let peer: Peer;
 let connection: Connection;
+let isStopping: boolean;
 
 beforeEach(() => {
+  isStopping = false;
   openAtStart = openDescriptors();
   folder = mkdtempSync(join(tmpdir(), "ubiblk-connection-"));
   const path = join(folder, "socket");
   const listener = listenSocket(path, 0o600, 1);
   peer = new Peer(connectSocket(path));
-  connection = new Connection(acceptSocket(listener), TIMEOUT_MS);
+  connection = new Connection(acceptSocket(listener), {
+    timeoutMs: TIMEOUT_MS,
+    isStopping: () => isStopping,
+  });
   closeDescriptor(listener);
 });
 
@@ -98,6 +103,12 @@ test("connection: a message that stops half-way is given up, with its descriptor
   const startMs = performance.now();
   expect(() => connection.receive()).toThrow("gave up after 0.06 s");
   expect(performance.now() - startMs).toBeLessThan(TIMEOUT_MS * 10);
+});
+
+test("connection: a stop ends the wait for the rest of a message", () => {
+  peer.send(encodeMessage(REQUEST.SET_FEATURES, 0, encodeU64(1n)).subarray(0, 11));
+  isStopping = true;
+  expect(() => connection.receive()).toThrow("the backend is to stop");
 });
 
 test("connection: a payload that is too large is refused before it is read", () => {

@@ -29,16 +29,24 @@ const DESCRIPTORS_MAX = MEMORY_REGIONS_MAX;
 const RETRY_MS = 1;
 const EAGAIN = -11;
 
+export interface ConnectionOptions {
+  readonly timeoutMs?: number;
+  /** Ends every wait for the front end. */
+  readonly isStopping?: () => boolean;
+}
+
 export class Connection implements Disposable {
   readonly fd: number;
   readonly #channel = new MessageChannel(HEADER_BYTES + PAYLOAD_BYTES_MAX);
   readonly #sleeper = new Int32Array(new SharedArrayBuffer(4));
   readonly #timeoutMs: number;
+  readonly #isStopping: () => boolean;
 
   /** Takes over a connected, non-blocking socket. */
-  constructor(fd: number, timeoutMs = MESSAGE_TIMEOUT_MS) {
+  constructor(fd: number, options: ConnectionOptions = {}) {
     this.fd = fd;
-    this.#timeoutMs = timeoutMs;
+    this.#timeoutMs = options.timeoutMs ?? MESSAGE_TIMEOUT_MS;
+    this.#isStopping = options.isStopping ?? (() => false);
   }
 
   /**
@@ -121,6 +129,9 @@ export class Connection implements Disposable {
   }
 
   #pause(deadline: number, what: string): void {
+    if (this.#isStopping()) {
+      throw new UbiError("E_PROTOCOL", `${what}; gave up, as the backend is to stop`);
+    }
     if (performance.now() > deadline) {
       throw new UbiError("E_PROTOCOL", `${what}; gave up after ${this.#timeoutMs / 1000} s`);
     }

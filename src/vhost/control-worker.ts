@@ -7,7 +7,7 @@
  *        <-- messages --------------
  */
 import type { DiskDescription } from "../device/disk-device.ts";
-import { errorText, UbiError } from "../errors.ts";
+import { errnoText, errorText, UbiError } from "../errors.ts";
 import { drainEvent } from "../ffi/event.ts";
 import { syncFileData } from "../ffi/file.ts";
 import { installMemoryGuard } from "../ffi/memory.ts";
@@ -46,19 +46,27 @@ const WAKE = 0;
 const LISTEN = 1;
 const CLIENT = 2;
 const NOBODY = -1;
+const EAGAIN = -11;
+/** How long to leave a front end waiting that cannot be accepted, such as for want of descriptors. */
+const ACCEPT_RETRY_MS = 100;
 
 /** Runs the worker of this thread until the main thread asks to stop. */
 export function runControlWorker(data: ControlWorkerData): void {
   nameThread("vhost-control");
   try {
-    using worker = new ControlWorker(data);
-    tell({ kind: "listening" });
-    worker.serve();
-    tell({ kind: "stopped", isFlushed: worker.stopQueues() });
+    tell({ kind: "stopped", isFlushed: serveUntilStopped(data) });
   } catch (error) {
     const code = error instanceof UbiError ? error.code : "E_WORKER";
     tell({ kind: "failed", code, message: errorText(error) });
   }
+}
+
+/** The socket's file is gone when this returns: the process ends soon after it is told. */
+function serveUntilStopped(data: ControlWorkerData): boolean {
+  using worker = new ControlWorker(data);
+  tell({ kind: "listening" });
+  worker.serve();
+  return worker.stopQueues();
 }
 
 class ControlWorker implements Disposable {
@@ -88,9 +96,12 @@ class ControlWorker implements Disposable {
   serve(): void {
     while (!this.#isStopping()) {
       this.#wait();
-      const fd = this.#poll.events(LISTEN) === 0 ? NOBODY : this.#listener.accept();
+      const fd = this.#poll.events(LISTEN) === 0 ? EAGAIN : this.#listener.accept();
       if (fd >= 0) {
         this.#serveOne(fd);
+      } else if (fd !== EAGAIN) {
+        this.#limiter.warn("cannot accept a front end", { cause: errnoText(fd) });
+        Bun.sleepSync(ACCEPT_RETRY_MS); // it stays in the backlog: no busy loop over it
       }
     }
   }
@@ -125,7 +136,7 @@ class ControlWorker implements Disposable {
   }
 
   #serveOne(fd: number): void {
-    using connection = new Connection(fd);
+    using connection = new Connection(fd, { isStopping: () => this.#isStopping() });
     const session = new Session({
       disk: this.#data.disk,
       limits: this.#data.limits,

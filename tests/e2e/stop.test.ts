@@ -1,0 +1,121 @@
+/** SIGTERM and SIGINT: drain, flush, unlink, exit 0; a second one ends at once. */
+import { afterEach, beforeEach, expect, test } from "bun:test";
+import { existsSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { encodeMessage, encodeU64, REQUEST } from "../../src/formats/vhost-user.ts";
+import { REQUEST_TYPE } from "../../src/formats/virtio-blk.ts";
+import {
+  type Backend,
+  type DiskFiles,
+  EXECUTABLE,
+  startUbiblk,
+  writeDiskConfig,
+} from "../support/backend.ts";
+import { at, DATA, HostileClient, WRITE } from "../support/hostile-client.ts";
+
+const DISK_BYTES = 64 * 2 ** 20;
+/** Far below what a stuck disk or front end would be waited for. */
+const PROMPT_MS = 4_000;
+
+let folder: string;
+let disk: DiskFiles;
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "ubiblk-stop-"));
+  const moreConfig = "[tuning]\nnum_queues = 2\n";
+  disk = writeDiskConfig({ folder, isEncrypted: true, moreConfig });
+  writeFileSync(disk.dataPath, "", { mode: 0o600 });
+  truncateSync(disk.dataPath, DISK_BYTES);
+});
+
+afterEach(() => rmSync(folder, { recursive: true }));
+
+test.each(["SIGTERM", "SIGINT"] as const)("%s without a front end", async (signal) => {
+  await using backend = await startUbiblk(disk);
+  expect(await endedBy(backend, signal)).toEqual({ exitCode: 0, isPrompt: true });
+  expect(existsSync(disk.socketPath)).toBe(false);
+});
+
+test("SIGTERM with an idle front end", async () => {
+  await using backend = await startUbiblk(disk);
+  using client = HostileClient.attach(disk.socketPath);
+  expect(client.isServed()).toBe(true);
+  expect(await endedBy(backend, "SIGTERM")).toEqual({ exitCode: 0, isPrompt: true });
+  expect(client.isClosed()).toBe(true);
+  expect(existsSync(disk.socketPath)).toBe(false);
+});
+
+test.each(["io_uring", "sync"])("SIGTERM under load, %s", async (engine) => {
+  const moreConfig = `[tuning]\nnum_queues = 2\nio_engine = "${engine}"\n`;
+  disk = writeDiskConfig({ folder, isEncrypted: true, moreConfig });
+  await using backend = await startUbiblk(disk);
+  const words = [
+    "--workload=randwrite",
+    "--queues=2",
+    "--time=20",
+    "--warmup=0",
+    "--flush-every=16",
+  ];
+  const load = Bun.spawn([EXECUTABLE, "bench", `--socket=${disk.socketPath}`, ...words], {
+    stdout: "ignore",
+    stderr: "ignore",
+  });
+  await Bun.sleep(700);
+  expect(load.exitCode).toBeNull();
+  expect(await endedBy(backend, "SIGTERM")).toEqual({ exitCode: 0, isPrompt: true });
+  expect(existsSync(disk.socketPath)).toBe(false);
+  expect(backend.log()).not.toContain("ERROR");
+  load.kill("SIGKILL");
+  await load.exited;
+});
+
+test("what was written before SIGTERM is there after the next start", async () => {
+  {
+    await using backend = await startUbiblk(disk);
+    using client = HostileClient.attach(disk.socketPath);
+    expect(client.isServed(77, 0x42)).toBe(true);
+    expect(await endedBy(backend, "SIGTERM")).toEqual({ exitCode: 0, isPrompt: true });
+  }
+  await using _backend = await startUbiblk(disk);
+  using client = HostileClient.attach(disk.socketPath);
+  const data = { address: at(DATA), length: 512, flags: WRITE };
+  client.submit([client.header(0, REQUEST_TYPE.IN, 77), data, client.statusByte(0)]);
+  expect(client.bytes.subarray(DATA, DATA + 512).every((byte) => byte === 0x42)).toBe(true);
+});
+
+test("a front end that stops in the middle of a message does not hold SIGTERM up", async () => {
+  await using backend = await startUbiblk(disk);
+  using client = new HostileClient(disk.socketPath);
+  client.sendBytes(encodeMessage(REQUEST.SET_FEATURES, 0, encodeU64(0n)).subarray(0, 7));
+  await Bun.sleep(200);
+  expect(await endedBy(backend, "SIGTERM")).toEqual({ exitCode: 0, isPrompt: true });
+  expect(existsSync(disk.socketPath)).toBe(false);
+});
+
+test("a second signal ends it at once", async () => {
+  await using backend = await startUbiblk(disk);
+  // Stopped and continued, it finds both signals waiting.
+  process.kill(backend.pid, "SIGSTOP");
+  process.kill(backend.pid, "SIGTERM");
+  process.kill(backend.pid, "SIGINT");
+  process.kill(backend.pid, "SIGCONT");
+  const { exitCode, isPrompt } = await endedBy(backend, undefined);
+  expect(isPrompt).toBe(true);
+  expect(exitCode).toBe(1);
+  expect(backend.log()).toContain("second signal");
+});
+
+// --- internal ---
+
+async function endedBy(backend: Backend, signal: "SIGTERM" | "SIGINT" | undefined) {
+  const startMs = performance.now();
+  if (signal !== undefined) {
+    process.kill(backend.pid, signal);
+  }
+  while (backend.isRunning() && performance.now() - startMs < PROMPT_MS) {
+    await Bun.sleep(5);
+  }
+  const isPrompt = !backend.isRunning();
+  return { exitCode: await backend.stop(), isPrompt };
+}
