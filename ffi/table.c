@@ -15,7 +15,6 @@
 static const struct ubi_entry entries[] = {
     ENTRY(ubi_uring_setup),
     ENTRY(ubi_uring_enter),
-    ENTRY(ubi_uring_enter_timed),
     ENTRY(ubi_uring_register),
     ENTRY(ubi_memory_map_anonymous),
     ENTRY(ubi_memory_map_file),

@@ -55,11 +55,8 @@ export interface IoEngine extends Disposable {
   /** Makes memory cheap for the Fixed calls. False when the kernel refuses (memory lock limit). */
   registerBuffer(buffer: number, address: number, lengthBytes: number): boolean;
 
-  /**
-   * Hands over what was prepared and, with `completionsMin` > 0, waits until that many completions are
-   * there, at most `timeoutUs` (0 = no limit).
-   */
-  submit(completionsMin: number, timeoutUs: number): void;
+  /** Hands over what was prepared and waits until `completionsMin` completions are there (0: does not wait). */
+  submit(completionsMin: number): void;
 
   /** Completions that can be read now, without a system call. */
   completions(): number;
@@ -69,7 +66,7 @@ export interface IoEngine extends Disposable {
   /** Drops the first `count` completions. */
   release(count: number): void;
 
-  /** True when a `submit(0, 0)` would hand something over or bring completions, or some are there. */
+  /** True when a `submit(0)` would hand something over or bring completions, or some are there. */
   hasWork(): boolean;
 }
 

@@ -105,12 +105,11 @@ export class SyncEngine implements IoEngine {
     return true;
   }
 
-  submit(completionsMin: number, timeoutUs: number): void {
+  submit(completionsMin: number): void {
     if (this.#count > 0) {
       return;
     }
-    const timeoutMs = completionsMin === 0 ? 0 : timeoutUs === 0 ? -1 : Math.ceil(timeoutUs / 1000);
-    if (this.#poll.wait(timeoutMs) <= 0) {
+    if (this.#poll.wait(completionsMin === 0 ? 0 : -1) <= 0) {
       return;
     }
     for (let place = 0; place < WATCHES_MAX; place++) {

@@ -13,7 +13,7 @@ import { assert, errnoText, UbiError } from "../errors.ts";
 import { Arena, type ArenaView } from "../ffi/arena.ts";
 import { mapFile, unmap, viewOf } from "../ffi/memory.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
-import { uringEnter, uringEnterTimed, uringRegister, uringSetup } from "../ffi/uring.ts";
+import { uringEnter, uringRegister, uringSetup } from "../ffi/uring.ts";
 import { high64, i32, u32 } from "../ffi/view.ts";
 import { type EngineFile, type IoEngine, WATCH_ID } from "./io-engine.ts";
 
@@ -56,7 +56,6 @@ const PARAMS_WORDS = 30;
 const EINTR = -4;
 const EAGAIN = -11;
 const EBUSY = -16;
-const ETIME = -62;
 
 /** Places for registered buffers. */
 export const REGISTERED_BUFFERS_MAX = 64;
@@ -210,26 +209,17 @@ export class UringEngine implements IoEngine {
     return this.#areBuffersReady && this.#updateBuffer(buffer, address, lengthBytes);
   }
 
-  submit(completionsMin: number, timeoutUs: number): void {
+  submit(completionsMin: number): void {
     Atomics.store(this.#ring, this.#sqTailAt, this.#sqTail);
     let submit = (this.#sqTail - this.#sqSubmitted) | 0;
     for (;;) {
-      const result =
-        timeoutUs === 0
-          ? uringEnter(this.#fd, submit, completionsMin, IORING_ENTER_GETEVENTS)
-          : uringEnterTimed(this.#fd, submit, completionsMin, IORING_ENTER_GETEVENTS, timeoutUs, 0);
+      const result = uringEnter(this.#fd, submit, completionsMin, IORING_ENTER_GETEVENTS);
       if (result >= 0) {
         this.#sqSubmitted = (this.#sqSubmitted + result) | 0;
         submit -= result;
-        if (submit === 0) {
-          return;
+        if (submit === 0 || result === 0 || this.completions() > 0) {
+          return; // a rest goes with the next call, once completions made room
         }
-        if (result === 0 || this.completions() > 0) {
-          return; // the rest goes with the next call, once completions made room
-        }
-      } else if (result === ETIME) {
-        this.#sqSubmitted = this.#sqTail;
-        return;
       } else if (result === EBUSY || result === EAGAIN) {
         if (this.completions() > 0) {
           return;

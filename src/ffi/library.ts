@@ -10,7 +10,7 @@ import { CString, dlopen, type FFIFunction, linkSymbols, type Pointer, read } fr
 import { fstatSync, openSync, readFileSync, writeSync } from "node:fs";
 import { dirname, join } from "node:path";
 import embeddedLibrary from "../../build/libubi.so" with { type: "file" };
-import { errnoText, errorText, UbiError } from "../errors.ts";
+import { errorText, UbiError } from "../errors.ts";
 
 /** What a worker needs to share the main thread's library; part of the first message to every worker. */
 export interface NativeInheritance {
@@ -53,7 +53,7 @@ export function nativeInheritance(): NativeInheritance {
 export function sealedLibraryPath(name: string, image: Uint8Array): string {
   const fd = createExecutableMemfd(name);
   if (fd < 0) {
-    return installedLibraryPath(name, fd);
+    return installedLibraryPath(name);
   }
   for (let offset = 0; offset < image.length; ) {
     offset += writeSync(fd, image, offset);
@@ -130,7 +130,7 @@ let libcSymbols:
     }
   | undefined;
 
-function installedLibraryPath(name: string, result: number): string {
+function installedLibraryPath(name: string): string {
   const folders = ["/usr/lib/ubiblk", "/usr/local/lib/ubiblk", dirname(process.execPath)];
   for (const folder of folders) {
     const fd = openInstalled(join(folder, name));
@@ -140,7 +140,7 @@ function installedLibraryPath(name: string, result: number): string {
   }
   throw new UbiError(
     "E_NATIVE_LIBRARY",
-    `this kernel forbids executable memory files (${errnoText(result)}, see vm.memfd_noexec); ` +
+    "this system forbids executable memory files (memfd_create, see vm.memfd_noexec); " +
       `install ${name} in ${folders[0]}, owned by root and writable by nobody else`,
   );
 }

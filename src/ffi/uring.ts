@@ -5,7 +5,6 @@ import { link } from "./library.ts";
 const native = link({
   ubi_uring_setup: { args: ["u32", "ptr"], returns: "i32" },
   ubi_uring_enter: { args: ["i32", "u32", "u32", "u32"], returns: "i32" },
-  ubi_uring_enter_timed: { args: ["i32", "u32", "u32", "u32", "u32", "u32"], returns: "i32" },
   ubi_uring_register: { args: ["i32", "u32", "ptr", "u32"], returns: "i32" },
 });
 
@@ -16,18 +15,6 @@ export function uringSetup(entries: number, paramsAddress: number): number {
 
 export function uringEnter(fd: number, submit: number, completeMin: number, flags: number): number {
   return native.ubi_uring_enter(fd, submit, completeMin, flags);
-}
-
-/** Waits at most `timeoutUs` (0 = no limit); after `waitMinUs` one completion is enough (0 = off). */
-export function uringEnterTimed(
-  fd: number,
-  submit: number,
-  completeMin: number,
-  flags: number,
-  timeoutUs: number,
-  waitMinUs: number,
-): number {
-  return native.ubi_uring_enter_timed(fd, submit, completeMin, flags, timeoutUs, waitMinUs);
 }
 
 export function uringRegister(

@@ -148,7 +148,7 @@ export class QueueWorker implements Disposable {
     if (isIdle) {
       this.#rest(isTaking ? ring : undefined);
     } else if (this.#engine.hasWork()) {
-      this.#engine.submit(0, 0);
+      this.#engine.submit(0);
     }
     this.#complete();
     this.#publish();
@@ -342,13 +342,13 @@ export class QueueWorker implements Disposable {
       for (let i = 0; i < LOOKS_PER_CLOCK; i++) {
         if (this.#hasNews(ring)) {
           spin.learn(clockNs() - startNs);
-          this.#engine.submit(0, 0);
+          this.#engine.submit(0);
           return;
         }
       }
       nowNs = clockNs();
     }
-    this.#engine.submit(this.#maySleep(ring) ? 1 : 0, 0);
+    this.#engine.submit(this.#maySleep(ring) ? 1 : 0);
     spin.learn(clockNs() - startNs);
   }
 
