@@ -1,0 +1,109 @@
+import { afterEach, beforeEach, expect, test } from "bun:test";
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { UbiError } from "../errors.ts";
+import { DataFile } from "./data-file.ts";
+
+let folder: string;
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "ubiblk-data-"));
+});
+
+afterEach(() => rmSync(folder, { recursive: true }));
+
+test("data file: its size in sectors, and units that are powers of two", () => {
+  using file = open(makeFile(64 * 512));
+  expect(file.sectors).toBe(64);
+  expect(Math.log2(file.blockBytes)).toBeInteger();
+  expect(Math.log2(file.geometry.memoryAlignBytes)).toBeInteger();
+});
+
+test("data file: a symbolic link leads to its file", () => {
+  const link = join(folder, "link");
+  symlinkSync(makeFile(4096), link);
+  using file = open(link);
+  expect(file.sectors).toBe(8);
+});
+
+test.each([
+  { name: "empty", bytes: 0, message: "is empty" },
+  { name: "no whole sectors", bytes: 513, message: "513 bytes, which is not a multiple of 512" },
+])("data file: $name is refused", ({ bytes, message }) => {
+  expect(refusal(makeFile(bytes))).toEqual({
+    code: "E_DISK_SIZE",
+    message: expect.stringContaining(message),
+  });
+});
+
+test("data file: what is missing, a folder, a pipe or a terminal is refused, and none of them waited for", () => {
+  const directory = join(folder, "directory");
+  mkdirSync(directory);
+  const pipe = join(folder, "pipe");
+  Bun.spawnSync(["mkfifo", pipe]);
+  for (const path of [join(folder, "missing"), directory, pipe, "/dev/null"]) {
+    expect(refusal(path).code).toBe("E_DISK_OPEN");
+  }
+});
+
+test("data file: one that is open for writing cannot be opened again, and the holder is named", () => {
+  const path = makeFile(4096);
+  using _first = open(path);
+  expect(refusal(path)).toEqual({
+    code: "E_DISK_LOCKED",
+    message: expect.stringContaining(`process ${process.pid}`),
+  });
+  expect(refusal(path, true).code).toBe("E_DISK_LOCKED");
+});
+
+test("data file: readers share it and keep writers out", () => {
+  const path = makeFile(4096);
+  using _first = open(path, true);
+  using _second = open(path, true);
+  expect(refusal(path).code).toBe("E_DISK_LOCKED");
+});
+
+test("data file: a refusal leaves no lock and no descriptor behind", () => {
+  const path = makeFile(4096);
+  {
+    using _first = open(path);
+    for (let i = 0; i < 20; i++) {
+      refusal(path);
+    }
+  }
+  using second = open(path);
+  expect(second.fd).toBeLessThan(100);
+});
+
+test("data file: unlocked it lets the next one in while it is still open", () => {
+  const path = makeFile(4096);
+  using first = open(path);
+  first.unlock();
+  using second = open(path);
+  expect(second.sectors).toBe(8);
+});
+
+// --- internal ---
+
+function makeFile(bytes: number): string {
+  const path = join(folder, crypto.randomUUID());
+  writeFileSync(path, Buffer.alloc(bytes));
+  return path;
+}
+
+function open(path: string, isReadOnly = false): DataFile {
+  return DataFile.open({ path, what: "data", isReadOnly, isWriteThrough: false });
+}
+
+function refusal(path: string, isReadOnly = false): { code: string; message: string } {
+  try {
+    open(path, isReadOnly)[Symbol.dispose]();
+  } catch (error) {
+    if (error instanceof UbiError) {
+      return { code: error.code, message: error.message };
+    }
+    throw error;
+  }
+  throw new Error(`${path} was opened`);
+}
