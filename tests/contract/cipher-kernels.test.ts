@@ -87,9 +87,13 @@ test("providers: the second library loads in a process that cannot be dumped", a
 skipUnless("only root can become another user", process.getuid?.() === 0 && isInstalled("setpriv"))(
   "providers: the second library loads in such a process of an ordinary user",
   async () => {
-    const user = ["setpriv", "--reuid=65534", "--clear-groups"];
-    const result = await printCipher({ UBIBLK_XTS_PROVIDER: "portable" }, ["--harden"], user);
-    expect(result).toEqual({ provider: "portable", sha256: KNOWN_SHA256, log: "" });
+    const program = await compilePrintCipher(); // where that user can reach it
+    const user = ["setpriv", "--reuid=65534", "--clear-groups", program, "--harden"];
+    const env = { PATH: process.env.PATH, UBIBLK_XTS_PROVIDER: "portable" };
+    const printed = await runCommand(user, { cwd: "/", env, timeoutMs: 50_000 });
+    expect(printed.stderr).toBe("");
+    const { provider, sha256 } = JSON.parse(printed.stdout);
+    expect({ provider, sha256 }).toEqual({ provider: "portable", sha256: KNOWN_SHA256 });
   },
   60_000,
 );
@@ -263,15 +267,9 @@ function printIsal(library: string): Promise<Printed> {
 async function printCipher(
   environment: Readonly<Record<string, string>>,
   flagsOfScript: readonly string[] = [],
-  prefix: readonly string[] = [],
   cwd = folder,
 ): Promise<Printed> {
-  const { stdout, stderr, exitCode } = await runPrintCipher(
-    environment,
-    flagsOfScript,
-    prefix,
-    cwd,
-  );
+  const { stdout, stderr, exitCode } = await runPrintCipher(environment, flagsOfScript, cwd);
   if (exitCode !== 0) {
     throw new Error(`print-cipher failed: ${stderr}`);
   }
@@ -280,14 +278,23 @@ async function printCipher(
   return { provider, sha256, log: stderr };
 }
 
+/** An executable of the script in the test's folder, which is opened to everybody. */
+async function compilePrintCipher(): Promise<string> {
+  const program = join(folder, "print-cipher");
+  const script = fileURLToPath(import.meta.resolve("../support/print-cipher.ts"));
+  await outputOf([process.execPath, "build", "--compile", script, "--outfile", program]);
+  chmodSync(folder, 0o755);
+  chmodSync(program, 0o755);
+  return program;
+}
+
 function runPrintCipher(
   environment: Readonly<Record<string, string>>,
   flagsOfScript: readonly string[] = [],
-  prefix: readonly string[] = [],
   cwd = folder,
 ) {
   const script = fileURLToPath(import.meta.resolve("../support/print-cipher.ts"));
-  return runCommand([...prefix, process.execPath, script, ...flagsOfScript], {
+  return runCommand([process.execPath, script, ...flagsOfScript], {
     cwd,
     env: { PATH: process.env.PATH, UBIBLK_LOG: "info", ...environment },
     timeoutMs: 50_000,
