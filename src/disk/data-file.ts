@@ -46,9 +46,11 @@ export class DataFile implements Disposable {
       if (typeof geometry === "number") {
         throw new UbiError("E_DISK_OPEN", `${what} ${path} is neither a file nor a block device`);
       }
-      checkSize(path, what, geometry.sizeBytes);
+      const isUsedDirectly = isDirect && geometry.isDirectIoSupported;
+      const file = new DataFile(path, fd, geometry, isUsedDirectly);
+      checkSize(file, what);
       lockDisk(fd, `${what} ${path}`, options.isReadOnly ? "shared" : "exclusive");
-      return new DataFile(path, fd, geometry, isDirect && geometry.isDirectIoSupported);
+      return file;
     } catch (error) {
       closeSync(fd);
       throw error;
@@ -95,17 +97,20 @@ function openDirect(options: DataFileOptions): { readonly fd: number; readonly i
   return { fd: openSync(options.path, flags), isDirect: false };
 }
 
-function checkSize(path: string, what: string, sizeBytes: number): void {
+/** A last block that is only half there could be neither read nor written directly. */
+function checkSize(file: DataFile, what: string): void {
+  const { path, blockBytes } = file;
+  const { sizeBytes } = file.geometry;
   if (sizeBytes === 0) {
     throw new UbiError(
       "E_DISK_SIZE",
       `${what} ${path} is empty; make it as large as the disk shall be`,
     );
   }
-  if (sizeBytes % SECTOR_BYTES !== 0) {
+  if (sizeBytes % blockBytes !== 0) {
     throw new UbiError(
       "E_DISK_SIZE",
-      `${what} ${path} has ${sizeBytes} bytes, which is not a multiple of ${SECTOR_BYTES}`,
+      `${what} ${path} has ${sizeBytes} bytes, which is not a multiple of ${blockBytes}`,
     );
   }
 }

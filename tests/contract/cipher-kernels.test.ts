@@ -196,10 +196,10 @@ skipUnless("libisal_crypto.so.2 is installed", systemIsal === undefined)(
   async () => {
     const current = mkdtempSync(join(folder, "current-"));
     copyFileSync(join(folder, "isal.so"), join(current, SONAME));
-    const plain = await printCipher({ UBIBLK_XTS_PROVIDER: "isal" }, [], [], current);
+    const plain = await printCipher({ UBIBLK_XTS_PROVIDER: "isal" }, [], current);
     expect(plain).toEqual(passedOver("libisal_crypto.so.2 is not found"));
     const empty = { UBIBLK_XTS_PROVIDER: "isal", LD_LIBRARY_PATH: "/nowhere:" };
-    const result = await printCipher(empty, [], [], current);
+    const result = await printCipher(empty, [], current);
     expect(result.provider).toBe(fastest);
     expect(result.log).toContain("LD_LIBRARY_PATH is not absolute");
   },

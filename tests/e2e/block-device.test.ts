@@ -1,6 +1,14 @@
 /** Disks on real block devices, with sectors of 512 and of 4096 bytes, and who may use a disk at once. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { runCommand } from "../../scripts/command.ts";
@@ -20,7 +28,7 @@ import {
 } from "../support/backend.ts";
 import { at, DATA, HostileClient, WRITE } from "../support/hostile-client.ts";
 import { attachLoopDevice, type LoopDevice, missingLoopDevices } from "../support/loop-device.ts";
-import { skipUnless } from "../support/requires.ts";
+import { isInstalled, skipUnless } from "../support/requires.ts";
 
 const DISK_BYTES = 16 * 2 ** 20;
 const LIMIT_MS = 60_000;
@@ -28,6 +36,9 @@ const { DISCARD, WRITE_ZEROES, OUT, IN } = REQUEST_TYPE;
 
 const missing = missingLoopDevices();
 const testLoop = skipUnless(missing ?? "", missing === undefined);
+
+const mayMount = missing === undefined && isInstalled("mkfs.ext4");
+const testMount = skipUnless(missing ?? "mkfs.ext4 is not installed", mayMount);
 
 let folder: string;
 
@@ -85,6 +96,29 @@ describe.each([
     },
   );
 });
+
+testMount(
+  "a file on a file system of 4096-byte blocks is served, in single sectors as well",
+  async () => {
+    using device = attach(4096);
+    using mount = new Mount(device.path);
+    const disk = writeDiskConfig({ folder, isEncrypted: true, dataPath: mount.file(2 ** 20) });
+    await using backend = await startUbiblk(disk);
+    expect(await verify(backend, "--block-size=512")).toBe("");
+    expect(await backend.stop()).toBe(0);
+  },
+);
+
+testMount(
+  "a file whose last block is only half there is refused on such a file system",
+  async () => {
+    using device = attach(4096);
+    using mount = new Mount(device.path);
+    const dataPath = mount.file(2 ** 20 + 512);
+    const disk = writeDiskConfig({ folder, isEncrypted: true, dataPath });
+    expect(await refusal(disk)).toContain("1049088 bytes, which is not a multiple of 4096");
+  },
+);
 
 testLoop("an encrypted block device deciphers to what was written", async () => {
   using device = attach(4096);
@@ -166,6 +200,34 @@ test("two backends may read one disk, but none may write meanwhile", async () =>
 });
 
 // --- internal ---
+
+/** A new file system on a block device. */
+class Mount implements Disposable {
+  readonly #path = join(folder, "mount");
+
+  constructor(devicePath: string) {
+    mkdirSync(this.#path);
+    asRoot("mkfs.ext4", "-q", devicePath);
+    asRoot("mount", devicePath, this.#path);
+  }
+
+  file(bytes: number): string {
+    const path = join(this.#path, "disk.img");
+    writeFileSync(path, "", { mode: 0o600 });
+    truncateSync(path, bytes);
+    return path;
+  }
+
+  [Symbol.dispose](): void {
+    asRoot("umount", this.#path);
+  }
+}
+
+function asRoot(...command: readonly string[]): void {
+  const env = { PATH: `${process.env.PATH ?? ""}:/usr/sbin:/sbin` };
+  const { exitCode, stderr } = Bun.spawnSync([...command], { env });
+  expect({ command, exitCode, error: stderr.toString() }).toMatchObject({ exitCode: 0 });
+}
 
 function attach(sectorBytes: number): LoopDevice {
   const backingPath = join(folder, "backing.img");
