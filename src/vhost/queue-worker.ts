@@ -355,7 +355,8 @@ export class QueueWorker implements Disposable {
   #hasNews(ring: SplitRing | undefined): boolean {
     return (
       this.#engine.hasWork() ||
-      this.#mailbox.pending() !== 0 ||
+      // A command that waits for requests under way is no news, or a slow disk would keep this thread busy.
+      (this.#mailbox.pending() !== 0 && this.#requests.inFlight === 0) ||
       (ring !== undefined && !this.#isBroken && !this.#isStarved && ring.waiting() !== 0)
     );
   }
