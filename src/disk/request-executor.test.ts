@@ -178,6 +178,17 @@ test("flush: on a read-only disk there is nothing to do", () => {
   expect(outcomes(world.turn())).toEqual([Outcome.ok]);
 });
 
+test("disposed of with a write under way: what reaches the disk is what the guest wrote", () => {
+  using world = new ExecutorWorld(ENCIPHERED);
+  const data = pattern(8 * SECTOR, 3);
+  const slot = world.admit({ operation: Operation.write, sector: 8, segments: [4096], data });
+  world.turn();
+  world.executor[Symbol.dispose]();
+  world.engine.finish(0);
+  expect(world.contents().subarray(8 * SECTOR, 16 * SECTOR)).toEqual(data);
+  world.requests.give(slot);
+});
+
 test("an empty read is done at once", () => {
   using world = new ExecutorWorld(PLAIN);
   world.admit({ operation: Operation.read, sector: 0, segments: [] });

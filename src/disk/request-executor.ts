@@ -173,8 +173,14 @@ export class RequestExecutor implements Disposable {
     }
   }
 
-  /** Wipes and unmaps the buffers. No request may be under way. */
+  /**
+   * Wipes and unmaps the buffers. After a failure with requests under way it leaves them as they are: the
+   * kernel may still write from them, and zeros on the disk are worse than buffers that end with the process.
+   */
   [Symbol.dispose](): void {
+    if (this.#requests.inFlight > 0) {
+      return;
+    }
     this.#pool[Symbol.dispose]();
     this.#transfers[Symbol.dispose]();
     this.#ranges[Symbol.dispose]();
