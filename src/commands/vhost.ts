@@ -44,7 +44,9 @@ async function serve(configPath: string, isNull: boolean): Promise<void> {
   });
   const socketPath = config.device.vhostSocket;
   assert(socketPath !== undefined, "a demanded key is there");
-  using device = await DiskDevice.open(config, { isNull });
+  // Not `using`: after a failure queue workers may be enciphering until the process ends, and what they
+  // encipher with wiped keys would reach the disk. The kernel clears the memory of an ended process.
+  const device = await DiskDevice.open(config, { isNull });
   const signals = new StopSignals();
   // Before the backend, so that no front end sees a disk whose start fails; after it at the stop, so
   // that the drain can be watched.
@@ -62,6 +64,7 @@ async function serve(configPath: string, isNull: boolean): Promise<void> {
   log.info("stopping", { signal: signals.name });
   await backend.stop();
   device.release();
+  device[Symbol.dispose]();
   signals.end();
   log.info("stopped");
 }
