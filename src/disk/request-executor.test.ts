@@ -137,6 +137,48 @@ test("more requests than buffers wait, and all are served", () => {
   }
 });
 
+test("a large request lets others have buffers between its pieces", () => {
+  using world = new ExecutorWorld(ENCIPHERED);
+  for (let i = 0; i < 4; i++) {
+    world.admit({ operation: Operation.read, sector: i * 4000, segments: [1_024_000] });
+  }
+  world.admit({ operation: Operation.read, sector: 16_000, segments: [4096] });
+  world.turn();
+  expect(world.engine.underWay.length).toBe(4);
+  world.finishWork(0);
+  expect(world.engine.underWay).toContainEqual(expect.objectContaining({ bytes: 4096 }));
+  world.drain();
+});
+
+test("a cipher that fails in write-zeroes keeps no buffer", () => {
+  using world = new ExecutorWorld(ENCIPHERED);
+  world.cipher.broken.add(3);
+  const ranges = [{ sector: 0, sectorCount: 512, flags: 0 }];
+  for (let i = 0; i < 8; i++) {
+    world.admit({ operation: Operation.writeZeroes, sector: 0, segments: [16], ranges });
+    expect(outcomes(world.drain())).toEqual([Outcome.ioError]);
+  }
+});
+
+test("neighbours are merged up to 256 KiB, and as one piece", () => {
+  using world = new ExecutorWorld(ENCIPHERED);
+  const data = [0, 1, 2].map((i) => pattern(100 * 1024, i));
+  for (let i = 0; i < 3; i++) {
+    const segments = [100 * 1024];
+    world.admit({
+      operation: Operation.write,
+      sector: i * 200,
+      segments,
+      data: data[i] ?? pattern(0, 0),
+    });
+  }
+  world.turn();
+  expect(world.engine.underWay.map(({ bytes }) => bytes)).toEqual([200 * 1024, 100 * 1024]);
+  expect(outcomes(world.drain())).toEqual([Outcome.ok, Outcome.ok, Outcome.ok]);
+  const written = world.contents().subarray(0, 300 * 1024);
+  expect(Buffer.compare(written, Buffer.concat(data))).toBe(0);
+});
+
 test("a long write-zeroes lets others have buffers in between", () => {
   using world = new ExecutorWorld({ ...ENCIPHERED, slots: 8 });
   const ranges = [{ sector: 0, sectorCount: 8192, flags: 0 }];

@@ -58,12 +58,13 @@ class Run implements Disposable {
   /** Sectors of the medium that fail whatever touches them. */
   readonly #bad = new Set<number>();
   readonly #passing = new Map<number, number>();
+  #last: WorldRequest | undefined;
 
   constructor(seed: number, isEnciphered: boolean, blockBytes: number) {
     const random = new SeededRandom(seed);
     this.#random = random;
     this.#world = new ExecutorWorld({
-      slots: random.between(1, 12),
+      slots: random.between(1, 16),
       segmentsPerSlot: random.between(1, 6),
       sectors: SECTORS,
       blockBytes,
@@ -121,6 +122,26 @@ class Run implements Disposable {
 
   #request(): WorldRequest {
     const random = this.#random;
+    // Often what goes on where the request before ended: neighbours of one batch are merged.
+    const next =
+      this.#last !== undefined && random.below(3) < 2 ? this.#following(this.#last) : undefined;
+    this.#last = next ?? this.#anyRequest();
+    return this.#last;
+  }
+
+  #following(last: WorldRequest): WorldRequest | undefined {
+    const bytes = last.segments.reduce((sum, length) => sum + length, 0);
+    const sector = last.sector + bytes / SECTOR;
+    const sectors = this.#random.pick([8, 8, 8, 64, 128, 300]);
+    const isTransfer = last.operation === Operation.read || last.operation === Operation.write;
+    if (!isTransfer || sector + sectors > SECTORS) {
+      return undefined;
+    }
+    return this.#transfer(last.operation, sector, sectors);
+  }
+
+  #anyRequest(): WorldRequest {
+    const random = this.#random;
     const operation = random.pick([
       ...([Operation.read, Operation.read, Operation.write, Operation.write] as const),
       ...([Operation.flush, Operation.discard, Operation.writeZeroes] as const),
@@ -133,9 +154,12 @@ class Run implements Disposable {
       return { operation, sector: 0, segments: [random.between(1, 20)], ranges };
     }
     const sectors = random.pick([1, 1, 3, 8, 8, 8, 16, 64, 128, 700, 1500]);
-    const sector = this.#place(sectors);
+    return this.#transfer(operation, this.#place(sectors), sectors);
+  }
+
+  #transfer(operation: number, sector: number, sectors: number): WorldRequest {
     const segments = this.#segments(sectors * SECTOR);
-    const gapBytes = random.pick([0, 0, 512, 4, 7]);
+    const gapBytes = this.#random.pick([0, 0, 512, 4, 7]);
     const data = new Uint8Array(sectors * SECTOR).map((_, i) => (i * 17 + sector + i / 512) & 0xff);
     return operation === Operation.write
       ? { operation, sector, segments, gapBytes, data }
