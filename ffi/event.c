@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -51,13 +52,33 @@ int32_t ubi_event_signal_asking(int32_t fd) {
     return ubi_event_signal(fd);
 }
 
+/* Whoever shares the descriptor may empty it, or make it block, at any time: the read itself must not wait. */
 int32_t ubi_event_drain(int32_t fd) {
-    struct pollfd wait = {.fd = fd, .events = POLLIN};
-    if (poll(&wait, 1, 0) != 1 || (wait.revents & POLLIN) == 0) {
+    uint64_t count;
+    struct iovec vector = {.iov_base = &count, .iov_len = sizeof(count)};
+    ssize_t length;
+    do {
+        length = preadv2(fd, &vector, 1, -1, RWF_NOWAIT);
+    } while (length < 0 && errno == EINTR);
+    if (length < 0 && errno == EOPNOTSUPP) { /* before kernel 5.8 */
+        struct pollfd wait = {.fd = fd, .events = POLLIN};
+        if (poll(&wait, 1, 0) != 1 || (wait.revents & POLLIN) == 0) {
+            return 0;
+        }
+        length = read(fd, &count, sizeof(count));
+    }
+    if (length < 0) {
+        return errno == EAGAIN ? 0 : -errno;
+    }
+    return 1;
+}
+
+int32_t ubi_event_relieve(int32_t fd) {
+    struct pollfd wait = {.fd = fd, .events = POLLOUT};
+    if (poll(&wait, 1, 0) == 1 && (wait.revents & POLLOUT) != 0) {
         return 0;
     }
-    uint64_t count;
-    return read(fd, &count, sizeof(count)) < 0 ? -errno : 1;
+    return ubi_event_drain(fd);
 }
 
 static double clock_nanoseconds(clockid_t clock) {

@@ -11,8 +11,10 @@ int32_t ubi_event_check(int32_t fd);
 int32_t ubi_event_signal(int32_t fd);
 /* The same for a descriptor that may block: asks first, so that a peer can hardly make the caller wait. */
 int32_t ubi_event_signal_asking(int32_t fd);
-/* Empties the counter without waiting. */
+/* Empties the counter without waiting: 1 when it held something, else 0. */
 int32_t ubi_event_drain(int32_t fd);
+/* The same where the counter is full: a thread that waits in its signal goes on. */
+int32_t ubi_event_relieve(int32_t fd);
 /* CLOCK_MONOTONIC in nanoseconds. */
 double ubi_event_clock(void);
 /* CPU time of the calling thread in nanoseconds. */

@@ -45,6 +45,7 @@ static const struct ubi_entry entries[] = {
     ENTRY(ubi_event_signal),
     ENTRY(ubi_event_signal_asking),
     ENTRY(ubi_event_drain),
+    ENTRY(ubi_event_relieve),
     ENTRY(ubi_event_clock),
     ENTRY(ubi_event_thread_cpu),
     ENTRY(ubi_process_harden),

@@ -8,6 +8,7 @@ const native = link({
   ubi_event_signal: { args: ["i32"], returns: "i32" },
   ubi_event_signal_asking: { args: ["i32"], returns: "i32" },
   ubi_event_drain: { args: ["i32"], returns: "i32" },
+  ubi_event_relieve: { args: ["i32"], returns: "i32" },
   ubi_event_clock: { args: [], returns: "f64" },
   ubi_event_thread_cpu: { args: [], returns: "f64" },
 });
@@ -39,6 +40,11 @@ export function signalEventAsking(fd: number): number {
 /** Empties the counter without waiting: 1 when it held something, 0 when not, or a negative errno. */
 export function drainEvent(fd: number): number {
   return native.ubi_event_drain(fd);
+}
+
+/** Empties a counter that is full, so that a thread that waits in its `signalEvent` goes on. */
+export function relieveEvent(fd: number): number {
+  return native.ubi_event_relieve(fd);
 }
 
 /** CLOCK_MONOTONIC, nanoseconds. */

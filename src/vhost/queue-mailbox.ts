@@ -50,6 +50,7 @@ const RESULT = 3;
 const STATE = 4;
 const WORDS = 8;
 const ARGUMENTS = 12;
+const PATIENCE_MS = 1_000;
 
 export class QueueMailbox {
   readonly #words: Int32Array;
@@ -68,9 +69,14 @@ export class QueueMailbox {
 
   /**
    * Commands and waits for the answer, at most `timeoutMs`. -1 when none came: the letter stays posted,
-   * and `isBusy` until it is answered.
+   * and `isBusy` until it is answered. Calls `whileWaiting` once a second.
    */
-  command(command: number, values: readonly number[], timeoutMs: number): number {
+  command(
+    command: number,
+    values: readonly number[],
+    timeoutMs: number,
+    whileWaiting?: () => void,
+  ): number {
     assert(!this.isBusy(), "a queue gets one command at a time");
     this.#arguments.set(values);
     Atomics.store(this.#words, COMMAND, command);
@@ -83,7 +89,10 @@ export class QueueMailbox {
       if (left <= 0) {
         return -1;
       }
-      Atomics.wait(this.#words, ANSWERED, answered, left);
+      const patienceMs = Math.min(left, PATIENCE_MS);
+      if (Atomics.wait(this.#words, ANSWERED, answered, patienceMs) === "timed-out") {
+        whileWaiting?.();
+      }
     }
     return Atomics.load(this.#words, RESULT);
   }

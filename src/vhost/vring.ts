@@ -6,7 +6,7 @@
  *   set-up messages --> [ wanted ] --settle()--> start / stop letters --> queue worker
  */
 import { UbiError } from "../errors.ts";
-import { checkEvent } from "../ffi/event.ts";
+import { checkEvent, relieveEvent } from "../ffi/event.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
 import type { VringAddress } from "../formats/vhost-user.ts";
 import {
@@ -237,11 +237,23 @@ export class Vring {
     this.#callFd = replaced(this.#callFd, -1);
   }
 
+  /**
+   * The flags of a descriptor are the front end's to change: made to block, with a full counter, it would
+   * hold the queue in its call for ever. A counter that is not full is left alone, it is a call not yet seen.
+   */
+  #relieve(): void {
+    for (const fd of [this.#callFd, this.#errorFd]) {
+      if (fd >= 0) {
+        relieveEvent(fd);
+      }
+    }
+  }
+
   #command(command: number, values: readonly number[]): number {
     if (this.#mailbox.isBusy()) {
       throw stuck(this.index);
     }
-    const result = this.#mailbox.command(command, values, DRAIN_TIMEOUT_MS);
+    const result = this.#mailbox.command(command, values, DRAIN_TIMEOUT_MS, () => this.#relieve());
     if (result < 0) {
       throw stuck(this.index);
     }

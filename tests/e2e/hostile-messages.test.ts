@@ -2,6 +2,7 @@
  * Every malformed message, against the running executable: it costs the client that sent it its answer
  * or its connection, and the next client is served.
  */
+import { dlopen } from "bun:ffi";
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { closeSync, openSync, writeSync } from "node:fs";
 import { createEvent } from "../../src/ffi/event.ts";
@@ -292,6 +293,21 @@ describe("hostile messages", () => {
     closeDescriptor(full);
   });
 
+  test("a call descriptor made to block, and full, holds up its own front end only", () => {
+    {
+      using client = disk.attach();
+      makeBlocking(client.callFd); // after it was looked at
+      writeSync(client.callFd, encodeU64(2n ** 64n - 2n));
+      client.setChain(0, [client.header(0, REQUEST_TYPE.FLUSH, 0), client.statusByte(0)]);
+      client.offer(0);
+      client.kick();
+      while (client.usedIndex() === 0) {
+        Bun.sleepSync(1);
+      }
+    }
+    expect(disk.isServing()).toBe(true);
+  });
+
   test.each([
     { offset: 0, length: CONFIG_BYTES },
     { offset: 0, length: 57 },
@@ -329,6 +345,13 @@ describe("hostile messages", () => {
     closeSync(devNull);
   });
 });
+
+/** Clears O_NONBLOCK: the flags of a description are everybody's who holds it. */
+function makeBlocking(fd: number): void {
+  const F_SETFL = 4;
+  const fcntl = { args: ["i32", "i32", "i32"], returns: "i32" } as const;
+  expect(dlopen("libc.so.6", { fcntl }).symbols.fcntl(fd, F_SETFL, 0)).toBe(0);
+}
 
 function words(...values: readonly number[]): Uint8Array {
   return new Uint8Array(Uint32Array.from(values).buffer);
