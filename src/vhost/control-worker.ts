@@ -77,6 +77,8 @@ class ControlWorker implements Disposable {
   readonly #limiter = new LogLimiter();
   readonly #mailboxes: readonly QueueMailbox[];
   readonly #memory: MemoryMap;
+  /** A session whose queues did not end their requests: none follows it before they have. */
+  #unended: Session | undefined;
 
   constructor(data: ControlWorkerData) {
     this.#data = data;
@@ -113,8 +115,7 @@ class ControlWorker implements Disposable {
         return false;
       }
     }
-    const { disk } = this.#data;
-    return disk.isReadOnly || syncFileData(disk.fd) === 0;
+    return this.#syncDisk();
   }
 
   [Symbol.dispose](): void {
@@ -123,6 +124,11 @@ class ControlWorker implements Disposable {
   }
 
   // --- internal ---
+
+  #syncDisk(): boolean {
+    const { disk } = this.#data;
+    return disk.isReadOnly || syncFileData(disk.fd) === 0;
+  }
 
   #isStopping(): boolean {
     return Atomics.load(this.#stop, 0) === 1;
@@ -137,11 +143,15 @@ class ControlWorker implements Disposable {
 
   #serveOne(fd: number): void {
     using connection = new Connection(fd, { isStopping: () => this.#isStopping() });
+    if (this.#unended !== undefined && !this.#endSession(this.#unended)) {
+      return; // a queue may still be using its memory and descriptors
+    }
     const session = new Session({
       disk: this.#data.disk,
       limits: this.#data.limits,
       memory: this.#memory,
       mailboxes: this.#mailboxes,
+      syncDisk: () => this.#syncDisk(),
     });
     log.info("front end connected", { socket: this.#data.socketPath });
     this.#poll.watch(LISTEN, NOBODY); // others wait in the backlog
@@ -162,14 +172,21 @@ class ControlWorker implements Disposable {
   }
 
   /** Requests in flight end first; a disk that never answers keeps its buffers and the memory mapped. */
-  #endSession(session: Session): void {
+  #endSession(session: Session): boolean {
     try {
       session.end();
+      this.#unended = undefined;
+      return true;
     } catch (error) {
       if (!(error instanceof UbiError)) {
         throw error;
       }
-      log.error("cannot end the session cleanly", { code: error.code, why: error.message });
+      this.#unended = session;
+      this.#limiter.warn("cannot end the session cleanly", {
+        code: error.code,
+        why: error.message,
+      });
+      return false;
     }
   }
 

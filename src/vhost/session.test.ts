@@ -116,6 +116,18 @@ test("config: the writeback byte can be turned off and on, and reads back", () =
   expect(front.mailbox(0).last(QueueCommand.setWriteThrough)).toEqual([0]);
 });
 
+test("config: turning the cache off makes durable what was written before, once", () => {
+  front.negotiate(FEATURE.BLK_FLUSH);
+  front.setConfig(WRITEBACK_OFFSET, [1]);
+  expect(front.syncCount).toBe(0);
+  front.setConfig(WRITEBACK_OFFSET, [0]);
+  front.setConfig(WRITEBACK_OFFSET, [0]);
+  expect(front.syncCount).toBe(1);
+  front.setConfig(WRITEBACK_OFFSET, [1]);
+  front.canSync = false;
+  expect(() => front.setConfig(WRITEBACK_OFFSET, [0])).toThrow("durable");
+});
+
 test("config: a write elsewhere changes nothing", () => {
   const before = front.config(0, 60);
   front.setConfig(0, Array(32).fill(0xff));

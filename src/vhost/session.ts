@@ -44,6 +44,8 @@ export interface SessionOptions {
   readonly limits: AnnouncedLimits;
   readonly memory: MemoryMap;
   readonly mailboxes: readonly RingMailbox[];
+  /** Makes durable what was written so far; false when the disk cannot. */
+  readonly syncDisk: () => boolean;
 }
 
 export class Session {
@@ -52,6 +54,7 @@ export class Session {
   readonly #memory: MemoryMap;
   readonly #rings: readonly Vring[];
   readonly #offered: bigint;
+  readonly #syncDisk: () => boolean;
   #features = 0n;
   #protocolFeatures = 0n;
   #isOwned = false;
@@ -62,6 +65,7 @@ export class Session {
     this.#disk = options.disk;
     this.#limits = options.limits;
     this.#memory = options.memory;
+    this.#syncDisk = options.syncDisk;
     this.#offered = deviceFeatures(options.disk);
     this.#isWriteback = !options.disk.isWriteThrough;
     const context = {
@@ -277,16 +281,23 @@ export class Session {
     return encodeConfigPart({ offset: part.offset, flags: part.flags, bytes });
   }
 
-  /** Only the writeback byte can be written, and a disk configured as write-through stays that. */
+  /**
+   * Only the writeback byte can be written, and a disk configured as write-through stays that. A driver
+   * that turns the cache off sends no flush any more, so what was written before is made durable here.
+   */
   #setConfig(payload: Uint8Array): undefined {
     const part = decodeConfigPart(payload);
     const wanted = part.bytes[CONFIG_WRITEBACK_OFFSET - configOffset(part.offset)];
     if (wanted === undefined) {
       return undefined;
     }
+    const wasWriteThrough = this.#isWriteThrough();
     this.#isWriteback = wanted !== 0 && !this.#disk.isWriteThrough;
     for (const ring of this.#rings) {
       ring.setWriteThrough(this.#isWriteThrough());
+    }
+    if (!wasWriteThrough && this.#isWriteThrough() && !this.#syncDisk()) {
+      throw new UbiError("E_DISK_IO", "the disk cannot make durable what was written so far");
     }
     log.info("the guest set the write cache", { writeback: this.#isWriteback });
     return undefined;

@@ -79,6 +79,8 @@ class FakeMailbox implements RingMailbox {
 export class SessionFrontEnd {
   readonly memory = new MemoryMap(new SharedArrayBuffer(GuestMemory.sharedWords * 8));
   readonly session: Session;
+  syncCount = 0;
+  canSync = true;
   readonly region: MemoryRegion = {
     guestAddress: GUEST,
     sizeBytes: MEMORY_BYTES,
@@ -93,6 +95,10 @@ export class SessionFrontEnd {
       limits: { segSizeMax: 65_536, segCountMax: 4, numQueues: QUEUES },
       memory: this.memory,
       mailboxes: this.#mailboxes,
+      syncDisk: () => {
+        this.syncCount += 1;
+        return this.canSync;
+      },
     });
   }
 
