@@ -95,7 +95,9 @@ static int guard_cover(uintptr_t fault) {
 
 static void guard_handler(int number, siginfo_t *info, void *context) {
     int error = errno;
-    if (guard_cover((uintptr_t)info->si_addr)) {
+    /* Only what lies behind the end of a file: zeros in place of broken memory (BUS_MCEERR_AR) would be
+       written to the disk as the guest's data. */
+    if (info->si_code == BUS_ADRERR && guard_cover((uintptr_t)info->si_addr)) {
         atomic_fetch_add(&guard_fault_count, 1);
         errno = error;
         return;

@@ -35,6 +35,9 @@ const IORING_SETUP_TASKRUN_FLAG = 1 << 9;
 const IORING_SETUP_SINGLE_ISSUER = 1 << 12;
 const IORING_SETUP_DEFER_TASKRUN = 1 << 13;
 
+/** Came with multishot polls (kernel 5.13), which have no flag of their own. */
+const IORING_FEAT_RSRC_TAGS = 1 << 10;
+
 const IORING_ENTER_GETEVENTS = 1;
 const IORING_FSYNC_DATASYNC = 1;
 const IORING_POLL_ADD_MULTI = 1;
@@ -387,6 +390,10 @@ function setUp(entries: number, params: ArenaView<Uint32Array>): number {
     params.view[2] = flags;
     result = uringSetup(entriesPowerOfTwo, params.address);
     if (result >= 0) {
+      if ((u32(params.view, 5) & IORING_FEAT_RSRC_TAGS) === 0) {
+        closeDescriptor(result);
+        throw new UbiError("E_URING", "the kernel's io_uring is too old, 5.13 is needed");
+      }
       return result;
     }
   }
