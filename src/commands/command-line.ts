@@ -3,12 +3,11 @@
  * exit code (0 success, 1 failure, 2 wrong usage). A command's code is loaded only when it is named;
  * `--version` loads nothing else at all.
  */
-import { writeSync } from "node:fs";
 import packageJson from "../../package.json" with { type: "json" };
 import { nearestName } from "../config/nearest-name.ts";
 import { UbiError, UbiErrors } from "../errors.ts";
-
 import type { RunnableCommand, runnableCommand } from "./run-command.ts";
+import { writePieces } from "./standard-output.ts";
 
 type Wrap = typeof runnableCommand;
 
@@ -36,6 +35,14 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     description: "Measures or verifies the disk behind a vhost-user-blk socket",
     load: async (wrap) => wrap((await import("./bench.ts")).default),
   },
+  "init-metadata": {
+    description: "Makes the metadata file of a disk with lazy stripes",
+    load: async (wrap) => wrap((await import("./init-metadata.ts")).default),
+  },
+  "dump-metadata": {
+    description: "Tells which stripes of a disk are fetched, written, or in its source",
+    load: async (wrap) => wrap((await import("./dump-metadata.ts")).default),
+  },
   xts: {
     description: "Enciphers or deciphers an image with the key of a disk",
     load: async (wrap) => wrap((await import("./xts.ts")).default),
@@ -50,10 +57,10 @@ export async function runCommandLine(argv: readonly string[]): Promise<void> {
   try {
     const text = await dispatch(argv);
     if (text !== undefined) {
-      write(1, `${text}\n`);
+      writePieces(1, [`${text}\n`]);
     }
   } catch (error) {
-    write(2, errorLines(error));
+    writePieces(2, [errorLines(error)]);
     process.exit(isUsageError(error) ? 2 : 1);
   }
 }
@@ -120,15 +127,4 @@ function errorLine(error: unknown): string {
 /** Control characters (of a hostile file name, say) must not reach the terminal. */
 function oneLine(text: string): string {
   return text.replace(/\p{Cc}/gu, (character) => JSON.stringify(character).slice(1, -1));
-}
-
-/** A reader that has gone (`ubiblk --help | head -1`) is no failure, and changes no exit code. */
-function write(fd: 1 | 2, text: string): void {
-  try {
-    writeSync(fd, text);
-  } catch (error) {
-    if (!(error instanceof Error && "code" in error && error.code === "EPIPE")) {
-      throw error;
-    }
-  }
 }

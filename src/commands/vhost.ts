@@ -3,11 +3,11 @@ import { defineCommand } from "citty";
 import packageJson from "../../package.json" with { type: "json" };
 import { type DeviceConfig, loadDeviceConfig } from "../config/index.ts";
 import { DiskDevice } from "../device/disk-device.ts";
-import { assert, errnoText } from "../errors.ts";
-import { hardenProcess } from "../ffi/process.ts";
+import { assert } from "../errors.ts";
 import { log } from "../log.ts";
 import { RpcServer } from "../rpc/index.ts";
 import { VhostBackend } from "../vhost/backend.ts";
+import { hardenOrWarn } from "./hardening.ts";
 
 export default defineCommand({
   meta: {
@@ -34,10 +34,7 @@ export default defineCommand({
 // --- internal ---
 
 async function serve(configPath: string, isNull: boolean): Promise<void> {
-  const hardened = hardenProcess();
-  if (hardened < 0) {
-    log.warn("cannot harden the process", { cause: errnoText(hardened) });
-  }
+  hardenOrWarn();
   const config = await loadDeviceConfig(configPath, {
     require: ["vhost_socket"],
     backend: "vhost",

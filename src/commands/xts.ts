@@ -5,10 +5,9 @@ import { type KeyConfig, loadKeyConfig, resolveSecrets } from "../config/index.t
 import { convertXtsFile, type XtsProgress } from "../copy/xts-file.ts";
 import { XtsCipher } from "../disk/cipher.ts";
 import { XTS_PROVIDERS, type XtsProvider } from "../disk/cipher-provider.ts";
-import { assert, errnoText } from "../errors.ts";
-import { hardenProcess } from "../ffi/process.ts";
-import { log } from "../log.ts";
+import { assert } from "../errors.ts";
 import { integerArgument } from "./arguments.ts";
+import { hardenOrWarn } from "./hardening.ts";
 
 /** Sectors up to here have exact byte offsets. */
 const SECTOR_MAX = 2 ** 44 - 1;
@@ -93,10 +92,7 @@ interface ConvertOptions {
 }
 
 async function convert(options: ConvertOptions): Promise<void> {
-  const hardened = hardenProcess();
-  if (hardened < 0) {
-    log.warn("cannot harden the process", { cause: errnoText(hardened) });
-  }
+  hardenOrWarn();
   const config = await loadKeyConfig(options.configPath);
   const progress = new ProgressLine();
   const interruption = new AbortController();

@@ -18,6 +18,7 @@ import {
 import { basename, dirname, join } from "node:path";
 import { errnoText, errorText, UbiError } from "../errors.ts";
 import { lockFile, probeFile, syncFileData } from "../ffi/file.ts";
+import { isSameFile } from "./input-file.ts";
 
 export class OutputFile implements Disposable {
   /** As the user named it. */
@@ -102,6 +103,16 @@ export class OutputFile implements Disposable {
   }
 }
 
+/** Makes the names in a folder durable. */
+export function syncFolder(path: string): void {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
 // --- internal ---
 
 type Make = (options: {
@@ -156,19 +167,5 @@ function statOf(path: string): BigIntStats | undefined {
       return undefined;
     }
     throw failure(path, error);
-  }
-}
-
-function isSameFile(a: BigIntStats, b: BigIntStats): boolean {
-  const isSameDevice = a.isBlockDevice() && b.isBlockDevice() && a.rdev === b.rdev;
-  return isSameDevice || (a.dev === b.dev && a.ino === b.ino);
-}
-
-function syncFolder(path: string): void {
-  const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
   }
 }

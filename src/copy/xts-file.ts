@@ -7,12 +7,13 @@
  *
  * The tweak is always the input's sector number, start + i.
  */
-import { closeSync, constants, ftruncateSync, openSync } from "node:fs";
+import { ftruncateSync } from "node:fs";
 import type { XtsCipher } from "../disk/cipher.ts";
 import { errnoText, errorText, UbiError } from "../errors.ts";
 import { Arena } from "../ffi/arena.ts";
-import { probeFile, readFileAt, writeFileAt } from "../ffi/file.ts";
+import { readFileAt, writeFileAt } from "../ffi/file.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
+import { InputFile } from "./input-file.ts";
 import { OutputFile } from "./output-file.ts";
 
 export interface XtsFileOptions {
@@ -66,33 +67,6 @@ export async function convertXtsFile(
 const PIECE_SECTORS = 2048;
 /** Signals are noticed this often, in pieces: about every 30 ms. */
 const BREATH_PIECES = 32;
-
-class InputFile implements Disposable {
-  readonly path: string;
-  readonly fd: number;
-  readonly sizeBytes: number;
-
-  constructor(path: string) {
-    this.path = path;
-    try {
-      this.fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
-    } catch (error) {
-      throw new UbiError("E_DISK_OPEN", `cannot open ${path}: ${errorText(error)}`, {
-        cause: error,
-      });
-    }
-    const geometry = probeFile(this.fd);
-    if (typeof geometry === "number") {
-      closeSync(this.fd);
-      throw new UbiError("E_DISK_OPEN", `${path} is neither a file nor a block device`);
-    }
-    this.sizeBytes = geometry.sizeBytes;
-  }
-
-  [Symbol.dispose](): void {
-    closeSync(this.fd);
-  }
-}
 
 interface SectorRange {
   readonly start: number;

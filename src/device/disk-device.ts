@@ -3,11 +3,11 @@
  * both as plain data (they run in other threads).
  */
 import type { DeviceConfig } from "../config/index.ts";
-import { resolveSecrets } from "../config/index.ts";
-import { XtsCipher } from "../disk/cipher.ts";
+import type { XtsCipher } from "../disk/cipher.ts";
 import { DataFile } from "../disk/data-file.ts";
 import { FlushGroup } from "../disk/flush-group.ts";
 import { UbiError } from "../errors.ts";
+import { openDiskCipher } from "./disk-cipher.ts";
 import { QueueStatistics } from "./queue-statistics.ts";
 
 /** Everything about the disk that a queue worker is started with. */
@@ -101,7 +101,7 @@ export class DiskDevice implements Disposable {
       isWriteThrough: tuning.writeThrough,
     });
     try {
-      return new DiskDevice(config, file, await openCipher(config), options.isNull === true);
+      return new DiskDevice(config, file, await openDiskCipher(config), options.isNull === true);
     } catch (error) {
       file[Symbol.dispose]();
       throw error;
@@ -121,15 +121,4 @@ export class DiskDevice implements Disposable {
   [Symbol.dispose](): void {
     this.#cipher?.[Symbol.dispose]();
   }
-}
-
-// --- internal ---
-
-async function openCipher(config: DeviceConfig): Promise<XtsCipher | undefined> {
-  if (config.encryption === undefined) {
-    return undefined;
-  }
-  const reference = config.encryption.xtsKey;
-  using secrets = await resolveSecrets(config, ["encryption"]);
-  return XtsCipher.create(secrets.get(reference).bytes);
 }

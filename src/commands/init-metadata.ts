@@ -1,0 +1,65 @@
+/** `ubiblk init-metadata`: makes the metadata file of a disk. */
+import { defineCommand } from "citty";
+import { loadDeviceConfig } from "../config/index.ts";
+import { type InitializedMetadata, initMetadata } from "../copy/init-metadata.ts";
+import { stripeBytes } from "../formats/metadata.ts";
+import { integerArgument } from "./arguments.ts";
+import { hardenOrWarn } from "./hardening.ts";
+import { writePieces } from "./standard-output.ts";
+
+export default defineCommand({
+  meta: {
+    name: "init-metadata",
+    description: "Makes the metadata file of a disk, which says where the data of each stripe is",
+  },
+  args: {
+    config: {
+      type: "string",
+      alias: "f",
+      required: true,
+      valueHint: "FILE",
+      description: "device configuration with metadata_path",
+    },
+    "stripe-sector-count-shift": {
+      type: "string",
+      alias: "s",
+      default: "11",
+      valueHint: "N",
+      description: "a stripe has 2^N sectors of 512 bytes: 6 (32 KiB) to 17 (64 MiB)",
+      integer: { minimum: 0, maximum: 255 },
+    },
+    force: {
+      type: "boolean",
+      default: false,
+      description: "replace metadata of a disk in use, or what cannot be read",
+    },
+  },
+  run: ({ args }) =>
+    init({
+      configPath: args.config,
+      stripeShift: integerArgument(args["stripe-sector-count-shift"]),
+      isForced: args.force,
+    }),
+});
+
+// --- internal ---
+
+interface InitOptions {
+  readonly configPath: string;
+  readonly stripeShift: number;
+  readonly isForced: boolean;
+}
+
+async function init(options: InitOptions): Promise<void> {
+  hardenOrWarn();
+  const config = await loadDeviceConfig(options.configPath, { require: ["metadata_path"] });
+  writePieces(1, [summaryOf(await initMetadata(config, options))]);
+}
+
+function summaryOf(made: InitializedMetadata): string {
+  const stripes = `${made.stripeCount} stripes of ${stripeBytes(made)} bytes`;
+  const source = `${made.sourceStripes} in the stripe source`;
+  const file = `${made.sizeBytes} bytes, ${made.isEncrypted ? "encrypted" : "not encrypted"}`;
+  const lost = made.lost === undefined ? "" : `; given up: ${made.lost}`;
+  return `metadata ${made.path}: ${stripes}, ${source}; ${file}${lost}\n`;
+}

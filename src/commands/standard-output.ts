@@ -1,0 +1,39 @@
+/**
+ * Writing to standard output and standard error: whole, also where a pipe takes a part only. A reader that has gone
+ * (`| head -1`) is no failure, and changes no exit code.
+ */
+import { writeSync } from "node:fs";
+import { errorText, UbiError } from "../errors.ts";
+
+/** Writes pieces as they are made; stops making them when the reader has gone. @throws UbiError E_DISK_IO */
+export function writePieces(fd: 1 | 2, pieces: Iterable<string>): void {
+  for (const piece of pieces) {
+    if (!writeWhole(fd, new TextEncoder().encode(piece))) {
+      return;
+    }
+  }
+}
+
+// --- internal ---
+
+const RETRY_MS = 1;
+
+/** False when nobody reads any more. */
+function writeWhole(fd: number, bytes: Uint8Array): boolean {
+  for (let done = 0; done < bytes.length; ) {
+    try {
+      done += writeSync(fd, bytes, done);
+    } catch (error) {
+      const code = error instanceof Error && "code" in error ? error.code : undefined;
+      if (code === "EPIPE") {
+        return false;
+      }
+      if (code !== "EAGAIN") {
+        const message = `cannot write to descriptor ${fd}: ${errorText(error)}`;
+        throw new UbiError("E_DISK_IO", message, { cause: error });
+      }
+      Bun.sleepSync(RETRY_MS); // a pipe that somebody made non-blocking: as slow as its reader
+    }
+  }
+  return true;
+}

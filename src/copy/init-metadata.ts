@@ -1,0 +1,170 @@
+/**
+ * Makes the metadata file of a disk: one byte a stripe that says whether its data is still in the stripe source.
+ *
+ * The disk and an earlier metadata file are locked meanwhile, so that a running backend is never disturbed.
+ * Nothing is changed until everything was checked, and the key is read last.
+ */
+import type { DeviceConfig } from "../config/index.ts";
+import { openDiskCipher } from "../device/disk-cipher.ts";
+import { lockDisk } from "../disk/disk-lock.ts";
+import { assert, UbiError } from "../errors.ts";
+import {
+  metadataBytes,
+  newMetadata,
+  STRIPE_COUNT_MAX,
+  STRIPE_SHIFT_MAX,
+  stripesOf,
+} from "../formats/metadata.ts";
+import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
+import { type MetadataFile, storeMetadata } from "../stripes/metadata-file.ts";
+import { inspectMetadata, lossOf } from "./existing-metadata.ts";
+import { InputFile, isSameFile } from "./input-file.ts";
+import { MetadataPlace } from "./metadata-place.ts";
+
+export interface InitMetadataOptions {
+  /** A stripe has 2^shift sectors. */
+  readonly stripeShift: number;
+  /** Replaces metadata that a guest's data hangs on, and what cannot be read. */
+  readonly isForced: boolean;
+}
+
+export interface InitializedMetadata {
+  readonly path: string;
+  readonly sizeBytes: number;
+  readonly stripeShift: number;
+  readonly stripeCount: number;
+  /** How many of the stripes the source has. */
+  readonly sourceStripes: number;
+  readonly isEncrypted: boolean;
+  /** What was given up, as a clause. */
+  readonly lost: string | undefined;
+}
+
+/**
+ * @throws UbiError E_METADATA_SIZE, E_METADATA_FILE, E_METADATA_KEPT, E_STRIPE_SOURCE, E_DISK_*, E_CIPHER;
+ * UbiErrors of secrets
+ */
+export async function initMetadata(
+  config: DeviceConfig,
+  options: InitMetadataOptions,
+): Promise<InitializedMetadata> {
+  const { stripeShift } = options;
+  const { dataPath, metadataPath } = config.device;
+  assert(metadataPath !== undefined, "the path was demanded when the configuration was read");
+  checkShift(stripeShift);
+  using data = new InputFile(dataPath, "data");
+  const sectors = sectorsOf(data, "data", "E_DISK_SIZE");
+  lockDisk(data.fd, `data ${dataPath}`, "exclusive");
+  const stripeCount = countOf(sectors, stripeShift);
+  using image = openImage(config);
+  const imageSectors = image === undefined ? 0 : sectorsOfImage(image, data);
+  const others = image === undefined ? [data] : [data, image];
+  using place = MetadataPlace.find(metadataPath, others);
+  using cipher = await openDiskCipher(config);
+
+  const lost = checkLoss(place, cipher, options.isForced);
+  const sourceStripes = stripesOf(imageSectors, stripeShift);
+  const metadata = newMetadata({ stripeShift, stripeCount }, (stripe) => stripe < sourceStripes);
+  const file = place.prepare(metadataBytes(stripeCount));
+  storeMetadata({ path: metadataPath, ...file, cipher }, metadata);
+  const { sizeBytes } = file;
+  const isEncrypted = cipher !== undefined;
+  return {
+    path: metadataPath,
+    sizeBytes,
+    stripeShift,
+    stripeCount,
+    sourceStripes,
+    isEncrypted,
+    lost,
+  };
+}
+
+// --- internal ---
+
+/** 32 KiB: smaller ones would make the file, and the work for each stripe, larger than is of use. */
+const STRIPE_SHIFT_MIN = 6;
+
+function checkShift(stripeShift: number): void {
+  if (stripeShift < STRIPE_SHIFT_MIN || stripeShift > STRIPE_SHIFT_MAX) {
+    const range = `${STRIPE_SHIFT_MIN} (32 KiB) to ${STRIPE_SHIFT_MAX} (64 MiB) is accepted`;
+    throw new UbiError(
+      "E_METADATA_SIZE",
+      `a stripe sector count shift of ${stripeShift} is out of range; ${range}`,
+    );
+  }
+}
+
+function countOf(sectors: number, stripeShift: number): number {
+  const stripeCount = stripesOf(sectors, stripeShift);
+  if (stripeCount > STRIPE_COUNT_MAX) {
+    throw new UbiError(
+      "E_METADATA_SIZE",
+      `the disk would have ${stripeCount} stripes, more than ${STRIPE_COUNT_MAX}; choose a larger shift`,
+    );
+  }
+  return stripeCount;
+}
+
+function openImage({ stripeSource }: DeviceConfig): InputFile | undefined {
+  if (stripeSource === undefined) {
+    return undefined;
+  }
+  if (stripeSource.type !== "raw") {
+    throw new UbiError(
+      "E_STRIPE_SOURCE",
+      `stripe_source.type: this version cannot read a source of type ${stripeSource.type} yet; only raw`,
+    );
+  }
+  return new InputFile(stripeSource.imagePath, "image");
+}
+
+function sectorsOfImage(image: InputFile, data: InputFile): number {
+  if (isSameFile(image.status(), data.status())) {
+    throw new UbiError(
+      "E_STRIPE_SOURCE",
+      `image ${image.path} is the disk ${data.path} itself; a disk cannot be filled from itself`,
+    );
+  }
+  const sectors = sectorsOf(image, "image", "E_STRIPE_SOURCE");
+  if (image.sizeBytes > data.sizeBytes) {
+    const sizes = `${image.sizeBytes} bytes, the disk ${data.path} only ${data.sizeBytes}`;
+    throw new UbiError(
+      "E_STRIPE_SOURCE",
+      `image ${image.path} has ${sizes}; make the disk as large as the image`,
+    );
+  }
+  return sectors;
+}
+
+function sectorsOf(file: InputFile, what: string, code: "E_DISK_SIZE" | "E_STRIPE_SOURCE"): number {
+  if (file.sizeBytes === 0) {
+    throw new UbiError(code, `${what} ${file.path} is empty`);
+  }
+  if (file.sizeBytes % SECTOR_BYTES !== 0) {
+    const size = `has ${file.sizeBytes} bytes, which is not a multiple of ${SECTOR_BYTES}`;
+    throw new UbiError(code, `${what} ${file.path} ${size}`);
+  }
+  return file.sizeBytes / SECTOR_BYTES;
+}
+
+/** What is lost when the metadata is replaced. @throws UbiError E_METADATA_KEPT when that was not asked for */
+function checkLoss(
+  place: MetadataPlace,
+  cipher: MetadataFile["cipher"],
+  isForced: boolean,
+): string | undefined {
+  const { path, existing } = place;
+  if (existing === undefined) {
+    return undefined;
+  }
+  const loss = lossOf(inspectMetadata({ path, ...existing, cipher }));
+  if (loss !== undefined && !isForced) {
+    throw new UbiError(
+      "E_METADATA_KEPT",
+      `metadata ${path} is there already, and with it would be lost ${loss}. Give --force only when the disk ` +
+        "holds nothing to keep: stripes of the source are fetched anew, over what the guest wrote",
+    );
+  }
+  return loss;
+}

@@ -1,0 +1,117 @@
+/**
+ * The metadata file on its disk: sectors are read, deciphered, enciphered and written a megabyte at a time,
+ * through the page cache, so that media with larger blocks and buffers of any address will do.
+ */
+import type { XtsCipher } from "../disk/cipher.ts";
+import { assert, errnoText, UbiError } from "../errors.ts";
+import { Arena } from "../ffi/arena.ts";
+import { readFileAt, syncFileData, writeFileAt } from "../ffi/file.ts";
+import type { Metadata, MetadataMedium } from "../formats/metadata.ts";
+import { decodeMetadata, encodeMetadata } from "../formats/metadata-codec.ts";
+import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
+
+/** An open metadata file. Whoever opened it closes it. */
+export interface MetadataFile {
+  /** For messages. */
+  readonly path: string;
+  readonly fd: number;
+  readonly sizeBytes: number;
+  /** The disk's cipher; undefined for a plain disk. */
+  readonly cipher: XtsCipher | undefined;
+}
+
+/**
+ * Reads and checks the metadata of a disk.
+ * @param allocate memory for the flags, zeroed, one byte a stripe; private memory when left out
+ * @throws UbiError E_METADATA, E_DISK_IO, E_CIPHER that names the file
+ */
+export function loadMetadata(
+  file: MetadataFile,
+  allocate?: (stripeCount: number) => Uint8Array,
+): Metadata {
+  using medium = new FileMedium(file);
+  try {
+    return decodeMetadata(medium, allocate);
+  } catch (error) {
+    if (error instanceof UbiError && error.code === "E_METADATA") {
+      const message = `cannot use metadata ${file.path}: ${error.message}`;
+      throw new UbiError(error.code, message, { cause: error });
+    }
+    throw error;
+  }
+}
+
+/**
+ * Writes the whole file, which is as long as `sizeBytes` and long enough, and brings it to disk. After a
+ * crash it is whole, or nothing that any reader accepts.
+ * @throws UbiError E_DISK_IO, E_CIPHER
+ */
+export function storeMetadata(file: MetadataFile, metadata: Metadata): void {
+  using medium = new FileMedium(file);
+  encodeMetadata(metadata, medium);
+}
+
+export class FileMedium implements MetadataMedium, Disposable {
+  readonly sizeBytes: number;
+  readonly buffer: Uint8Array;
+  readonly #file: MetadataFile;
+  readonly #arena: Arena;
+  readonly #address: number;
+
+  constructor(file: MetadataFile) {
+    this.#file = file;
+    this.sizeBytes = file.sizeBytes;
+    this.#arena = new Arena(BUFFER_BYTES);
+    const { address, view } = this.#arena.bytes(BUFFER_BYTES);
+    this.#address = address;
+    this.buffer = view;
+  }
+
+  read(sector: number, sectorCount: number): void {
+    const { fd, cipher } = this.#file;
+    const lengthBytes = this.#lengthOf(sectorCount);
+    const result = readFileAt(fd, sector * SECTOR_BYTES, this.#address, lengthBytes);
+    this.#check("E_DISK_IO", "read", result);
+    if (cipher !== undefined) {
+      const deciphered = cipher.decrypt(sector, sectorCount, this.#address, this.#address);
+      this.#check("E_CIPHER", "decipher", deciphered);
+    }
+  }
+
+  write(sector: number, sectorCount: number): void {
+    const { fd, cipher } = this.#file;
+    const lengthBytes = this.#lengthOf(sectorCount);
+    if (cipher !== undefined) {
+      const enciphered = cipher.encrypt(sector, sectorCount, this.#address, this.#address);
+      this.#check("E_CIPHER", "encipher", enciphered);
+    }
+    const result = writeFileAt(fd, sector * SECTOR_BYTES, this.#address, lengthBytes, false);
+    this.#check("E_DISK_IO", "write", result);
+  }
+
+  sync(): void {
+    this.#check("E_DISK_IO", "bring to disk", syncFileData(this.#file.fd));
+  }
+
+  [Symbol.dispose](): void {
+    this.#arena[Symbol.dispose]();
+  }
+
+  // --- internal ---
+
+  #lengthOf(sectorCount: number): number {
+    const lengthBytes = sectorCount * SECTOR_BYTES;
+    assert(lengthBytes <= BUFFER_BYTES, "metadata moves through its buffer");
+    return lengthBytes;
+  }
+
+  #check(code: "E_DISK_IO" | "E_CIPHER", verb: string, result: number): void {
+    if (result < 0) {
+      throw new UbiError(code, `cannot ${verb} metadata ${this.#file.path}: ${errnoText(result)}`);
+    }
+  }
+}
+
+// --- internal ---
+
+const BUFFER_BYTES = 2 ** 20;
