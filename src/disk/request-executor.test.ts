@@ -179,6 +179,23 @@ test("neighbours are merged up to 256 KiB, and as one piece", () => {
   expect(Buffer.compare(written, Buffer.concat(data))).toBe(0);
 });
 
+test("a merged I/O waits for a buffer that holds it whole", () => {
+  using world = new ExecutorWorld(ENCIPHERED);
+  for (const [i, kib] of [256, 256, 256, 128].entries()) {
+    world.admit({ operation: Operation.read, sector: 4096 + i * 1024, segments: [kib * 1024] });
+  }
+  const data = [pattern(100 * 1024, 1), pattern(100 * 1024, 2)];
+  for (const [i, part] of data.entries()) {
+    const segments = [part.length];
+    world.admit({ operation: Operation.write, sector: i * 200, segments, data: part });
+  }
+  world.turn();
+  expect(world.engine.underWay.map(({ kind }) => kind)).not.toContain("write");
+  world.drain();
+  const written = world.contents().subarray(0, 200 * 1024);
+  expect(Buffer.compare(written, Buffer.concat(data))).toBe(0);
+});
+
 test("a long write-zeroes lets others have buffers in between", () => {
   using world = new ExecutorWorld({ ...ENCIPHERED, slots: 8 });
   const ranges = [{ sector: 0, sectorCount: 8192, flags: 0 }];
