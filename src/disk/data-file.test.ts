@@ -1,5 +1,13 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  constants,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { UbiError } from "../errors.ts";
@@ -18,6 +26,14 @@ test("data file: its size in sectors, and units that are powers of two", () => {
   expect(file.sectors).toBe(64);
   expect(Math.log2(file.blockBytes)).toBeInteger();
   expect(Math.log2(file.geometry.memoryAlignBytes)).toBeInteger();
+});
+
+test("data file: its I/O may wait, whatever its opening did", () => {
+  using file = open(makeFile(4096));
+  const info = readFileSync(`/proc/self/fdinfo/${file.fd}`, "latin1");
+  const flags = Number.parseInt(/^flags:\s+(\d+)$/m.exec(info)?.[1] ?? "", 8);
+  expect(flags & constants.O_NONBLOCK).toBe(0);
+  expect(flags & constants.O_DIRECT).toBe(constants.O_DIRECT);
 });
 
 test("data file: a symbolic link leads to its file", () => {

@@ -5,7 +5,7 @@
  */
 import { closeSync, constants, openSync } from "node:fs";
 import { errorText, UbiError } from "../errors.ts";
-import { type FileGeometry, probeFile, unlockFile } from "../ffi/file.ts";
+import { type FileGeometry, makeBlocking, probeFile, unlockFile } from "../ffi/file.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { log } from "../log.ts";
 import { lockDisk } from "./disk-lock.ts";
@@ -43,7 +43,7 @@ export class DataFile implements Disposable {
     const { fd, isDirect } = openDirect(options);
     try {
       const geometry = probeFile(fd);
-      if (typeof geometry === "number") {
+      if (typeof geometry === "number" || makeBlocking(fd) < 0) {
         throw new UbiError("E_DISK_OPEN", `${what} ${path} is neither a file nor a block device`);
       }
       const isUsedDirectly = isDirect && geometry.isDirectIoSupported;

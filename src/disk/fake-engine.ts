@@ -29,7 +29,7 @@ export interface FakeWork {
 }
 
 /** Of each piece of work: undefined for none, a negative errno, or fewer bytes than asked for. */
-export type FakeFault = (work: FakeWork) => number | undefined;
+type FakeFault = (work: FakeWork) => number | undefined;
 
 export interface FakeEngineOptions {
   readonly fd: number;

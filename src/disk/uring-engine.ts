@@ -61,7 +61,7 @@ const EAGAIN = -11;
 const EBUSY = -16;
 
 /** Places for registered buffers. */
-export const REGISTERED_BUFFERS_MAX = 64;
+const REGISTERED_BUFFERS_MAX = 64;
 /** Entries in hand beside the requests: watches and their removal. */
 const ENTRIES_SPARE = 16;
 const WATCHES_MAX = 8;

@@ -6,6 +6,7 @@ import { f64 } from "./view.ts";
 
 const native = link({
   ubi_file_probe: { args: ["i32", "ptr"], returns: "i32" },
+  ubi_file_make_blocking: { args: ["i32"], returns: "i32" },
   ubi_file_lock: { args: ["i32", "u32"], returns: "i32" },
   ubi_file_unlock: { args: ["i32"], returns: "i32" },
   ubi_file_read: { args: ["i32", "f64", "ptr", "u32"], returns: "i32" },
@@ -53,6 +54,14 @@ export function probeFile(fd: number): FileGeometry | number {
     isDirectIoSupported: f64(fields.view, 6) === 1,
     discardUnitBytes: f64(fields.view, 7),
   };
+}
+
+/**
+ * Clears O_NONBLOCK, which only the opening needs: with it io_uring fails requests with EAGAIN, instead of
+ * waiting, on file systems without asynchronous I/O of their own (NFS, FUSE). 0 or a negative errno.
+ */
+export function makeBlocking(fd: number): number {
+  return native.ubi_file_make_blocking(fd);
 }
 
 /** Takes the lock without waiting: 0, or -EAGAIN (-11) when another open description holds it. */

@@ -17,8 +17,6 @@ const native = link({
 });
 
 export const POLLIN = 1;
-export const POLLERR = 8;
-export const POLLHUP = 16;
 
 /** Listens at `path`; the socket file has `mode` before anyone can connect. */
 export function listenSocket(path: string, mode: number, backlog: number): number {

@@ -21,6 +21,8 @@ const BUFFERS_TOTAL_MAX = 64 * CHUNK_BYTES;
 const BUFFERS_QUEUE_MAX = 8 * CHUNK_BYTES;
 const BUFFERS_QUEUE_MIN = CHUNK_BYTES;
 const SEGMENTS_MIN = 16;
+/** Of all slots of a queue together: a large ring has fewer a slot, and requests with more take turns. */
+const SEGMENTS_TOTAL_MAX = 2 ** 19;
 
 export class VhostBackend {
   readonly #wakeFd = createEvent();
@@ -152,13 +154,14 @@ function queueData(options: {
   const { config, device, queue, mailbox, memoryTable, wakeFds } = options;
   const { tuning } = config;
   const cpu = tuning.cpus?.[queue];
+  const segmentsShare = Math.floor(SEGMENTS_TOTAL_MAX / tuning.queueSize);
   const wanted = tuning.queueSize * tuning.segSizeMax * tuning.segCountMax;
   const share = Math.min(BUFFERS_QUEUE_MAX, Math.floor(BUFFERS_TOTAL_MAX / tuning.numQueues));
   return {
     queue,
     queues: tuning.numQueues,
     queueSize: tuning.queueSize,
-    segmentsPerSlot: Math.max(SEGMENTS_MIN, tuning.segCountMax),
+    segmentsPerSlot: Math.max(SEGMENTS_MIN, Math.min(tuning.segCountMax, segmentsShare)),
     bufferLimitBytes: Math.max(BUFFERS_QUEUE_MIN, Math.min(wanted, share)),
     ioEngine: tuning.ioEngine,
     cpu: cpu !== undefined && mayRunOn(cpu) ? cpu : undefined,

@@ -66,8 +66,9 @@ const WAKE_ID = WATCH_ID;
 const FIRST_KICK_ID = WATCH_ID + 1;
 const LAST_KICK_ID = 0x7fff_0000;
 const LOOKS_PER_CLOCK = 32;
+const MEMORY_LOST = "the front end cut off its shared memory";
 
-export class QueueWorker implements Disposable {
+class QueueWorker implements Disposable {
   readonly #queue: number;
   readonly #disk: DiskDescription;
   readonly #engine: IoEngine;
@@ -99,7 +100,7 @@ export class QueueWorker implements Disposable {
   #isStarved = false;
   #isBroken = false;
   #isExiting = false;
-  #faultsAtStart = 0;
+  #faultsAtLoad = 0;
   #nowNs = 0;
 
   constructor(data: QueueWorkerData) {
@@ -194,6 +195,7 @@ export class QueueWorker implements Disposable {
         return;
       case QueueCommand.reloadMemory:
         this.#memory.load(this.#memoryTable);
+        this.#faultsAtLoad = memoryFaults();
         mailbox.answer(0);
         return;
       case QueueCommand.setWriteThrough:
@@ -222,7 +224,6 @@ export class QueueWorker implements Disposable {
     this.#errorFd = mailbox.argument(10);
     this.#isBroken = false;
     this.#isStarved = false;
-    this.#faultsAtStart = memoryFaults();
     mailbox.setRingState(RingState.running);
     this.#kickId = this.#kickId === LAST_KICK_ID ? FIRST_KICK_ID : this.#kickId + 1;
     this.#engine.watch(this.#kickId, this.#kickFd);
@@ -256,8 +257,8 @@ export class QueueWorker implements Disposable {
       this.#break(ring, "the available index jumped by more than the ring holds");
       return 0;
     }
-    if (memoryFaults() !== this.#faultsAtStart) {
-      this.#break(ring, "the front end cut off its shared memory");
+    if (this.#isMemoryLost()) {
+      this.#break(ring, MEMORY_LOST);
       return 0;
     }
     ring.disableKicks();
@@ -398,10 +399,14 @@ export class QueueWorker implements Disposable {
     }
     if (finished > 0) {
       const nowNs = clockNs();
+      const isLost = this.#isMemoryLost();
       for (let i = 0; i < finished; i++) {
-        this.#end(ring, i32(executor.finished, i), nowNs);
+        this.#end(ring, i32(executor.finished, i), nowNs, isLost);
       }
       executor.finishedCount = 0;
+      if (isLost && !this.#isBroken) {
+        this.#break(ring, MEMORY_LOST);
+      }
     }
     this.#pushed = 0;
     if (ring.publish()) {
@@ -409,9 +414,14 @@ export class QueueWorker implements Disposable {
     }
   }
 
-  #end(ring: SplitRing, slot: number, nowNs: number): void {
+  /** What was moved while memory was cut off may have come from or gone to the pages that cover the hole. */
+  #isMemoryLost(): boolean {
+    return memoryFaults() !== this.#faultsAtLoad;
+  }
+
+  #end(ring: SplitRing, slot: number, nowNs: number, isLost: boolean): void {
     const requests = this.#requests;
-    const outcome = requests.outcome[slot] ?? Outcome.ioError;
+    const outcome = isLost ? Outcome.ioError : (requests.outcome[slot] ?? Outcome.ioError);
     const statusAddress = f64(this.#statusAddress, slot);
     let written = 0;
     if (statusAddress !== 0) {

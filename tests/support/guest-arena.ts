@@ -11,7 +11,7 @@ import { DESCRIPTOR_BYTES, ringLayout } from "../../src/formats/virtio-ring.ts";
 import { GuestMemory } from "../../src/virtio/guest-memory.ts";
 import { SplitRing } from "../../src/virtio/split-ring.ts";
 
-export const REGION_BYTES = 2 * PAGE_SIZE;
+const REGION_BYTES = 2 * PAGE_SIZE;
 export const GUEST_A = 0x10000;
 export const GUEST_B = GUEST_A + REGION_BYTES;
 /** The first guest address behind both regions. */
