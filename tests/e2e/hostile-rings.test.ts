@@ -13,8 +13,10 @@ import {
   INDIRECT,
   MEMORY_BYTES,
   NEXT,
+  NOWHERE,
   TABLES,
   USED,
+  WRITE,
 } from "../support/hostile-client.ts";
 import { type HostileDisk, serveHostileDisk } from "../support/hostile-disk.ts";
 
@@ -144,6 +146,25 @@ describe("hostile rings", () => {
     client.send(REQUEST.SET_VRING_ENABLE, encodeVringState({ index: 0, value: 1 }));
     client.kick();
     Bun.sleepSync(100);
+    closeSync(fd);
+    rmSync(path);
+  });
+
+  test("a read into memory that is cut off is no success, and ends the ring", () => {
+    using client = disk.connect();
+    const path = join(disk.files.configPath, "..", "memory");
+    const fd = openSync(path, "w+");
+    ftruncateSync(fd, MEMORY_BYTES);
+    client.negotiate([]);
+    const cutOff = { ...client.region, guestAddress: NOWHERE, userAddress: 0x1000 };
+    const table = encodeMemoryTable([client.region, cutOff]);
+    client.command(REQUEST.SET_MEM_TABLE, table, [client.memoryFd, fd]);
+    client.startRing(0);
+    ftruncateSync(fd, 0);
+    const data = { address: NOWHERE, length: 512, flags: WRITE };
+    client.submit([client.header(0, IN, 1), data, client.statusByte(0)]);
+    expect(client.status(0)).toBe(STATUS.IOERR);
+    expect(client.isRingBroken()).toBe(true);
     closeSync(fd);
     rmSync(path);
   });
