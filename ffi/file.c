@@ -78,6 +78,11 @@ int32_t ubi_file_probe(int32_t fd, struct ubi_file_geometry *geometry) {
     return 0;
 }
 
+int32_t ubi_file_make_blocking(int32_t fd) {
+    int flags = fcntl(fd, F_GETFL);
+    return ubi_result(flags < 0 ? flags : fcntl(fd, F_SETFL, flags & ~O_NONBLOCK));
+}
+
 int32_t ubi_file_lock(int32_t fd, uint32_t exclusive) {
     return ubi_result(flock(fd, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB));
 }

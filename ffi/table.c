@@ -53,6 +53,7 @@ static const struct ubi_entry entries[] = {
     ENTRY(ubi_process_may_run_on),
     ENTRY(ubi_process_name_thread),
     ENTRY(ubi_file_probe),
+    ENTRY(ubi_file_make_blocking),
     ENTRY(ubi_file_lock),
     ENTRY(ubi_file_unlock),
     ENTRY(ubi_file_read),
