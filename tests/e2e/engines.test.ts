@@ -72,6 +72,35 @@ test(
   LIMIT_MS,
 );
 
+test(
+  "the largest settings of the config: served, with either engine",
+  async () => {
+    for (const engine of ["sync", "io_uring"]) {
+      const largest = "queue_size = 32768\nseg_count_max = 256";
+      const disk = makeDisk(true, `io_engine = "${engine}"\n${largest}`);
+      await using backend = await startUbiblk(disk);
+      const flags = "--block-size=64K --segments=128 --indirect --queue-depth=256 --queues=2";
+      expect(await verify(backend, flags)).toBe("");
+      expect(await backend.stop()).toBe(0);
+    }
+  },
+  LIMIT_MS,
+);
+
+test(
+  "the smallest settings of the config: served, with either engine",
+  async () => {
+    for (const engine of ["sync", "io_uring"]) {
+      const smallest = "queue_size = 1\nseg_count_max = 1\nseg_size_max = 512";
+      const disk = makeDisk(true, `io_engine = "${engine}"\n${smallest}`);
+      await using backend = await startUbiblk(disk);
+      expect(await verify(backend, "--block-size=64K --segments=40 --size=4M")).toBe("");
+      expect(await backend.stop()).toBe(0);
+    }
+  },
+  LIMIT_MS,
+);
+
 // --- internal ---
 
 /** A disk with two queues. */
