@@ -31,7 +31,7 @@ export default defineCommand({
     force: {
       type: "boolean",
       default: false,
-      description: "replace metadata of a disk in use, or what cannot be read",
+      description: "replace metadata with fetched or written stripes, or what cannot be read",
     },
   },
   run: ({ args }) =>

@@ -4,7 +4,7 @@ import { chmodSync, linkSync, readFileSync, statSync, symlinkSync } from "node:f
 import { type CommandResult, outputOf, runCommand } from "../../scripts/command.ts";
 import { EXECUTABLE, startUbiblk, writeDiskConfig } from "../support/backend.ts";
 import { MetadataDisk, metadataFile, sha256 } from "../support/metadata-disk.ts";
-import { isInstalled, skipUnless } from "../support/requires.ts";
+import { isInstalled, skipUnless, skipUnlessInstalled } from "../support/requires.ts";
 
 const MIB = 2 ** 20;
 /** 16 stripes of 1 MiB with 4 in the source, and 509 with all of them. */
@@ -239,7 +239,7 @@ describe("a disk in use", () => {
     expect(sha256(disk.bytesOf("meta"))).toBe(VECTORS[0]?.hash ?? "");
   });
 
-  test.if(isInstalled("flock"))("its metadata file alone is respected as well", async () => {
+  skipUnlessInstalled("flock")("its metadata file alone is respected as well", async () => {
     using disk = new MetadataDisk({ diskBytes: 16 * MIB });
     expectSuccess(await disk.run("init-metadata"));
     const init = [EXECUTABLE, "init-metadata", "-f", "disk.toml"];
