@@ -290,7 +290,10 @@ describe("dump", () => {
     expectSuccess(await disk.run("init-metadata"));
     disk.makeSparse("disk.raw", 9 * MIB);
     const dump = [EXECUTABLE, "dump-metadata", "-f", "disk.toml"];
-    const result = await runCommand(dump, { cwd: disk.folder });
+    const result = await runCommand(dump, {
+      cwd: disk.folder,
+      env: { ...process.env, UBIBLK_LOG: "warn" },
+    });
     expect(result.stderr).toContain("another number of stripes");
     expect(result.stdout.split("\n")).toHaveLength(8);
   });
