@@ -311,12 +311,12 @@ export class Session {
     return undefined;
   }
 
+  /** The write cache stays as the guest set it: a front end may tell it so for as long as it is connected. */
   #resetDevice(): undefined {
     for (const ring of this.#rings) {
       ring.reset();
     }
     this.#status = 0n;
-    this.#isWriteback = !this.#disk.isWriteThrough;
     return undefined;
   }
 

@@ -46,7 +46,9 @@ export class Vring {
   readonly #context: RingContext;
   #entries = 0;
   #address: VringAddress | undefined;
+  /** Index of the next chain to take; of a ring that was reset the one it had, for GET_VRING_BASE. */
   #base = 0;
+  #isReset = false;
   #kickFd = -1;
   #callFd = -1;
   #errorFd = -1;
@@ -96,6 +98,7 @@ export class Vring {
     }
     this.stop();
     this.#base = base;
+    this.#isReset = false;
     this.settle();
   }
 
@@ -160,9 +163,12 @@ export class Vring {
     if (this.#isRunning || !isReady || address === undefined) {
       return;
     }
+    const areas = this.#areas(address);
+    this.#base = this.#isReset ? 0 : this.#base;
+    this.#isReset = false;
     const start: StartArguments = {
       entries: this.#entries,
-      ...this.#areas(address),
+      ...areas,
       nextAvailable: this.#base,
       hasEventIndex: this.#context.hasEventIndex() ? 1 : 0,
       isWriteThrough: this.#context.isWriteThrough() ? 1 : 0,
@@ -186,14 +192,17 @@ export class Vring {
     this.#command(QueueCommand.setWriteThrough, [isWriteThrough ? 1 : 0]);
   }
 
-  /** Back to the state of a new connection. */
+  /**
+   * Back to the state of a new connection, but GET_VRING_BASE still answers where the ring stopped: QEMU 7.1
+   * to 8.1 reset the device before they ask, and on resuming a paused guest start the ring from the answer.
+   */
   reset(): void {
     this.stop();
     this.#dropDescriptors();
     this.#errorFd = replaced(this.#errorFd, -1);
     this.#entries = 0;
     this.#address = undefined;
-    this.#base = 0;
+    this.#isReset = true;
     this.#isEnabled = false;
   }
 
