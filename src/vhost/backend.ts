@@ -15,6 +15,7 @@ import { GuestMemory } from "../virtio/guest-memory.ts";
 import type { ControlMessage, ControlWorkerData } from "./control-worker.ts";
 import { QueueMailbox } from "./queue-mailbox.ts";
 import type { QueueWorkerData } from "./queue-worker.ts";
+import { failureLine } from "./worker-failure.ts";
 
 /** Bounce buffers of all queues together, and the least and most of one. */
 const BUFFERS_TOTAL_MAX = 64 * CHUNK_BYTES;
@@ -108,7 +109,7 @@ export class VhostBackend {
 
   #watch(worker: Worker, name: string): Worker {
     worker.addEventListener("error", (event) => {
-      this.#fail("E_WORKER", `the ${name} thread failed: ${event.message}`);
+      this.#fail("E_WORKER", `the ${name} thread failed: ${failureLine(event.message)}`);
     });
     worker.addEventListener("close", () => {
       if (!this.#isStopping) {
