@@ -5,6 +5,7 @@ import {
   mkdtempSync,
   readFileSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
@@ -79,6 +80,19 @@ test("data file: readers share it and keep writers out", () => {
   expect(refusal(path).code).toBe("E_DISK_LOCKED");
 });
 
+test("data file: a holder that is dead but not yet waited for is no holder", async () => {
+  const path = makeFile(4096);
+  // flock ends with the lock taken; sleep, in the shell's place, keeps the description and never waits.
+  const shell = Bun.spawn(["sh", "-c", `exec 9<"${path}"; flock -x 9 & exec sleep 1`]);
+  while (!readFileSync("/proc/locks", "latin1").includes(`:${statSync(path).ino} `)) {
+    await Bun.sleep(5);
+  }
+  await Bun.sleep(100);
+  using file = open(path);
+  expect(file.sectors).toBe(8);
+  await shell.exited;
+});
+
 test("data file: a refusal leaves no lock and no descriptor behind", () => {
   const path = makeFile(4096);
   {
@@ -108,7 +122,7 @@ function makeFile(bytes: number): string {
 }
 
 function open(path: string, isReadOnly = false): DataFile {
-  return DataFile.open({ path, what: "data", isReadOnly, isWriteThrough: false });
+  return DataFile.open({ path, what: "data", isReadOnly });
 }
 
 function refusal(path: string, isReadOnly = false): { code: string; message: string } {

@@ -63,7 +63,18 @@ function holderOf(fd: number): number | undefined {
     (text) => text.includes(name) && text.includes("FLOCK") && !text.includes("->"),
   );
   const pid = Number(line?.trim().split(/\s+/)[4]);
-  return pid > 0 && existsSync(`/proc/${pid}`) ? pid : undefined;
+  return pid > 0 && isAlive(pid) ? pid : undefined;
+}
+
+/** A process that is dead but not yet waited for by its parent counts as dead: its I/O still ends. */
+function isAlive(pid: number): boolean {
+  try {
+    // "pid (name) state ...": the name may hold anything.
+    const state = readFileSync(`/proc/${pid}/stat`, "latin1").split(") ").at(-1)?.charAt(0);
+    return state !== "Z" && state !== "X";
+  } catch {
+    return existsSync(`/proc/${pid}`);
+  }
 }
 
 function readLocks(): readonly string[] {
