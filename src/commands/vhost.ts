@@ -74,15 +74,19 @@ function startRpc(config: DeviceConfig, device: DiskDevice): RpcServer | undefin
   return RpcServer.start(path, {
     version: packageJson.version,
     queues: device.statistics,
-    stripes: () => undefined,
+    stripes: () => device.stripes,
   });
 }
+
+/** Within this time it is the same signal: timeout(1) and others send theirs to process and group. */
+const ECHO_MS = 100;
 
 /** SIGTERM and SIGINT: the first asks for a clean stop, the second ends the process at once. */
 class StopSignals {
   readonly #first = Promise.withResolvers<void>();
   readonly #listener = (name: string) => this.#receive(name);
   name = "none";
+  #firstMs = 0;
 
   constructor() {
     process.on("SIGTERM", this.#listener);
@@ -101,11 +105,16 @@ class StopSignals {
   // --- internal ---
 
   #receive(name: string): void {
+    const nowMs = performance.now();
+    if (this.name !== "none" && nowMs - this.#firstMs < ECHO_MS) {
+      return;
+    }
     if (this.name !== "none") {
       log.error("stopped at once by a second signal", { signal: name });
       process.exit(1);
     }
     this.name = name;
+    this.#firstMs = nowMs;
     this.#first.resolve();
   }
 }

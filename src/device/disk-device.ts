@@ -6,8 +6,8 @@ import type { DeviceConfig } from "../config/index.ts";
 import type { XtsCipher } from "../disk/cipher.ts";
 import { DataFile } from "../disk/data-file.ts";
 import { FlushGroup } from "../disk/flush-group.ts";
-import { UbiError } from "../errors.ts";
 import { openDiskCipher } from "./disk-cipher.ts";
+import { DiskMetadata, type StripeCounts } from "./disk-metadata.ts";
 import { QueueStatistics } from "./queue-statistics.ts";
 
 /** Everything about the disk that a queue worker is started with. */
@@ -41,16 +41,20 @@ export class DiskDevice implements Disposable {
   readonly cipherProvider: string;
   readonly #file: DataFile;
   readonly #cipher: XtsCipher | undefined;
+  readonly #metadata: DiskMetadata | undefined;
 
-  private constructor(
-    config: DeviceConfig,
-    file: DataFile,
-    cipher: XtsCipher | undefined,
-    isNull: boolean,
-  ) {
+  private constructor(parts: {
+    readonly config: DeviceConfig;
+    readonly file: DataFile;
+    readonly cipher: XtsCipher | undefined;
+    readonly metadata: DiskMetadata | undefined;
+    readonly isNull: boolean;
+  }) {
+    const { config, file, cipher, metadata, isNull } = parts;
     const { tuning, device } = config;
     this.#file = file;
     this.#cipher = cipher;
+    this.#metadata = metadata;
     this.cipherProvider = cipher?.provider ?? "none";
     const statistics = Array.from(
       { length: tuning.numQueues },
@@ -80,36 +84,36 @@ export class DiskDevice implements Disposable {
 
   /**
    * Opens and locks the disk, then reads the key it needs.
-   * @throws UbiError E_DISK_*, E_SECRET*, E_CIPHER, E_CONFIG
+   * @throws UbiError E_DISK_*, E_SECRET*, E_CIPHER, E_METADATA*, E_CONFIG
    */
   static async open(
     config: DeviceConfig,
     options: { readonly isNull?: boolean } = {},
   ): Promise<DiskDevice> {
-    const { device, tuning } = config;
-    if (device.metadataPath !== undefined) {
-      throw new UbiError(
-        "E_CONFIG",
-        "device.metadata_path: this version serves no lazy stripes; serve the disk without metadata_path " +
-          "only when all of its stripes have been fetched",
-      );
-    }
+    const { device } = config;
     const file = DataFile.open({
       path: device.dataPath,
       what: "data",
       isReadOnly: device.readOnly,
-      isWriteThrough: tuning.writeThrough,
     });
     try {
-      return new DiskDevice(config, file, await openDiskCipher(config), options.isNull === true);
+      const cipher = await openDiskCipher(config);
+      const metadata = DiskMetadata.open(config, cipher, file.sectors);
+      return new DiskDevice({ config, file, cipher, metadata, isNull: options.isNull === true });
     } catch (error) {
       file[Symbol.dispose]();
       throw error;
     }
   }
 
+  /** Stripes of a disk with metadata. */
+  get stripes(): StripeCounts | undefined {
+    return this.#metadata?.counts;
+  }
+
   /** Lets the next program have the disk. Only when all workers have ended their I/O. */
   release(): void {
+    this.#metadata?.release();
     this.#file.unlock();
     this.#file[Symbol.dispose]();
   }

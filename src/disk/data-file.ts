@@ -15,7 +15,8 @@ export interface DataFileOptions {
   /** What it is to the user: "data", "metadata", "image". */
   readonly what: string;
   readonly isReadOnly: boolean;
-  readonly isWriteThrough: boolean;
+  /** Uses the page cache even where there is direct I/O. */
+  readonly isBuffered?: boolean;
 }
 
 export class DataFile implements Disposable {
@@ -40,7 +41,7 @@ export class DataFile implements Disposable {
    */
   static open(options: DataFileOptions): DataFile {
     const { path, what } = options;
-    const { fd, isDirect } = openDirect(options);
+    const { fd, isDirect } = openFile(options);
     try {
       const geometry = probeFile(fd);
       if (typeof geometry === "number" || makeBlocking(fd) < 0) {
@@ -77,11 +78,12 @@ export class DataFile implements Disposable {
 
 // --- internal ---
 
-function openDirect(options: DataFileOptions): { readonly fd: number; readonly isDirect: boolean } {
+function openFile(options: DataFileOptions): { readonly fd: number; readonly isDirect: boolean } {
   const access = options.isReadOnly ? constants.O_RDONLY : constants.O_RDWR;
   const flags = access | constants.O_NONBLOCK;
+  const isDirect = options.isBuffered !== true;
   try {
-    return { fd: openSync(options.path, flags | constants.O_DIRECT), isDirect: true };
+    return { fd: openSync(options.path, isDirect ? flags | constants.O_DIRECT : flags), isDirect };
   } catch (error) {
     if (!(error instanceof Error && "code" in error && error.code === "EINVAL")) {
       throw new UbiError(

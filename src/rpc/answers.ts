@@ -3,6 +3,7 @@
  * order of keys of `version`, `status`, `queues` and `stats`: these never gain or lose a key. New facts
  * have commands of their own: `statistics`, `histograms` and `requests`.
  */
+import type { StripeCounts } from "../device/disk-metadata.ts";
 import {
   bucketLimitNs,
   Counter,
@@ -16,13 +17,6 @@ import { parseRequest } from "./request.ts";
 
 /** Entries of one queue that `requests` lists. */
 export const REQUESTS_LISTED_MAX = 256;
-
-/** Stripes of the disk: `fetched` ones are durable, `source` ones the source has. */
-interface StripeCounts {
-  readonly fetched: number;
-  readonly source: number;
-  readonly total: number;
-}
 
 /** Where the answers come from. */
 export interface RpcFacts {
