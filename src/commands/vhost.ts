@@ -78,7 +78,7 @@ function startRpc(config: DeviceConfig, device: DiskDevice): RpcServer | undefin
   });
 }
 
-/** Within this time it is the same signal: timeout(1) and others send theirs to process and group. */
+/** Within this time the same signal is an echo: timeout(1) and others send theirs to process and group. */
 const ECHO_MS = 100;
 
 /** SIGTERM and SIGINT: the first asks for a clean stop, the second ends the process at once. */
@@ -106,7 +106,7 @@ class StopSignals {
 
   #receive(name: string): void {
     const nowMs = performance.now();
-    if (this.name !== "none" && nowMs - this.#firstMs < ECHO_MS) {
+    if (this.name === name && nowMs - this.#firstMs < ECHO_MS) {
       return;
     }
     if (this.name !== "none") {
