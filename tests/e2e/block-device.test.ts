@@ -1,14 +1,6 @@
 /** Disks on real block devices, with sectors of 512 and of 4096 bytes, and who may use a disk at once. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import {
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  truncateSync,
-  writeFileSync,
-} from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { runCommand } from "../../scripts/command.ts";
@@ -27,8 +19,14 @@ import {
   writeDiskConfig,
 } from "../support/backend.ts";
 import { at, DATA, HostileClient, WRITE } from "../support/hostile-client.ts";
-import { attachLoopDevice, type LoopDevice, missingLoopDevices } from "../support/loop-device.ts";
-import { isInstalled, skipUnless } from "../support/requires.ts";
+import {
+  attachLoopDevice,
+  type LoopDevice,
+  MountedDevice,
+  missingLoopDevices,
+  missingMounts,
+} from "../support/loop-device.ts";
+import { skipUnless } from "../support/requires.ts";
 
 const DISK_BYTES = 16 * 2 ** 20;
 const LIMIT_MS = 60_000;
@@ -37,8 +35,8 @@ const { DISCARD, WRITE_ZEROES, OUT, IN } = REQUEST_TYPE;
 const missing = missingLoopDevices();
 const testLoop = skipUnless(missing ?? "", missing === undefined);
 
-const mayMount = missing === undefined && isInstalled("mkfs.ext4");
-const testMount = skipUnless(missing ?? "mkfs.ext4 is not installed", mayMount);
+const noMounts = missingMounts();
+const testMount = skipUnless(noMounts ?? "", noMounts === undefined);
 
 let folder: string;
 
@@ -101,7 +99,7 @@ testMount(
   "a file on a file system of 4096-byte blocks is served, in single sectors as well",
   async () => {
     using device = attach(4096);
-    using mount = new Mount(device.path);
+    using mount = new MountedDevice(device, folder);
     const disk = writeDiskConfig({ folder, isEncrypted: true, dataPath: mount.file(2 ** 20) });
     await using backend = await startUbiblk(disk);
     expect(await verify(backend, "--block-size=512")).toBe("");
@@ -113,7 +111,7 @@ testMount(
   "a file whose last block is only half there is refused on such a file system",
   async () => {
     using device = attach(4096);
-    using mount = new Mount(device.path);
+    using mount = new MountedDevice(device, folder);
     const dataPath = mount.file(2 ** 20 + 512);
     const disk = writeDiskConfig({ folder, isEncrypted: true, dataPath });
     expect(await refusal(disk)).toContain("1049088 bytes, which is not a multiple of 4096");
@@ -200,39 +198,6 @@ test("two backends may read one disk, but none may write meanwhile", async () =>
 });
 
 // --- internal ---
-
-/** A new file system on a block device. */
-class Mount implements Disposable {
-  readonly #path = join(folder, "mount");
-
-  constructor(devicePath: string) {
-    mkdirSync(this.#path);
-    expect(run("mkfs.ext4", "-q", devicePath)).toBe("");
-    expect(run("mount", devicePath, this.#path)).toBe("");
-  }
-
-  file(bytes: number): string {
-    const path = join(this.#path, "disk.img");
-    writeFileSync(path, "", { mode: 0o600 });
-    truncateSync(path, bytes);
-    return path;
-  }
-
-  [Symbol.dispose](): void {
-    // The ring of the process that ended goes some time later, and its file with it.
-    const deadlineMs = performance.now() + 5000;
-    while (run("umount", this.#path) !== "" && performance.now() < deadlineMs) {
-      Bun.sleepSync(20);
-    }
-  }
-}
-
-/** What the program complains about; "" when it succeeds. */
-function run(...command: readonly string[]): string {
-  const env = { PATH: `${process.env.PATH ?? ""}:/usr/sbin:/sbin` };
-  const { exitCode, stderr } = Bun.spawnSync([...command], { env });
-  return exitCode === 0 ? "" : `${command.join(" ")}: ${exitCode} ${stderr.toString()}`;
-}
 
 function attach(sectorBytes: number): LoopDevice {
   const backingPath = join(folder, "backing.img");
