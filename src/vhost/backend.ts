@@ -31,7 +31,10 @@ export class VhostBackend {
   readonly #stop = new SharedArrayBuffer(4);
   readonly #workers: Worker[] = [];
   readonly #stopped = Promise.withResolvers<void>();
+  readonly #ready = Promise.withResolvers<void>();
   readonly #listening = Promise.withResolvers<void>();
+  readonly #controlData: ControlWorkerData;
+  #queuesToCome: number;
   #isStopping = false;
 
   /** Resolves when all is stopped after `stop`; rejects when a worker fails. */
@@ -49,6 +52,8 @@ export class VhostBackend {
     socketPath: string,
   ): Promise<VhostBackend> {
     const backend = new VhostBackend(config, device, socketPath);
+    await backend.#ready.promise;
+    backend.#startControl();
     await backend.#listening.promise;
     return backend;
   }
@@ -56,19 +61,22 @@ export class VhostBackend {
   private constructor(config: DeviceConfig, device: DiskDevice, socketPath: string) {
     const { tuning } = config;
     const queues = tuning.numQueues;
+    this.#queuesToCome = queues;
     const memoryTable = new SharedArrayBuffer(GuestMemory.sharedWords * 8);
     const mailboxes = Array.from(
       { length: queues },
       () => new SharedArrayBuffer(QueueMailbox.sharedBytes),
     );
     this.#queueWakeFds = mailboxes.map(() => createEvent());
-    this.#stopped.promise.catch(() => {}); // whoever awaits `ended` or `start` sees it
+    for (const { promise } of [this.#stopped, this.#ready, this.#listening]) {
+      promise.catch(() => {}); // whoever awaits `ended` or `start` sees it
+    }
     for (const [queue, mailbox] of mailboxes.entries()) {
       this.#startQueue(
         queueData({ config, device, queue, mailbox, memoryTable, wakeFds: this.#queueWakeFds }),
       );
     }
-    this.#startControl({
+    this.#controlData = {
       socketPath,
       disk: device.description,
       limits: tuning,
@@ -77,7 +85,7 @@ export class VhostBackend {
       queueWakeFds: this.#queueWakeFds,
       wakeFd: this.#wakeFd,
       stop: this.#stop,
-    });
+    };
   }
 
   /** Ends requests in flight, flushes, removes the socket. Resolves as `ended` does. */
@@ -96,15 +104,22 @@ export class VhostBackend {
 
   // --- internal ---
 
-  #startControl(data: ControlWorkerData): void {
-    const worker = this.#watch(spawnWorker("vhost-control", data), "vhost control");
+  /** Last: no front end finds a socket before every queue can serve it. */
+  #startControl(): void {
+    const worker = this.#watch(spawnWorker("vhost-control", this.#controlData), "vhost control");
     worker.addEventListener("message", (event: MessageEvent<ControlMessage>) =>
       this.#hear(event.data),
     );
   }
 
   #startQueue(data: QueueWorkerData): void {
-    this.#watch(spawnWorker("vhost-queue", data), `queue ${data.queue}`);
+    const worker = this.#watch(spawnWorker("vhost-queue", data), `queue ${data.queue}`);
+    worker.addEventListener("message", () => {
+      this.#queuesToCome -= 1;
+      if (this.#queuesToCome === 0) {
+        this.#ready.resolve();
+      }
+    });
   }
 
   #watch(worker: Worker, name: string): Worker {
@@ -139,6 +154,7 @@ export class VhostBackend {
 
   #fail(code: ErrorCode, message: string): void {
     const error = new UbiError(code, message);
+    this.#ready.reject(error);
     this.#listening.reject(error);
     this.#stopped.reject(error);
   }

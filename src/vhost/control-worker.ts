@@ -20,7 +20,7 @@ import { Connection, closeDescriptors, type Request } from "./connection.ts";
 import type { AnnouncedLimits } from "./features.ts";
 import { MemoryMap } from "./memory-map.ts";
 import { QueueCommand, QueueMailbox } from "./queue-mailbox.ts";
-import { Session } from "./session.ts";
+import { Session, type WriteCache } from "./session.ts";
 
 /** What the control worker is started with. */
 export interface ControlWorkerData {
@@ -41,6 +41,9 @@ export type ControlMessage =
   | { readonly kind: "failed"; readonly code: string; readonly message: string }
   | { readonly kind: "stopped"; readonly isFlushed: boolean };
 
+/** For all requests of a front end that left to end, and the same while the process is to stop. */
+const END_TIMEOUT_MS = 60_000;
+const STOP_TIMEOUT_MS = 30_000;
 const EXIT_TIMEOUT_MS = 5_000;
 const WAKE = 0;
 const LISTEN = 1;
@@ -77,6 +80,7 @@ class ControlWorker implements Disposable {
   readonly #limiter = new LogLimiter();
   readonly #mailboxes: readonly QueueMailbox[];
   readonly #memory: MemoryMap;
+  readonly #cache: WriteCache;
   /** A session whose queues did not end their requests: none follows it before they have. */
   #unended: Session | undefined;
 
@@ -87,6 +91,7 @@ class ControlWorker implements Disposable {
       (shared, i) => new QueueMailbox(shared, data.queueWakeFds[i] ?? -1),
     );
     this.#memory = new MemoryMap(data.memoryTable);
+    this.#cache = { isWriteback: !data.disk.isWriteThrough };
     installMemoryGuard();
     this.#listener = ListeningSocket.open(data.socketPath);
     this.#poll.watch(WAKE, data.wakeFd);
@@ -152,6 +157,7 @@ class ControlWorker implements Disposable {
       memory: this.#memory,
       mailboxes: this.#mailboxes,
       syncDisk: () => this.#syncDisk(),
+      cache: this.#cache,
     });
     log.info("front end connected", { socket: this.#data.socketPath });
     this.#poll.watch(LISTEN, NOBODY); // others wait in the backlog
@@ -174,7 +180,7 @@ class ControlWorker implements Disposable {
   /** Requests in flight end first; a disk that never answers keeps its buffers and the memory mapped. */
   #endSession(session: Session): boolean {
     try {
-      session.end();
+      session.end(this.#isStopping() ? STOP_TIMEOUT_MS : END_TIMEOUT_MS);
       this.#unended = undefined;
       return true;
     } catch (error) {

@@ -57,6 +57,7 @@ export function runQueueWorker(data: QueueWorkerData): void {
     }
   }
   using worker = new QueueWorker(data);
+  postMessage("ready");
   while (worker.turn()) {
     // Everything happens in a turn.
   }

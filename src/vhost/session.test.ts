@@ -174,11 +174,15 @@ test("memory: a running ring is stopped for a change, and takes the new table ov
   expect(order).toEqual([QueueCommand.stop, QueueCommand.reloadMemory, QueueCommand.start]);
 });
 
-test("memory: taking the region of a running ring away is a mistake", () => {
+test("memory: a running ring whose region is taken away rests until it is back", () => {
   front.negotiate(FEATURE.BLK_FLUSH);
   front.setUpRing(0);
-  const message = front.refusal(REQUEST.REM_MEM_REG, encodeMemoryRegion(front.region));
-  expect(message).toContain("outside the shared memory");
+  front.mailbox(0).commands.length = 0;
+  const commands = () => front.mailbox(0).commands.map(({ command }) => command);
+  front.send(REQUEST.REM_MEM_REG, encodeMemoryRegion(front.region));
+  expect(commands()).toEqual([QueueCommand.stop, QueueCommand.reloadMemory]);
+  front.sendWithMemory(REQUEST.ADD_MEM_REG, encodeMemoryRegion(front.region));
+  expect(commands().slice(2)).toEqual([QueueCommand.reloadMemory, QueueCommand.start]);
 });
 
 test("rings: one that does not exist is a mistake, in every request", () => {
@@ -363,7 +367,7 @@ test("status: it reads back, and 0 resets", () => {
 test("end: rings stop, memory goes", () => {
   front.negotiate(FEATURE.BLK_FLUSH);
   front.setUpRing(0);
-  front.session.end();
+  front.session.end(1000);
   const order = front.mailbox(0).commands.map(({ command }) => command);
   expect(order.slice(-2)).toEqual([QueueCommand.stop, QueueCommand.reloadMemory]);
   expect(front.memory.count).toBe(0);
@@ -374,7 +378,7 @@ test("end: a queue that does not answer keeps the memory, and the other rings st
   front.setUpRing(0);
   front.setUpRing(1);
   front.mailbox(0).isStuck = true;
-  expect(() => front.session.end()).toThrow("did not end its requests");
+  expect(() => front.session.end(1000)).toThrow("did not end its requests");
   expect(front.mailbox(1).commands.at(-1)?.command).toBe(QueueCommand.stop);
   expect(front.memory.count).toBe(1);
   front.mailbox(0).isStuck = false;

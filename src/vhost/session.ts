@@ -46,6 +46,15 @@ export interface SessionOptions {
   readonly mailboxes: readonly RingMailbox[];
   /** Makes durable what was written so far; false when the disk cannot. */
   readonly syncDisk: () => boolean;
+  readonly cache: WriteCache;
+}
+
+/**
+ * The guest's choice. It outlives the connection: a front end that connects again does not tell it anew,
+ * and a guest that turned the cache off sends no flushes.
+ */
+export interface WriteCache {
+  isWriteback: boolean;
 }
 
 export class Session {
@@ -58,7 +67,9 @@ export class Session {
   #features = 0n;
   #protocolFeatures = 0n;
   #isOwned = false;
-  #isWriteback: boolean;
+  readonly #cache: WriteCache;
+  /** Until when the queues must have ended their requests, once the session ends. */
+  #deadlineMs = Number.POSITIVE_INFINITY;
   #status = 0n;
 
   constructor(options: SessionOptions) {
@@ -67,11 +78,12 @@ export class Session {
     this.#memory = options.memory;
     this.#syncDisk = options.syncDisk;
     this.#offered = deviceFeatures(options.disk);
-    this.#isWriteback = !options.disk.isWriteThrough;
+    this.#cache = options.cache;
     const context = {
       memory: options.memory,
       hasEventIndex: () => hasBit(this.#features, FEATURE.RING_EVENT_IDX),
       isWriteThrough: () => this.#isWriteThrough(),
+      timeLeftMs: () => this.#deadlineMs - performance.now(),
     };
     this.#rings = options.mailboxes.map((mailbox, i) => new Vring(i, mailbox, context));
   }
@@ -120,10 +132,11 @@ export class Session {
   }
 
   /**
-   * Stops all rings and lets go of the front end's memory.
+   * Stops all rings and lets go of the front end's memory. All queues together have `timeoutMs`.
    * @throws UbiError E_DISK_IO when a queue does not end its requests: the memory stays mapped then
    */
-  end(): void {
+  end(timeoutMs: number): void {
+    this.#deadlineMs = performance.now() + timeoutMs;
     let failure: unknown;
     for (const ring of this.#rings) {
       try {
@@ -269,12 +282,12 @@ export class Session {
 
   /** A driver without FLUSH, or with the cache turned off, relies on every write being durable. */
   #isWriteThrough(): boolean {
-    return !this.#isWriteback || !hasBit(this.#features, FEATURE.BLK_FLUSH);
+    return !this.#cache.isWriteback || !hasBit(this.#features, FEATURE.BLK_FLUSH);
   }
 
   #getConfig(payload: Uint8Array): Uint8Array {
     const part = decodeConfigPart(payload);
-    const config = deviceConfig(this.#disk, this.#limits, this.#isWriteback);
+    const config = deviceConfig(this.#disk, this.#limits, this.#cache.isWriteback);
     const offset = configOffset(part.offset);
     const bytes = new Uint8Array(part.bytes.length);
     bytes.set(config.subarray(Math.min(offset, CONFIG_BYTES), offset + bytes.length));
@@ -292,14 +305,14 @@ export class Session {
       return undefined;
     }
     const wasWriteThrough = this.#isWriteThrough();
-    this.#isWriteback = wanted !== 0 && !this.#disk.isWriteThrough;
+    this.#cache.isWriteback = wanted !== 0 && !this.#disk.isWriteThrough;
     for (const ring of this.#rings) {
       ring.setWriteThrough(this.#isWriteThrough());
     }
     if (!wasWriteThrough && this.#isWriteThrough() && !this.#syncDisk()) {
       throw new UbiError("E_DISK_IO", "the disk cannot make durable what was written so far");
     }
-    log.info("the guest set the write cache", { writeback: this.#isWriteback });
+    log.info("the guest set the write cache", { writeback: this.#cache.isWriteback });
     return undefined;
   }
 
@@ -320,16 +333,18 @@ export class Session {
     return undefined;
   }
 
-  /** Changes the table while no ring uses it, and drops old mappings when none can use them any more. */
+  /**
+   * Changes the table while no ring uses it, and drops old mappings when none can use them any more. A ring
+   * whose own memory went rests until it comes back.
+   */
   #changeMemory(change: () => void): undefined {
-    const running = this.#rings.filter((ring) => ring.isRunning);
-    for (const ring of running) {
+    for (const ring of this.#rings) {
       ring.stop();
     }
     change();
     this.#settleMemory();
-    for (const ring of running) {
-      ring.settle();
+    for (const ring of this.#rings) {
+      ring.settleIfMapped();
     }
     return undefined;
   }

@@ -38,6 +38,8 @@ export interface RingContext {
   readonly memory: MemoryMap;
   readonly hasEventIndex: () => boolean;
   readonly isWriteThrough: () => boolean;
+  /** How long queues may still take to end their requests: infinite while the session lasts. */
+  readonly timeLeftMs: () => number;
 }
 
 export class Vring {
@@ -183,6 +185,18 @@ export class Vring {
     log.debug("ring started", { ring: this.index, entries: this.#entries, base: this.#base });
   }
 
+  /** `settle` for a ring that may have lost its memory: it then stays stopped. */
+  settleIfMapped(): void {
+    try {
+      this.settle();
+    } catch (error) {
+      if (!(error instanceof UbiError && error.code === "E_PROTOCOL")) {
+        throw error;
+      }
+      log.info("a ring rests until its memory is back", { ring: this.index, why: error.message });
+    }
+  }
+
   /** Makes a running worker's queue take over the memory table, after its requests ended. */
   reloadMemory(): void {
     this.#command(QueueCommand.reloadMemory, []);
@@ -262,7 +276,8 @@ export class Vring {
     if (this.#mailbox.isBusy()) {
       throw stuck(this.index);
     }
-    const result = this.#mailbox.command(command, values, DRAIN_TIMEOUT_MS, () => this.#relieve());
+    const timeoutMs = Math.min(DRAIN_TIMEOUT_MS, Math.max(0, this.#context.timeLeftMs()));
+    const result = this.#mailbox.command(command, values, timeoutMs, () => this.#relieve());
     if (result < 0) {
       throw stuck(this.index);
     }
@@ -280,6 +295,6 @@ function replaced(old: number, fd: number): number {
 function stuck(ring: number): UbiError {
   return new UbiError(
     "E_DISK_IO",
-    `queue ${ring} did not end its requests within ${DRAIN_TIMEOUT_MS / 1000} s; the disk does not answer`,
+    `queue ${ring} did not end its requests in time; the disk does not answer`,
   );
 }

@@ -99,6 +99,7 @@ export class SessionFrontEnd {
         this.syncCount += 1;
         return this.canSync;
       },
+      cache: { isWriteback: true },
     });
   }
 
@@ -192,7 +193,7 @@ export class SessionFrontEnd {
   }
 
   close(): void {
-    this.session.end();
+    this.session.end(1000);
   }
 }
 
