@@ -2,8 +2,11 @@
  * The log: one line an event on standard error, written synchronously from whatever thread, so that
  * the last line before an end is there. Levels: error = a person must act, warn = may have to,
  * info = life cycle, debug = all else. `UBIBLK_LOG` = error | warn | info | debug sets the level.
+ *
+ * A reader that stands still must not hold the disk up: into a full pipe or a stopped terminal nothing is
+ * written, and the next line that finds room says how many were lost.
  */
-import { writeSync } from "node:fs";
+import { constants, fstatSync, openSync, writeSync } from "node:fs";
 import { type ConsolaInstance, createConsola, type LogObject } from "consola/core";
 
 type LogLevel = "error" | "warn" | "info" | "debug";
@@ -36,6 +39,20 @@ export class LogLimiter {
   }
 
   warn(message: string, fields?: LogFields, nowMs = performance.now()): void {
+    if (this.#mayWrite(nowMs)) {
+      log.warn(message, fields);
+    }
+  }
+
+  info(message: string, fields?: LogFields, nowMs = performance.now()): void {
+    if (this.#mayWrite(nowMs)) {
+      log.info(message, fields);
+    }
+  }
+
+  // --- internal ---
+
+  #mayWrite(nowMs: number): boolean {
     if (this.#lines === 0 || nowMs - this.#windowStartMs >= this.#windowMs) {
       if (this.#suppressed > 0) {
         log.warn("similar lines were held back", { count: this.#suppressed });
@@ -46,14 +63,37 @@ export class LogLimiter {
     }
     this.#lines += 1;
     if (this.#lines <= this.#linesMax) {
-      log.warn(message, fields);
-    } else {
-      this.#suppressed += 1;
+      return true;
     }
+    this.#suppressed += 1;
+    return false;
   }
 }
 
+/**
+ * Standard error as a descriptor that does not wait for its reader, where the system has one: writing fails
+ * with EAGAIN instead. It is opened anew, because O_NONBLOCK on descriptor 2 itself would change it for all
+ * programs that share it. Files never wait; a socket cannot be opened anew, and stays as it is.
+ */
+export const standardErrorFd = openStandardError();
+
 // --- internal ---
+
+/** Lines that found no room since the last one that did. */
+let lostLines = 0;
+
+function openStandardError(): number {
+  try {
+    const stats = fstatSync(2);
+    if (!stats.isFIFO() && !stats.isCharacterDevice()) {
+      return 2;
+    }
+    const flags = constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
+    return openSync("/proc/self/fd/2", flags);
+  } catch {
+    return 2; // closed, nobody reads it, no /proc, or another user's
+  }
+}
 
 let instance: ConsolaInstance | undefined;
 
@@ -86,12 +126,15 @@ function line(message: string, fields: LogFields | undefined): string {
 }
 
 function writeLine(line: string): void {
+  const lost = lostLines === 0 ? "" : `[WARN ] ${lostLines} lines were lost: nobody read the log\n`;
   try {
-    writeSync(2, line);
+    writeSync(standardErrorFd, lost + line);
+    lostLines = 0;
   } catch (error) {
     // A closed or full standard error must not take the disk down with it.
     if (!(error instanceof Error && "code" in error)) {
       throw error;
     }
+    lostLines += 1;
   }
 }

@@ -1,9 +1,11 @@
 /**
  * Writing to standard output and standard error: whole, also where a pipe takes a part only. A reader that has gone
- * (`| head -1`) is no failure, and changes no exit code.
+ * (`| head -1`) is no failure, and changes no exit code; one of standard error that stands still does not keep the
+ * program from its end.
  */
 import { writeSync } from "node:fs";
 import { errorText, UbiError } from "../errors.ts";
+import { standardErrorFd } from "../log.ts";
 
 /** Writes pieces as they are made; stops making them when the reader has gone. @throws UbiError E_DISK_IO */
 export function writePieces(fd: 1 | 2, pieces: Iterable<string>): void {
@@ -17,12 +19,16 @@ export function writePieces(fd: 1 | 2, pieces: Iterable<string>): void {
 // --- internal ---
 
 const RETRY_MS = 1;
+const STANDARD_ERROR_TIMEOUT_MS = 1_000;
 
 /** False when nobody reads any more. */
-function writeWhole(fd: number, bytes: Uint8Array): boolean {
+function writeWhole(fd: 1 | 2, bytes: Uint8Array): boolean {
+  const target = fd === 2 ? standardErrorFd : fd;
+  const deadlineMs =
+    fd === 2 ? performance.now() + STANDARD_ERROR_TIMEOUT_MS : Number.POSITIVE_INFINITY;
   for (let done = 0; done < bytes.length; ) {
     try {
-      done += writeSync(fd, bytes, done);
+      done += writeSync(target, bytes, done);
     } catch (error) {
       const code = error instanceof Error && "code" in error ? error.code : undefined;
       if (code === "EPIPE") {
@@ -31,6 +37,9 @@ function writeWhole(fd: number, bytes: Uint8Array): boolean {
       if (code !== "EAGAIN") {
         const message = `cannot write to descriptor ${fd}: ${errorText(error)}`;
         throw new UbiError("E_DISK_IO", message, { cause: error });
+      }
+      if (performance.now() > deadlineMs) {
+        return false;
       }
       Bun.sleepSync(RETRY_MS); // a pipe that somebody made non-blocking: as slow as its reader
     }

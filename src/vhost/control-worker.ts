@@ -78,6 +78,7 @@ class ControlWorker implements Disposable {
   readonly #listener: ListeningSocket;
   readonly #poll = new PollSet(3);
   readonly #limiter = new LogLimiter();
+  readonly #visits = new LogLimiter(20);
   readonly #mailboxes: readonly QueueMailbox[];
   readonly #memory: MemoryMap;
   readonly #cache: WriteCache;
@@ -158,13 +159,14 @@ class ControlWorker implements Disposable {
       mailboxes: this.#mailboxes,
       syncDisk: () => this.#syncDisk(),
       cache: this.#cache,
+      limiter: this.#limiter,
     });
-    log.info("front end connected", { socket: this.#data.socketPath });
+    this.#visits.info("front end connected", { socket: this.#data.socketPath });
     this.#poll.watch(LISTEN, NOBODY); // others wait in the backlog
     this.#poll.watch(CLIENT, fd);
     try {
       this.#converse(connection, session);
-      log.info("front end disconnected", { socket: this.#data.socketPath });
+      this.#visits.info("front end disconnected", { socket: this.#data.socketPath });
     } catch (error) {
       if (!(error instanceof UbiError)) {
         throw error;

@@ -26,7 +26,7 @@ import {
   VRING_NO_DESCRIPTOR,
 } from "../formats/vhost-user.ts";
 import { CONFIG_BYTES, CONFIG_WRITEBACK_OFFSET, FEATURE } from "../formats/virtio-blk.ts";
-import { log } from "../log.ts";
+import { type LogLimiter, log } from "../log.ts";
 import {
   type AnnouncedLimits,
   deviceConfig,
@@ -47,6 +47,8 @@ export interface SessionOptions {
   /** Makes durable what was written so far; false when the disk cannot. */
   readonly syncDisk: () => boolean;
   readonly cache: WriteCache;
+  /** For lines that the guest can cause as often as it likes. */
+  readonly limiter: LogLimiter;
 }
 
 /**
@@ -68,6 +70,7 @@ export class Session {
   #protocolFeatures = 0n;
   #isOwned = false;
   readonly #cache: WriteCache;
+  readonly #limiter: LogLimiter;
   /** Until when the queues must have ended their requests, once the session ends. */
   #deadlineMs = Number.POSITIVE_INFINITY;
   #status = 0n;
@@ -79,6 +82,7 @@ export class Session {
     this.#syncDisk = options.syncDisk;
     this.#offered = deviceFeatures(options.disk);
     this.#cache = options.cache;
+    this.#limiter = options.limiter;
     const context = {
       memory: options.memory,
       hasEventIndex: () => hasBit(this.#features, FEATURE.RING_EVENT_IDX),
@@ -312,7 +316,7 @@ export class Session {
     if (!wasWriteThrough && this.#isWriteThrough() && !this.#syncDisk()) {
       throw new UbiError("E_DISK_IO", "the disk cannot make durable what was written so far");
     }
-    log.info("the guest set the write cache", { writeback: this.#cache.isWriteback });
+    this.#limiter.info("the guest set the write cache", { writeback: this.#cache.isWriteback });
     return undefined;
   }
 

@@ -1,6 +1,17 @@
 /** SIGTERM and SIGINT: drain, flush, unlink, exit 0; a second one ends at once. */
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { encodeMessage, encodeU64, REQUEST } from "../../src/formats/vhost-user.ts";
@@ -9,6 +20,7 @@ import {
   type Backend,
   type DiskFiles,
   EXECUTABLE,
+  startBackend,
   startUbiblk,
   writeDiskConfig,
 } from "../support/backend.ts";
@@ -98,6 +110,35 @@ test("a front end that stops in the middle of a message does not hold SIGTERM up
   expect(existsSync(disk.socketPath)).toBe(false);
 });
 
+test("a log that nobody reads holds neither requests nor the stop up", async () => {
+  const logPath = join(folder, "log.pipe");
+  expect(Bun.spawnSync(["mkfifo", "-m", "600", logPath]).exitCode).toBe(0);
+  const pipe = openSync(logPath, constants.O_RDWR | constants.O_NONBLOCK);
+  try {
+    fill(pipe);
+    await using backend = await startBackend({
+      command: [EXECUTABLE, "vhost", "--config", disk.configPath],
+      socketPath: disk.socketPath,
+      logPath,
+      env: { ...process.env, UBIBLK_LOG: "debug" },
+    });
+    {
+      using client = HostileClient.attach(disk.socketPath);
+      expect(client.isServed()).toBe(true);
+    }
+    expect(readSync(pipe, new Uint8Array(2 ** 20))).toBeGreaterThan(0);
+    using client = HostileClient.attach(disk.socketPath);
+    expect(client.isServed()).toBe(true);
+    const text = new Uint8Array(2 ** 20);
+    const story = new TextDecoder().decode(text.subarray(0, readSync(pipe, text)));
+    expect(story).toMatch(/^\[WARN \] \d+ lines were lost: nobody read the log\n\[/m);
+    fill(pipe);
+    expect(await endedBy(backend, "SIGTERM")).toEqual({ exitCode: 0, isPrompt: true });
+  } finally {
+    closeSync(pipe);
+  }
+});
+
 testMount(
   "a disk that does not answer holds the stop up; a second signal ends it at once",
   async () => {
@@ -132,6 +173,19 @@ testMount(
 );
 
 // --- internal ---
+
+/** Leaves no room in a pipe, for which `fd` must not block. */
+function fill(fd: number): void {
+  for (const bytes of [4096, 1]) {
+    try {
+      for (;;) {
+        writeSync(fd, new Uint8Array(bytes));
+      }
+    } catch (error) {
+      expect(error).toHaveProperty("code", "EAGAIN");
+    }
+  }
+}
 
 async function endedBy(backend: Backend, signal: "SIGTERM" | "SIGINT") {
   const startMs = performance.now();

@@ -20,6 +20,7 @@ import {
   type VringAddress,
 } from "../../src/formats/vhost-user.ts";
 import { FEATURE } from "../../src/formats/virtio-blk.ts";
+import { LogLimiter } from "../../src/log.ts";
 import { MemoryMap } from "../../src/vhost/memory-map.ts";
 import { QueueCommand, START_FIELDS } from "../../src/vhost/queue-mailbox.ts";
 import { Session } from "../../src/vhost/session.ts";
@@ -100,6 +101,7 @@ export class SessionFrontEnd {
         return this.canSync;
       },
       cache: { isWriteback: true },
+      limiter: new LogLimiter(),
     });
   }
 
