@@ -67,6 +67,34 @@ test("client that reads slowly: one answer at a time is made, the socket is paus
   expect(client.calls).toEqual(["pause", "resume"]);
 });
 
+test("client that goes before its answer: the connection ends, and its other requests are dropped", () => {
+  const client = new FakeClient();
+  client.hasGone = true;
+  client.send("one\ntwo\n");
+  expect(client.answered).toEqual(["one"]);
+  expect(client.connection.isServed).toBe(false);
+  expect(client.calls).toEqual(["terminate"]);
+  client.connection.finish();
+  client.connection.drain();
+  expect(client.calls).toEqual(["terminate"]);
+});
+
+test("client that goes in the middle of an answer: the connection ends", () => {
+  const client = new FakeClient({ capacity: 3 });
+  client.send("one\ntwo\n");
+  client.hasGone = true;
+  client.read(100);
+  expect(client.answered).toEqual(["one"]);
+  expect(client.calls).toEqual(["pause", "terminate"]);
+});
+
+test("client that goes before it is told why it is not served: terminated once", () => {
+  const client = new FakeClient();
+  client.hasGone = true;
+  client.connection.refuse("too many");
+  expect(client.calls).toEqual(["terminate"]);
+});
+
 test("client that ends before it read all: gets all, then the connection closes", () => {
   const client = new FakeClient({ capacity: 3 });
   client.send("one\ntwo");
@@ -164,6 +192,8 @@ class FakeClient {
   readonly answered: string[] = [];
   nowMs = 0;
   received = "";
+  /** Writing fails from now on. */
+  hasGone = false;
   #capacity: number;
   #deferred: (() => void)[] = [];
 
@@ -206,6 +236,9 @@ class FakeClient {
   }
 
   #write(bytes: Uint8Array): number {
+    if (this.hasGone) {
+      return -1;
+    }
     const part = bytes.subarray(0, this.#capacity);
     this.#capacity -= part.length;
     this.received += new TextDecoder().decode(part);

@@ -21,8 +21,9 @@ const REQUESTS_PER_TURN = 64;
 /** More than ever comes in one piece: reached only if a paused socket went on reading. */
 const PENDING_BYTES_MAX = 1024 * 1024;
 
-/** What a connection needs of its socket; a write takes what fits, without waiting or buffering. */
+/** What a connection needs of its socket. */
 export interface ClientSocket {
+  /** Takes what fits, without waiting or buffering. Negative: the client has gone, and no event will tell so. */
   write(bytes: Uint8Array): number;
   pause(): void;
   resume(): void;
@@ -181,6 +182,10 @@ export class RpcConnection {
   #flush(): boolean {
     if (this.#outgoing.length > 0) {
       const written = this.#socket.write(this.#outgoing);
+      if (written < 0) {
+        this.#terminate();
+        return false;
+      }
       if (written > 0) {
         this.#outgoing = this.#outgoing.subarray(written);
         this.#activeMs = this.#options.nowMs();
@@ -207,6 +212,9 @@ export class RpcConnection {
   }
 
   #terminate(): void {
+    if (this.#state === "closed") {
+      return;
+    }
     this.#state = "closed";
     this.#outgoing = new Uint8Array(0);
     this.#socket.terminate();

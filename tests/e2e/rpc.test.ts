@@ -136,6 +136,15 @@ test("200 clients at once: the backend goes on", async () => {
   expect(backend.isRunning()).toBe(true);
 });
 
+test("clients that go before their answers: their places are free again", async () => {
+  for (const count of [1, 100, 5_000]) {
+    for (let i = 0; i < 20; i++) {
+      await sendAndGo(shared.rpcPath, VERSION_REQUEST.repeat(count));
+    }
+    await untilAnswered();
+  }
+});
+
 test("client that does not read: its answers are not piled up, others are answered", async () => {
   using client = new RpcClient(shared.rpcPath);
   client.stopReading();
@@ -270,6 +279,19 @@ test("rpc_socket in use: the start fails, the other backend goes on", async () =
 });
 
 // --- internal ---
+
+/** Sends requests, and goes without a look at what comes back. */
+function sendAndGo(path: string, requests: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ path });
+    socket.on("error", reject);
+    socket.on("close", () => resolve());
+    socket.on("connect", () => {
+      socket.write(requests);
+      socket.destroy();
+    });
+  });
+}
 
 interface Place extends Disposable {
   readonly folder: string;
