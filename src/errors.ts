@@ -42,6 +42,7 @@ export const ERROR_CODES = [
   "E_RPC_LIMIT",
   "E_XTS_RANGE",
   "E_XTS_OUTPUT",
+  "E_TOP",
   "E_BENCH",
   "E_VERIFY",
 ] as const;

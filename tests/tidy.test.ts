@@ -34,6 +34,7 @@ const FLOORS: readonly (readonly string[])[] = [
 const NARROW_AREAS: Readonly<Record<string, readonly string[]>> = {
   formats: ["errors.ts"], // pure: no I/O, no clock, no native call
   bench: ["formats", "ffi", "errors.ts", "log.ts"], // measures the product, so it shares none of it
+  top: ["formats", "ffi", "errors.ts", "log.ts"], // a client of any backend, so it shares none of it
 };
 
 const sources = filesOf("src/**/*.{ts,tsx}");

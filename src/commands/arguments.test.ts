@@ -53,6 +53,16 @@ test("defaults, switches and positionals reach citty", () => {
   });
 });
 
+test("a repeated positional takes any number of words, none as well", () => {
+  const definitions = { files: { type: "positional", required: false, isRepeated: true } } as const;
+  const words = (...argv: readonly string[]) => {
+    const result = readArguments(argv, definitions);
+    return result.kind === "run" ? parseArgs(result.argv, definitions)._ : [];
+  };
+  expect(words("a", "b", "--", "-c")).toEqual(["a", "b", "-c"]);
+  expect(words()).toEqual([]);
+});
+
 test("a lone dash is a positional", () => {
   expect(parsed("-fc", "-").input).toBe("-");
 });

@@ -13,8 +13,14 @@ interface IntegerRange {
   readonly maximum: number;
 }
 
-/** A citty definition; one of type `string` with `integer` takes a decimal number in that range. */
-type ArgumentDefinition = ArgDef & { readonly integer?: IntegerRange };
+/**
+ * A citty definition; one of type `string` with `integer` takes a decimal number in that range. The last
+ * positional may be repeated: citty gives all positionals as `_`.
+ */
+type ArgumentDefinition = ArgDef & {
+  readonly integer?: IntegerRange;
+  readonly isRepeated?: boolean;
+};
 
 /** Keys are the names as typed (`target-config`); `alias` is one letter. */
 export type ArgumentDefinitions = Readonly<Record<string, ArgumentDefinition>>;
@@ -183,7 +189,9 @@ class ArgumentReader {
   }
 
   #takeWord(word: string): void {
-    const next = this.#positionals[this.#words.length];
+    const last = this.#positionals.at(-1);
+    const repeated = last?.definition.isRepeated === true ? last : undefined;
+    const next = this.#positionals[this.#words.length] ?? repeated;
     if (next === undefined) {
       throw usage(`${JSON.stringify(word)}: unexpected argument`);
     }

@@ -35,6 +35,10 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     description: "Measures or verifies the disk behind a vhost-user-blk socket",
     load: async (wrap) => wrap((await import("./bench.ts")).default),
   },
+  top: {
+    description: "Shows what running backends do, live",
+    load: async (wrap) => wrap((await import("./top.ts")).default),
+  },
   "init-metadata": {
     description: "Makes the metadata file of a disk with lazy stripes",
     load: async (wrap) => wrap((await import("./init-metadata.ts")).default),
