@@ -8,7 +8,7 @@ import { errorText, UbiError } from "../errors.ts";
 import { type FileGeometry, makeBlocking, probeFile, unlockFile } from "../ffi/file.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { log } from "../log.ts";
-import { lockDisk } from "./disk-lock.ts";
+import { claimDevice, lockDisk } from "./disk-lock.ts";
 
 export interface DataFileOptions {
   readonly path: string;
@@ -26,6 +26,8 @@ export class DataFile implements Disposable {
   /** False where the file system has no direct I/O: the page cache is used. */
   readonly isDirect: boolean;
   readonly sectors: number;
+  /** Holds the claim on a block device; -1 for none. */
+  #claimFd = -1;
 
   private constructor(path: string, fd: number, geometry: FileGeometry, isDirect: boolean) {
     this.path = path;
@@ -36,7 +38,8 @@ export class DataFile implements Disposable {
   }
 
   /**
-   * Opens with direct I/O where there is any, and locks: exclusively, or shared when read-only.
+   * Opens with direct I/O where there is any, and locks: exclusively, or shared when read-only. A block
+   * device that is to be written must not be mounted.
    * @throws UbiError E_DISK_OPEN, E_DISK_SIZE, E_DISK_LOCKED
    */
   static open(options: DataFileOptions): DataFile {
@@ -51,6 +54,9 @@ export class DataFile implements Disposable {
       const file = new DataFile(path, fd, geometry, isUsedDirectly);
       checkSize(file, what);
       lockDisk(fd, `${what} ${path}`, options.isReadOnly ? "shared" : "exclusive");
+      if (geometry.isBlockDevice && !options.isReadOnly) {
+        file.#claimFd = claimDevice(fd, `${what} ${path}`);
+      }
       return file;
     } catch (error) {
       closeSync(fd);
@@ -68,11 +74,22 @@ export class DataFile implements Disposable {
    * torn down some time later, and would keep the lock so long.
    */
   unlock(): void {
+    this.#disclaim();
     unlockFile(this.fd);
   }
 
   [Symbol.dispose](): void {
+    this.#disclaim();
     closeSync(this.fd);
+  }
+
+  // --- internal ---
+
+  #disclaim(): void {
+    if (this.#claimFd >= 0) {
+      closeSync(this.#claimFd);
+      this.#claimFd = -1;
+    }
   }
 }
 

@@ -3,14 +3,16 @@
  * does the I/O. After a process was killed the kernel still ends its last I/O; until then the lock is
  * taken without a visible holder, and that is waited for.
  */
-import { existsSync, fstatSync, readFileSync } from "node:fs";
-import { errnoText, UbiError } from "../errors.ts";
+import { constants, existsSync, fstatSync, openSync, readFileSync } from "node:fs";
+import { errnoText, errorText, UbiError } from "../errors.ts";
 import { lockFile } from "../ffi/file.ts";
 import { log } from "../log.ts";
 
 /** How long the I/O of a dead process is waited for. */
 const WAIT_MS = 10_000;
 const RETRY_MS = 10;
+/** A process that ends gives its lock up a moment before its claim. */
+const CLAIM_WAIT_MS = 1_000;
 const EAGAIN = -11;
 
 /**
@@ -36,6 +38,33 @@ export function lockDisk(fd: number, what: string, mode: "exclusive" | "shared")
     if (!isTold) {
       log.info("waiting for the last I/O of the process that had the disk before", { disk: what });
       isTold = true;
+    }
+    Bun.sleepSync(RETRY_MS);
+  }
+}
+
+/**
+ * Claims a block device, as a mount does: neither is possible while the other lasts, also for a partition of
+ * it. Returns the descriptor that holds the claim; it does no I/O, so the claim goes when it is closed.
+ * @throws UbiError E_DISK_LOCKED, E_DISK_OPEN
+ */
+export function claimDevice(fd: number, what: string): number {
+  const deadline = performance.now() + CLAIM_WAIT_MS;
+  for (;;) {
+    try {
+      // O_EXCL without O_CREAT is for block devices: open(2).
+      return openSync(
+        `/proc/self/fd/${fd}`,
+        constants.O_RDONLY | constants.O_EXCL | constants.O_NONBLOCK,
+      );
+    } catch (error) {
+      if (!(error instanceof Error && "code" in error && error.code === "EBUSY")) {
+        throw new UbiError("E_DISK_OPEN", `cannot claim ${what}: ${errorText(error)}`);
+      }
+      if (performance.now() > deadline) {
+        const users = "it, or a part of it, is mounted, swapped to, or part of another device";
+        throw new UbiError("E_DISK_LOCKED", `${what} is in use: ${users}`);
+      }
     }
     Bun.sleepSync(RETRY_MS);
   }

@@ -189,6 +189,24 @@ testLoop(
   },
 );
 
+testMount(
+  "a mounted block device is refused, and one that is served cannot be mounted",
+  async () => {
+    using device = attach(512);
+    const disk = writeDiskConfig({ folder, isEncrypted: true, dataPath: device.path });
+    {
+      using _mount = new MountedDevice(device, folder);
+      expect(await refusal(disk)).toContain("is mounted");
+    }
+    await using backend = await startUbiblk(disk);
+    const mounted = await runCommand(["mount", device.path, join(folder, "mount")], {
+      timeoutMs: LIMIT_MS,
+    });
+    expect(mounted.exitCode).not.toBe(0);
+    expect(await verify(backend, "--block-size=64K", "--size=8M")).toBe("");
+  },
+);
+
 test("two backends may read one disk, but none may write meanwhile", async () => {
   const reader = makeFile(false, "read_only = true\n");
   await using _first = await startUbiblk(reader);
