@@ -32,6 +32,8 @@ export interface DiskView {
   readonly version: string | undefined;
   readonly restarts: number;
   readonly restartedSecondsAgo: number | undefined;
+  /** Since the last reading. */
+  readonly ageSeconds: number | undefined;
   /** Between the last two readings. */
   readonly intervalSeconds: number | undefined;
   /** Of the last reading, however old. */
@@ -95,6 +97,7 @@ export class DiskWatcher implements Disposable {
       restarts: this.#restarts,
       restartedSecondsAgo:
         this.#restartedMs === undefined ? undefined : (nowMs - this.#restartedMs) / 1000,
+      ageSeconds: this.#last === undefined ? undefined : (nowMs - this.#last.atMs) / 1000,
       intervalSeconds: isSilent ? undefined : this.#intervalSeconds,
       queues: isSilent ? this.#queues.map(withoutRates) : this.#queues,
       fetch: isSilent ? withoutSpeed(this.#fetch) : this.#fetch,

@@ -20,6 +20,7 @@ function diskValue(disk: DiskView): unknown {
     silent_seconds: disk.silentSeconds ?? null,
     version: disk.version ?? null,
     restarts: disk.restarts,
+    age_seconds: disk.ageSeconds ?? null,
     interval_seconds: disk.intervalSeconds ?? null,
     queues: disk.queues.map(load),
     total: load(sumOfSamples(disk.queues)),

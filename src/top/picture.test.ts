@@ -229,6 +229,7 @@ function disk(known: Partial<DiskView>): DiskView {
     version: "0.6.0",
     restarts: 0,
     restartedSecondsAgo: undefined,
+    ageSeconds: 0,
     intervalSeconds: 1,
     queues: [],
     fetch: undefined,

@@ -137,6 +137,45 @@ test("socket that does not answer: shown as stuck, the other disk goes on", asyn
   expect(live).toMatchObject({ state: "live" });
 });
 
+test("socket that answers again: live as before, with rates over the whole time", async () => {
+  const path = join(folder, "slow.sock");
+  const answer = olderBackend(100);
+  const silentUntilMs = performance.now() + 2_500;
+  let isFirst = true;
+  using _server = await servePeer(path, (command) => {
+    const isSilent = !isFirst && performance.now() < silentUntilMs;
+    isFirst = isFirst && command !== "histograms"; // the last command of the first question
+    return isSilent ? undefined : answer(command);
+  });
+  const samples = await jsonSamples(path, "--count", "22", "--interval", "0.4");
+  const states = samples.map((sample) => diskOf(sample).state);
+  expect(states).toContain("stuck");
+  expect(diskOf(samples.at(-1))).toMatchObject({ state: "live", restarts: 0, reason: null });
+  expect(Number(recordOf(diskOf(samples.at(-1)).total).read_ops_per_second)).toBeWithin(150, 400);
+});
+
+test("disk with stripes to fetch: rate, remaining time and failed ones, in JSON and as text", async () => {
+  const path = join(folder, "fetch.sock");
+  const begin = performance.now();
+  using _server = await servePeer(path, (command) => {
+    const fetched = Math.floor((performance.now() - begin) / 10); // 100 a second
+    const more = '"failed":2,"failed_stripes":[7,9],"anything":{"new":[1]}';
+    return command === "status"
+      ? {
+          text: `{"status":{"stripes":{"fetched":${fetched},"source":1000,"total":4000,${more}}}}\n`,
+        }
+      : olderBackend(0)(command);
+  });
+  const samples = await jsonSamples(path, "--count", "3", "--interval", "0.4");
+  const fetch = recordOf(diskOf(samples.at(-1)).fetch);
+  expect(fetch).toMatchObject({ source: 1000, total: 4000, failed: 2, failed_stripes: [7, 9] });
+  expect(Number(fetch.stripes_per_second)).toBeWithin(80, 120);
+  expect(Number(fetch.eta_seconds)).toBeWithin(6, 11);
+  const { stdout } = await runCommand([EXECUTABLE, "top", path, "--once", "--interval", "0.3"]);
+  expect(stdout).toMatch(/^fetch \[#+\.+\] +\d+\.\d% {2}\d+\/1000 stripes {2}\d+\/s {2}ETA \ds$/m);
+  expect(stdout).toContain("fetch failed for 2 stripes: 7, 9\n");
+});
+
 test.each([
   { name: "no JSON", reply: "hello\n".repeat(10), reason: "no answer to version" },
   { name: "no end", reply: "x".repeat(17 * MIB), reason: "sends what was not asked for" },
