@@ -15,7 +15,7 @@ import { type IoEngine, WATCH_ID } from "../disk/io-engine.ts";
 import { openEngine } from "../disk/open-engine.ts";
 import { RequestExecutor } from "../disk/request-executor.ts";
 import { Operation, Outcome, RequestTable } from "../disk/request-table.ts";
-import { clockNs, drainEvent, signalEvent, signalEventAsking } from "../ffi/event.ts";
+import { clockNs, drainEvent, signalEvent, signalEventAsking, threadCpuNs } from "../ffi/event.ts";
 import { memoryFaults, store8 } from "../ffi/memory.ts";
 import { nameThread, pinThread } from "../ffi/process.ts";
 import { f64, i32, u32 } from "../ffi/view.ts";
@@ -350,7 +350,12 @@ class QueueWorker implements Disposable {
       }
       nowNs = clockNs();
     }
+    const isMeasured = spin.isMeasured();
+    const cpuNs = isMeasured ? threadCpuNs() : 0;
     this.#engine.submit(this.#maySleep(ring) ? 1 : 0);
+    if (isMeasured) {
+      spin.learnSleep(threadCpuNs() - cpuNs);
+    }
     spin.learn(clockNs() - startNs);
   }
 
