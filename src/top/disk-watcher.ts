@@ -209,7 +209,8 @@ const ALL_COMMANDS = ["version", "status", "stats", "queues", "statistics", "his
 /** Rates of a disk that does not answer would be taken for those of now. */
 function withoutRates(sample: LoadSample): LoadSample {
   const histograms = { read: undefined, write: undefined, flush: undefined };
-  return { ...sample, rates: undefined, histograms, inFlight: undefined };
+  const unknown = { rates: undefined, inFlight: undefined, oldestInFlightNs: undefined };
+  return { ...sample, ...unknown, histograms };
 }
 
 function withoutSpeed(fetch: FetchSample | undefined): FetchSample | undefined {

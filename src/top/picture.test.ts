@@ -20,7 +20,7 @@ test("80x24: two disks, one with a fetch, one that does not answer", () => {
     "
     ubiblk top  2 disks, 2 queues  every 1s  12:34:56
     queue   iops   read/s  write/s rd p50 rd p99 wr p50 wr p99 inflight
-    /run/a.rpc  0.6.0  restarted 7s ago
+    /run/a.rpc  0.6.0  restarted 7s ago  3 failed/s
         0    100  100 MiB      0 B  590us 3.15ms      -      -       31
         1  12.4k 2.00 KiB 48.2 MiB 98.3us 98.3us 12.3us 23.1ms        4
       all  12.5k  100 MiB 48.2 MiB  590us 3.15ms 12.3us 23.1ms       35
@@ -51,7 +51,7 @@ test("100 columns: operations by kind as well", () => {
     "
     ubiblk top  2 disks, 2 queues  every 1s  12:34:56
     queue   iops rd iops wr iops fl iops   read/s  write/s rd p50 rd p99 wr p50 wr p99 inflight
-    /run/a.rpc  0.6.0  restarted 7s ago
+    /run/a.rpc  0.6.0  restarted 7s ago  3 failed/s
         0    100     100       0       0  100 MiB      0 B  590us 3.15ms      -      -       31
         1  12.4k     0.5   12.3k      20 2.00 KiB 48.2 MiB 98.3us 98.3us 12.3us 23.1ms        4
       all  12.5k     101   12.3k      20  100 MiB 48.2 MiB  590us 3.15ms 12.3us 23.1ms       35
@@ -74,7 +74,7 @@ test("160x50: all that fits, with a bar", () => {
     "
     ubiblk top  2 disks, 2 queues  every 1s  12:34:56
     queue   iops rd iops wr iops fl iops   read/s  write/s avg size rd p50 rd p99 wr p50 wr p99 fl p50 fl p99 inflight oldest failed/s = read  # write
-    /run/a.rpc  0.6.0  restarted 7s ago
+    /run/a.rpc  0.6.0  restarted 7s ago  3 failed/s
         0    100     100       0       0  100 MiB      0 B 1.00 MiB  590us 3.15ms      -      -      -      -       31 18.3ms        0 ====================
         1  12.4k     0.5   12.3k      20 2.00 KiB 48.2 MiB 4.00 KiB 98.3us 98.3us 12.3us 23.1ms 1.05ms 1.05ms        4      -        3 #########
       all  12.5k     101   12.3k      20  100 MiB 48.2 MiB 12.2 KiB  590us 3.15ms 12.3us 23.1ms 1.05ms 1.05ms       35 18.3ms        3 ====================#########
@@ -154,6 +154,12 @@ test("few rows: what does not fit is told, and scrolled to", () => {
   expect(bottom[5]).toStartWith("/run/b.rpc  0.6.0  stuck");
   expect(bottom[6]).toBe("");
   expect(bottom[7]).toStartWith("total");
+});
+
+test("a request that is in flight for long: told beside the socket at any width", () => {
+  const queues = [{ ...READER, oldestInFlightNs: 7.2e9 }];
+  const lines = wholePicture({ ...picture(), disks: [disk({ queues })] }, 80);
+  expect(text(lines[2] ?? [], 80)).toBe("/run/disk.rpc  0.6.0  a request takes 7.20s");
 });
 
 test.each<[SortOrder, readonly string[]]>([

@@ -20,7 +20,7 @@ import type { DiskView } from "./disk-watcher.ts";
 import { fetchLines } from "./fetch-lines.ts";
 import { percentileNs } from "./histogram.ts";
 import { printable } from "./json-reader.ts";
-import { durationText } from "./quantity.ts";
+import { countText, durationText, latencyText } from "./quantity.ts";
 import { type LoadSample, sumOfSamples } from "./sample.ts";
 import { lineLength, type StyledLine, span } from "./styled-line.ts";
 
@@ -94,6 +94,8 @@ export function helpPicture(picture: Picture, size: ScreenSize): Screen {
 
 // --- internal ---
 
+/** A request in flight for longer is pointed out: the storage below may be stuck. */
+const SLOW_REQUEST_NS = 5e9;
 /** Characters of a socket's path that are shown in any case. */
 const PATH_MIN = 12;
 const RESTART_SHOWN_SECONDS = 60;
@@ -168,7 +170,7 @@ function loadRows(disk: DiskView, sort: SortOrder): readonly TableRow[] {
 /** A path that is too long loses its beginning, so that what is told behind it is seen. */
 function diskLine(disk: DiskView, columns: number): StyledLine {
   const version = disk.version === undefined ? "" : `  ${disk.version}`;
-  const facts = [span(version, "dim"), ...stateSpans(disk)];
+  const facts = [span(version, "dim"), ...stateSpans(disk), ...troubleSpans(disk)];
   const room = Math.max(PATH_MIN, columns - lineLength(facts));
   const path = [...printable(disk.socket)];
   const shown = path.length > room ? ["...", ...path.slice(path.length - room + 3)] : path;
@@ -190,6 +192,18 @@ function stateSpans(disk: DiskView): StyledLine {
       return [span(`  ${since}: ${printable(disk.reason ?? "")}`, "bad")];
     }
   }
+}
+
+/** What a narrow screen has no column for, and what nobody should miss. */
+function troubleSpans({ queues }: DiskView): StyledLine {
+  const { rates, oldestInFlightNs: oldestNs = 0 } = sumOfSamples(queues);
+  const failed = rates?.failed ?? 0;
+  return [
+    ...(failed > 0 ? [span(`  ${countText(failed)} failed/s`, "bad")] : []),
+    ...(oldestNs > SLOW_REQUEST_NS
+      ? [span(`  a request takes ${latencyText(oldestNs)}`, "bad")]
+      : []),
+  ];
 }
 
 /** A new array in the wanted order; equal ones stay in theirs. */
