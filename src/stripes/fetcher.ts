@@ -1,0 +1,350 @@
+/**
+ * Brings stripes from the source to the base. It decides and does no I/O of its own: the source completes, its
+ * host writes, time comes in as a number.
+ *
+ *   demand ----+                 +-- BUFFERED: reads are answered from the buffer
+ *              v                 |
+ *   order --> buffer: source -> seal -> base write --> ON_BASE, `loaded`: the commit makes it durable
+ *                        |                  |
+ *                        +----- failed -----+--> pause, again; after the last retry: FAILED
+ *
+ * Demand goes before the background, always: the background begins only when no demand waits, and leaves some
+ * buffers to it. `seal` turns the buffer into what the base holds (enciphers it).
+ */
+import { assert } from "../errors.ts";
+import { f64, i32, u8 } from "../ffi/view.ts";
+import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
+import type { StripeSource } from "../sources/stripe-source.ts";
+import { BackgroundOrder } from "./background-order.ts";
+import { pauseAfter, RETRY_DEFAULT, type RetryPolicy } from "./retry-policy.ts";
+import { isClaimed, isUnfetched, Phase, type StripeState } from "./stripe-state.ts";
+
+/** What the fetcher needs done. */
+export interface FetchHost {
+  /** Whether memory is all zeros; always false where zeros on the disk would not read as zeros (cipher). */
+  isZero(address: number, bytes: number): boolean;
+  /** Makes of a buffer what the base holds from `sector` on. False when the cipher failed. */
+  seal(sector: number, sectorCount: number, address: number): boolean;
+  /** Writes to the base -> `baseWritten`. The buffer is kept until then. */
+  writeBase(buffer: number, offset: number, address: number, bytes: number): void;
+  /** Makes the base read as zeros there, without taking space -> `baseWritten`. */
+  zeroBase(buffer: number, offset: number, bytes: number): void;
+  /** The stripe is on the base, since a time when so many syncs of it had failed. */
+  loaded(stripe: number, baseFailures: number): void;
+  /** Given up; the stripe failed. */
+  gaveUp(stripe: number, result: number): void;
+}
+
+export interface FetcherOptions {
+  readonly state: StripeState;
+  readonly source: StripeSource;
+  readonly host: FetchHost;
+  readonly stripeSectors: number;
+  readonly diskSectors: number;
+  /** Memory of one stripe each, aligned for the source and the base; as many as the state has. */
+  readonly bufferAddresses: readonly number[];
+  /** Buffers that the background leaves to demand. */
+  readonly reservedBuffers: number;
+  /** Stripes to fetch without demand, in this order; undefined for none. */
+  readonly order?: (() => Iterator<number>) | undefined;
+  readonly retry?: RetryPolicy;
+}
+
+/** More stripes are not kept in mind: intents stay in their rings. */
+const DEMANDS_MAX = 65_536;
+const RECALL_MS = 1;
+const EOPNOTSUPP = -95;
+const ENOENT = -2;
+const EIO = -5;
+
+const Stage = { free: 0, source: 1, base: 2, zero: 3, recalled: 4 } as const;
+
+interface Retry {
+  readonly stripe: number;
+  readonly dueMs: number;
+}
+
+export class Fetcher {
+  readonly background: BackgroundOrder;
+  readonly #options: FetcherOptions;
+  readonly #state: StripeState;
+  readonly #source: StripeSource;
+  readonly #host: FetchHost;
+  readonly #retry: RetryPolicy;
+  /** In the order of their arrival. */
+  readonly #demands = new Set<number>();
+  readonly #failures = new Map<number, number>();
+  /** Each becomes a demand when its pause is over: by then somebody may wait for it. */
+  #retries: Retry[] = [];
+  // Columns by buffer:
+  readonly #stage: Uint8Array;
+  readonly #stripe: Float64Array;
+  /** Failed syncs of the base when the write began. */
+  readonly #baseFailures: Int32Array;
+  readonly #freeBuffers: Int32Array;
+  #freeCount = 0;
+  #recalled = 0;
+  #canZero = true;
+  #mayBeginBackground = true;
+  #nowMs = 0;
+
+  constructor(options: FetcherOptions) {
+    const buffers = options.bufferAddresses.length;
+    assert(buffers === options.state.shared.buffers, "the state lends the buffers that there are");
+    assert(options.reservedBuffers < buffers, "the background has a buffer");
+    this.#options = options;
+    this.#state = options.state;
+    this.#source = options.source;
+    this.#host = options.host;
+    this.#retry = options.retry ?? RETRY_DEFAULT;
+    this.background = new BackgroundOrder(options.state, options.order);
+    this.#stage = new Uint8Array(buffers);
+    this.#stripe = new Float64Array(buffers);
+    this.#baseFailures = new Int32Array(buffers);
+    this.#freeBuffers = new Int32Array(buffers);
+    for (let buffer = 0; buffer < buffers; buffer++) {
+      this.#free(buffer);
+      options.state.placeBuffer(buffer, this.#address(buffer));
+    }
+  }
+
+  /** Nothing under way and nothing waiting. Stripes of the background may still be left. */
+  get isIdle(): boolean {
+    const waiting = this.#demands.size + this.#retries.length;
+    return waiting === 0 && this.#freeCount === this.#freeBuffers.length;
+  }
+
+  get hasRoomForDemand(): boolean {
+    return this.#demands.size < DEMANDS_MAX;
+  }
+
+  /** When `advance` is to be called though nothing completed. */
+  get dueMs(): number {
+    if (this.#source.completions() > 0) {
+      return this.#nowMs;
+    }
+    const retry = this.#retries.reduce((due, { dueMs }) => Math.min(due, dueMs), Infinity);
+    const recall = this.#recalled > 0 ? this.#nowMs + RECALL_MS : Infinity;
+    const mayBegin = this.#mayBeginBackground && this.#mayBackground();
+    return Math.min(retry, recall, mayBegin ? this.background.dueMs : Infinity);
+  }
+
+  /** Somebody waits for the stripe. */
+  demand(stripe: number): void {
+    const byte = this.#state.load(stripe);
+    if (!isUnfetched(byte) && !isClaimed(byte)) {
+      return; // under way, or there
+    }
+    // The pause of a retry is kept: a guest must not hammer a source that fails.
+    if (!this.#retries.some((retry) => retry.stripe === stripe)) {
+      this.#demands.add(stripe);
+    }
+  }
+
+  /** Takes what completed, begins what can begin. Call once a turn and at `dueMs`. */
+  advance(nowMs: number, mayBeginBackground: boolean): void {
+    this.#nowMs = nowMs;
+    this.#mayBeginBackground = mayBeginBackground;
+    this.#collect();
+    this.#freeRecalled();
+    this.#retryDue();
+    this.#beginDemands();
+    if (mayBeginBackground) {
+      this.#beginBackground();
+    }
+    this.#source.submit();
+  }
+
+  /** The end of `writeBase` or `zeroBase`: 0, or a negative errno. */
+  baseWritten(buffer: number, result: number): void {
+    const stage = u8(this.#stage, buffer);
+    assert(stage === Stage.base || stage === Stage.zero, "a write ends that was asked for");
+    if (result === EOPNOTSUPP && stage === Stage.zero) {
+      this.#canZero = false;
+      this.#write(buffer);
+      return;
+    }
+    const stripe = f64(this.#stripe, buffer);
+    this.#state.recallBuffer(buffer);
+    this.#release(buffer);
+    if (result < 0) {
+      this.failed(stripe, result);
+      return;
+    }
+    this.#state.setPhase(stripe, Phase.onBase);
+    this.#host.loaded(stripe, i32(this.#baseFailures, buffer));
+  }
+
+  /** The stripe is durable: earlier failures are forgotten. */
+  succeeded(stripe: number): void {
+    this.#failures.delete(stripe);
+  }
+
+  /** A stripe that the fetcher took has to be fetched anew; it fails when that was tried often enough. */
+  failed(stripe: number, result: number): void {
+    const failures = (this.#failures.get(stripe) ?? 0) + 1;
+    const pauseMs = pauseAfter(this.#retry, failures);
+    if (pauseMs === undefined) {
+      this.#failures.delete(stripe);
+      this.#state.fail(stripe, Phase.failed);
+      this.#host.gaveUp(stripe, result);
+      return;
+    }
+    this.#failures.set(stripe, failures);
+    this.#state.count("retries", 1);
+    this.#state.setPhase(stripe, Phase.unfetched);
+    this.#retries.push({ stripe, dueMs: this.#nowMs + pauseMs });
+  }
+
+  // --- internal ---
+
+  #collect(): void {
+    const source = this.#source;
+    const count = source.completions();
+    for (let i = 0; i < count; i++) {
+      this.#sourceEnded(source.completedId(i), source.completedResult(i));
+    }
+    source.release(count);
+  }
+
+  #sourceEnded(buffer: number, result: number): void {
+    assert(u8(this.#stage, buffer) === Stage.source, "a source ends what it was asked for");
+    const stripe = f64(this.#stripe, buffer);
+    const address = this.#address(buffer);
+    const bytes = this.#bytesOf(stripe);
+    if (result < 0) {
+      this.#release(buffer);
+      this.failed(stripe, result);
+      return;
+    }
+    this.#state.count("sourceBytes", bytes);
+    const isZero = this.#canZero && this.#host.isZero(address, bytes);
+    const sector = stripe * this.#options.stripeSectors;
+    if (!this.#host.seal(sector, bytes / SECTOR_BYTES, address)) {
+      this.#release(buffer);
+      this.failed(stripe, EIO);
+      return;
+    }
+    this.#state.lendBuffer(buffer, stripe);
+    this.#state.setPhase(stripe, Phase.buffered);
+    this.#baseFailures[buffer] = this.#state.baseFailures();
+    if (isZero) {
+      this.#stage[buffer] = Stage.zero;
+      this.#state.count("zeroStripes", 1);
+      this.#host.zeroBase(buffer, sector * SECTOR_BYTES, bytes);
+    } else {
+      this.#write(buffer);
+    }
+  }
+
+  #write(buffer: number): void {
+    const stripe = f64(this.#stripe, buffer);
+    this.#stage[buffer] = Stage.base;
+    const offset = stripe * this.#options.stripeSectors * SECTOR_BYTES;
+    this.#host.writeBase(buffer, offset, this.#address(buffer), this.#bytesOf(stripe));
+  }
+
+  #retryDue(): void {
+    if (this.#retries.length === 0) {
+      return;
+    }
+    const due = this.#retries.filter(({ dueMs }) => dueMs <= this.#nowMs);
+    this.#retries = this.#retries.filter(({ dueMs }) => dueMs > this.#nowMs);
+    for (const { stripe } of due) {
+      this.#demands.add(stripe);
+    }
+  }
+
+  #beginDemands(): void {
+    for (const stripe of this.#demands) {
+      if (this.#freeCount === 0) {
+        return;
+      }
+      if (isClaimed(this.#state.load(stripe))) {
+        continue; // kept: a queue may give it up, unfetched, and whoever waits would wait for ever
+      }
+      this.#demands.delete(stripe);
+      if (this.#begin(stripe)) {
+        this.#state.count("demandFetches", 1);
+      }
+    }
+  }
+
+  #mayBackground(): boolean {
+    return (
+      this.#demands.size === 0 &&
+      this.#retries.length < this.#freeBuffers.length &&
+      this.#freeCount > this.#options.reservedBuffers
+    );
+  }
+
+  #beginBackground(): void {
+    while (this.#mayBackground()) {
+      const stripe = this.background.next(this.#nowMs);
+      if (stripe === undefined) {
+        return;
+      }
+      if (this.#begin(stripe)) {
+        this.#state.count("backgroundFetches", 1);
+        this.background.began(this.#bytesOf(stripe), this.#nowMs);
+      }
+    }
+  }
+
+  /** False when the stripe needs no fetch, or the source cannot have it. */
+  #begin(stripe: number): boolean {
+    if (!this.#source.has(stripe)) {
+      if (this.#state.failUntaken(stripe)) {
+        this.#host.gaveUp(stripe, ENOENT);
+      }
+      return false;
+    }
+    if (!this.#state.take(stripe, Phase.fetching)) {
+      return false;
+    }
+    this.#freeCount -= 1;
+    const buffer = i32(this.#freeBuffers, this.#freeCount);
+    this.#stage[buffer] = Stage.source;
+    this.#stripe[buffer] = stripe;
+    this.#state.count("inFlight", 1);
+    const unit = this.#source.unitBytes;
+    const lengthBytes = Math.ceil(this.#bytesOf(stripe) / unit) * unit;
+    this.#source.request(buffer, { stripe, offsetBytes: 0, lengthBytes }, this.#address(buffer));
+    return true;
+  }
+
+  #release(buffer: number): void {
+    this.#state.count("inFlight", -1);
+    if (this.#state.isPinned(buffer)) {
+      this.#stage[buffer] = Stage.recalled;
+      this.#recalled += 1;
+    } else {
+      this.#free(buffer);
+    }
+  }
+
+  #freeRecalled(): void {
+    for (let buffer = 0; this.#recalled > 0 && buffer < this.#stage.length; buffer++) {
+      if (u8(this.#stage, buffer) === Stage.recalled && !this.#state.isPinned(buffer)) {
+        this.#recalled -= 1;
+        this.#free(buffer);
+      }
+    }
+  }
+
+  #free(buffer: number): void {
+    this.#stage[buffer] = Stage.free;
+    this.#freeBuffers[this.#freeCount] = buffer;
+    this.#freeCount += 1;
+  }
+
+  #address(buffer: number): number {
+    return this.#options.bufferAddresses[buffer] ?? 0;
+  }
+
+  /** The last stripe of the disk may be short. */
+  #bytesOf(stripe: number): number {
+    const { stripeSectors, diskSectors } = this.#options;
+    return Math.min(stripeSectors, diskSectors - stripe * stripeSectors) * SECTOR_BYTES;
+  }
+}

@@ -1,0 +1,220 @@
+/**
+ * The stripe worker's side of lazy stripes: takes the queues' intents, has stripes fetched and made durable, and
+ * tells the queues. It decides and does no I/O; what it needs done goes through its host, time is a number.
+ *
+ *   intent rings --> fetch ----> Fetcher --- loaded --+
+ *                    changed -------------------------+--> MetadataCommit --> READY, WRITTEN --> queues
+ *                    written --------- (joins) -------+
+ *
+ * A turn: the host hands over what completed, then calls `turn` and sleeps until something completes, a queue
+ * wakes it, or `dueMs` has come.
+ */
+import { STRIPE_FLAG } from "../formats/metadata.ts";
+import type { StripeSource } from "../sources/stripe-source.ts";
+import { Fetcher, type FetchHost } from "./fetcher.ts";
+import { Intent, IntentRing } from "./intent-ring.ts";
+import { type CommitHost, MetadataCommit } from "./metadata-commit.ts";
+import type { RetryPolicy } from "./retry-policy.ts";
+import { isClaimed, Phase, phaseOf, type StripeState, WRITTEN_BIT } from "./stripe-state.ts";
+
+/** What the stripe worker does for the service. Ends come back through `service.fetcher` and `.commit`. */
+export interface ServiceHost
+  extends Pick<FetchHost, "isZero" | "seal" | "writeBase" | "zeroBase">,
+    Pick<CommitHost, "flushBase" | "writeSector" | "flushMetadata"> {
+  wakeQueue(queue: number): void;
+  /** For the log: a stripe could not be fetched or its state not be stored. */
+  report(event: StripeEvent, stripe: number, result: number): void;
+}
+
+type StripeEvent = "stripe_fetch_failed" | "stripe_commit_failed";
+
+export interface ServiceOptions {
+  readonly state: StripeState;
+  readonly rings: readonly SharedArrayBuffer[];
+  /** As read from the metadata file; the service's own from here on. */
+  readonly flags: Uint8Array;
+  readonly source: StripeSource;
+  readonly host: ServiceHost;
+  readonly stripeSectors: number;
+  readonly diskSectors: number;
+  readonly bufferAddresses: readonly number[];
+  readonly reservedBuffers: number;
+  readonly sectorPlaces: readonly Uint8Array[];
+  readonly isWrittenTracked: boolean;
+  readonly order?: (() => Iterator<number>) | undefined;
+  readonly retry?: RetryPolicy;
+}
+
+/** With so many stripes not durable yet, no further ones are begun without demand, no intents are taken. */
+const UNCOMMITTED_MAX = 65_536;
+const EIO = -5;
+const { FETCHED, WRITTEN } = STRIPE_FLAG;
+
+export class StripeService {
+  readonly fetcher: Fetcher;
+  readonly commit: MetadataCommit;
+  readonly #state: StripeState;
+  readonly #host: ServiceHost;
+  readonly #rings: readonly IntentRing[];
+  readonly #isWrittenTracked: boolean;
+  /** Stripes that are being fetched, to be WRITTEN together with FETCHED. */
+  readonly #wantsWritten = new Set<number>();
+  /** Stripes whose last attempt was given up. */
+  readonly #failed = new Set<number>();
+
+  constructor(options: ServiceOptions) {
+    const { state, host, flags, retry } = options;
+    this.#state = state;
+    this.#host = host;
+    this.#rings = options.rings.map((ring) => new IntentRing(ring));
+    this.#isWrittenTracked = options.isWrittenTracked;
+    this.fetcher = new Fetcher({
+      ...options,
+      host: {
+        isZero: (address, bytes) => host.isZero(address, bytes),
+        seal: (sector, count, address) => host.seal(sector, count, address),
+        writeBase: (buffer, offset, address, bytes) =>
+          host.writeBase(buffer, offset, address, bytes),
+        zeroBase: (buffer, offset, bytes) => host.zeroBase(buffer, offset, bytes),
+        loaded: (stripe, baseFailures) => this.#addFetched(stripe, baseFailures),
+        gaveUp: (stripe, result) => this.#gaveUp(stripe, result),
+      },
+    });
+    this.commit = new MetadataCommit({
+      flags,
+      places: options.sectorPlaces,
+      ...(retry === undefined ? {} : { retry }),
+      host: {
+        flushBase: () => host.flushBase(),
+        baseFailures: () => state.baseFailures(),
+        writeSector: (place, sector) => {
+          state.count("metadataWrites", 1);
+          host.writeSector(place, sector);
+        },
+        flushMetadata: () => host.flushMetadata(),
+        committed: (stripe, bits) => this.#committed(stripe, bits),
+        failed: (stripe, bits, isBaseFailure) => this.#commitFailed(stripe, bits, isBaseFailure),
+      },
+    });
+  }
+
+  /** Stripes that failed and were not tried again since. */
+  get failedStripes(): ReadonlySet<number> {
+    return this.#failed;
+  }
+
+  /** When `turn` is to be called though nothing happened; Infinity when there is no such time. */
+  get dueMs(): number {
+    return Math.min(this.fetcher.dueMs, this.commit.dueMs);
+  }
+
+  /** Nothing under way, and no intent waits. */
+  get isIdle(): boolean {
+    return (
+      this.fetcher.isIdle &&
+      this.commit.uncommitted === 0 &&
+      this.#rings.every((ring) => ring.waiting() === 0)
+    );
+  }
+
+  turn(nowMs: number): void {
+    for (const ring of this.#rings) {
+      this.#take(ring);
+    }
+    this.fetcher.advance(nowMs, this.commit.uncommitted < UNCOMMITTED_MAX);
+    this.commit.advance(nowMs);
+    this.#state.announce((queue) => this.#host.wakeQueue(queue));
+  }
+
+  // --- internal: intents ---
+
+  #take(ring: IntentRing): void {
+    while (ring.waiting() > 0) {
+      const room = UNCOMMITTED_MAX - this.commit.uncommitted;
+      if (room <= 0 || !this.fetcher.hasRoomForDemand) {
+        return;
+      }
+      const { intent, stripe, baseFailures } = ring;
+      const count = Math.min(ring.count, room);
+      for (let i = 0; i < count; i++) {
+        this.#obey(intent, stripe + i, baseFailures);
+      }
+      ring.shift(count);
+    }
+  }
+
+  #obey(intent: number, stripe: number, baseFailures: number): void {
+    if ((intent & Intent.changed) !== 0) {
+      this.#addFetched(stripe, baseFailures);
+      return;
+    }
+    if ((intent & Intent.written) !== 0) {
+      this.#obeyWritten(stripe);
+    }
+    if ((intent & Intent.fetch) !== 0) {
+      this.fetcher.demand(stripe);
+    }
+  }
+
+  #obeyWritten(stripe: number): void {
+    const byte = this.#state.load(stripe);
+    const phase = phaseOf(byte);
+    if ((byte & WRITTEN_BIT) !== 0 || isClaimed(byte)) {
+      return; // there, or comes with the claim
+    }
+    if (phase === Phase.ready || phase === Phase.onBase) {
+      this.commit.add(stripe, WRITTEN);
+    } else {
+      this.#wantsWritten.add(stripe);
+    }
+  }
+
+  // --- internal: what fetcher and commit tell ---
+
+  #addFetched(stripe: number, baseFailures: number): void {
+    const isReplaced = isClaimed(this.#state.load(stripe));
+    const isWritten = this.#wantsWritten.delete(stripe) || (isReplaced && this.#isWrittenTracked);
+    this.commit.addFetched(stripe, isWritten ? WRITTEN : 0, baseFailures);
+  }
+
+  #gaveUp(stripe: number, result: number): void {
+    this.#wantsWritten.delete(stripe);
+    this.#failed.add(stripe);
+    this.fetcher.background.failed();
+    this.#host.report("stripe_fetch_failed", stripe, result);
+  }
+
+  #committed(stripe: number, bits: number): void {
+    if ((bits & WRITTEN) !== 0) {
+      this.#state.setWritten(stripe);
+      this.#state.count("written", 1);
+    }
+    if ((bits & FETCHED) !== 0) {
+      this.#state.setPhase(stripe, Phase.ready);
+      this.#state.count("fetched", 1);
+      this.#state.count("unfetched", -1);
+      this.#failed.delete(stripe);
+      this.fetcher.succeeded(stripe);
+      this.fetcher.background.succeeded();
+    }
+  }
+
+  #commitFailed(stripe: number, bits: number, isBaseFailure: boolean): void {
+    const phase = phaseOf(this.#state.load(stripe));
+    if (phase === Phase.claimed) {
+      this.#state.fail(stripe, Phase.lost);
+    } else if ((bits & FETCHED) !== 0 && isBaseFailure) {
+      if ((bits & WRITTEN) !== 0) {
+        this.#wantsWritten.add(stripe);
+      }
+      this.fetcher.failed(stripe, EIO); // its data is written anew
+      return;
+    } else if ((bits & FETCHED) !== 0) {
+      this.#state.fail(stripe, Phase.failed);
+      this.#failed.add(stripe);
+    } else {
+      this.#state.fail(stripe, phase); // only WRITTEN: the data stays where it is
+    }
+    this.#host.report("stripe_commit_failed", stripe, EIO);
+  }
+}
