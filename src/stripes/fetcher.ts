@@ -102,7 +102,7 @@ export class Fetcher {
     this.#stripe = new Float64Array(buffers);
     this.#baseFailures = new Int32Array(buffers);
     this.#freeBuffers = new Int32Array(buffers);
-    for (let buffer = 0; buffer < buffers; buffer++) {
+    for (let buffer = buffers - 1; buffer >= 0; buffer--) {
       this.#free(buffer);
       options.state.placeBuffer(buffer, this.#address(buffer));
     }
