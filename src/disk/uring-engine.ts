@@ -128,6 +128,12 @@ export class UringEngine implements IoEngine {
     for (let i = 0; i < this.#entries; i++) {
       this.#ring[arrayAt + i] = i;
     }
+    // A system call filter may allow the set-up and refuse the work.
+    const result = uringEnter(this.#fd, 0, 0, IORING_ENTER_GETEVENTS);
+    if (result < 0) {
+      this[Symbol.dispose]();
+      throw new UbiError("E_URING", `the kernel refuses io_uring_enter: ${errnoText(result)}`);
+    }
     this.#fileFd = file.fd;
     this.#registerFile(file.fd);
     this.setWriteThrough(file.isWriteThrough);

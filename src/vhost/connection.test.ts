@@ -1,7 +1,8 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { mkdtempSync, readdirSync, readlinkSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { openDescriptors } from "../../tests/support/open-descriptors.ts";
 import { createEvent } from "../ffi/event.ts";
 import {
   acceptSocket,
@@ -204,19 +205,5 @@ class Peer implements Disposable {
   [Symbol.dispose](): void {
     this.close();
     this.#channel[Symbol.dispose]();
-  }
-}
-
-/** Sockets and events: the runtime opens files of its own when it likes. */
-function openDescriptors(): number {
-  const links = readdirSync("/proc/self/fd").map(linkOf);
-  return links.filter((link) => /^socket:|^anon_inode:\[eventfd\]/.test(link)).length;
-}
-
-function linkOf(fd: string): string {
-  try {
-    return readlinkSync(`/proc/self/fd/${fd}`);
-  } catch {
-    return ""; // the descriptor of the listing itself
   }
 }

@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
+import { openDescriptors } from "../../tests/support/open-descriptors.ts";
 import {
   GUEST,
   MEMORY_BYTES,
-  openDescriptors,
   QUEUES,
   ringAddress,
   SessionFrontEnd,

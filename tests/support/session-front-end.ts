@@ -1,6 +1,6 @@
 /** A front end that talks to a session without a socket between them, and queues that only take notes. */
 import { expect } from "bun:test";
-import { closeSync, openSync, readdirSync } from "node:fs";
+import { closeSync, openSync } from "node:fs";
 import type { DiskDescription } from "../../src/device/disk-device.ts";
 import { UbiError } from "../../src/errors.ts";
 import { createEvent } from "../../src/ffi/event.ts";
@@ -203,8 +203,4 @@ export function ringAddress(index: number): VringAddress {
   const base = USER + index * 0x8000;
   const [available, used] = [base + 0x1000, base + 0x2000];
   return { index, flags: 0, descriptors: base, available, used, log: 0 };
-}
-
-export function openDescriptors(): number {
-  return readdirSync("/proc/self/fd").length;
 }
