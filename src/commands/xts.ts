@@ -1,11 +1,12 @@
 /** `ubiblk xts`: enciphers or deciphers an image with the key of a disk. */
-import { writeSync } from "node:fs";
+import { statSync, writeSync } from "node:fs";
 import { defineCommand } from "citty";
 import { type KeyConfig, loadKeyConfig, resolveSecrets } from "../config/index.ts";
+import { isSameFile } from "../copy/input-file.ts";
 import { convertXtsFile, type XtsProgress } from "../copy/xts-file.ts";
 import { XtsCipher } from "../disk/cipher.ts";
 import { XTS_PROVIDERS, type XtsProvider } from "../disk/cipher-provider.ts";
-import { assert } from "../errors.ts";
+import { assert, UbiError } from "../errors.ts";
 import { integerArgument } from "./arguments.ts";
 import { hardenOrWarn } from "./hardening.ts";
 
@@ -94,6 +95,7 @@ interface ConvertOptions {
 async function convert(options: ConvertOptions): Promise<void> {
   hardenOrWarn();
   const config = await loadKeyConfig(options.configPath);
+  refuseConfig(options);
   const progress = new ProgressLine();
   const interruption = new AbortController();
   const interrupt = () => interruption.abort();
@@ -107,6 +109,14 @@ async function convert(options: ConvertOptions): Promise<void> {
   } finally {
     progress.end();
     process.off("SIGINT", interrupt).off("SIGTERM", interrupt);
+  }
+}
+
+/** Two names exchanged would cost the only copy of the key. */
+function refuseConfig({ configPath, outputPath }: ConvertOptions): void {
+  const output = statSync(outputPath, { bigint: true, throwIfNoEntry: false });
+  if (output !== undefined && isSameFile(statSync(configPath, { bigint: true }), output)) {
+    throw new UbiError("E_XTS_OUTPUT", `output ${outputPath} is the configuration itself`);
   }
 }
 

@@ -52,6 +52,13 @@ test("a config with a key only is enough, and only the key is read", async () =>
   expect(statSync(file("again")).mode & 0o777).toBe(0o600);
 });
 
+test("the configuration as output is refused and stays whole", async () => {
+  const result = await xts("--action=encode", file("plain"), file("config.toml"));
+  expect(result.exitCode).toBe(1);
+  expect(result.stderr).toContain("E_XTS_OUTPUT");
+  expect(readFileSync(file("config.toml"), "utf8")).toBe(CONFIG);
+});
+
 test("input as output is refused and stays whole", async () => {
   const result = await xts("--action=encode", file("plain"), file("plain"));
   expect(result.exitCode).toBe(1);
