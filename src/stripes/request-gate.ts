@@ -10,12 +10,13 @@
  * It waits for all other stripes before it claims any, and claims upwards or not at all: so claims neither
  * block each other nor anybody who waits for something slow.
  *
- * Cost on a fetched disk: one atomic load a stripe, about 10 ns a request. Nothing allocates.
+ * Cost on a fetched disk: one atomic load and about 40 ns for a request in one stripe, 80 ns in several. Nothing allocates.
  */
 import { Operation } from "../disk/request-table.ts";
 import { assert } from "../errors.ts";
-import { f64, i32, u8 } from "../ffi/view.ts";
+import { i32, u8 } from "../ffi/view.ts";
 import { Intent, IntentRing } from "./intent-ring.ts";
+import { RequestRanges } from "./request-ranges.ts";
 import {
   FAILURE_MASK,
   isClaimed,
@@ -32,7 +33,7 @@ export const Verdict = {
   base: 0,
   parked: 1,
   failed: 2,
-  /** A read: from the fetch buffer of its one stripe, or from the base when that is gone meanwhile. */
+  /** A read: from the fetch buffer of its one stripe. When that is gone meanwhile `admit` it once more. */
   buffer: 3,
   /** A read: from the source, at the same place. Only without copy-on-read. */
   source: 4,
@@ -59,6 +60,7 @@ export interface GateOptions {
 /** Stripes of a read that are asked for beyond the one that it waits for. */
 const AHEAD_MAX = 16;
 const NONE = -1;
+const READY_WRITTEN = Phase.ready | WRITTEN_BIT;
 
 /** Of a slot: its stripes are checked; some are claimed; they are being made durable. */
 const Stage = { checking: 0, claimed: 1, telling: 2, committing: 3 } as const;
@@ -73,7 +75,10 @@ export class RequestGate {
   readonly #state: StripeState;
   readonly #ring: IntentRing;
   readonly #lists: WaitLists;
-  readonly #stripeSectors: number;
+  /** Exact: the size of a stripe is a power of two. */
+  readonly #stripesPerSector: number;
+  /** By operation: the byte of a stripe, not WRITTEN, on which nothing waits. */
+  readonly #readyByte: Uint8Array;
   /** Slots that have more to tell than the ring took: a list. */
   #telling = NONE;
   readonly #nextTelling: Int32Array;
@@ -88,24 +93,20 @@ export class RequestGate {
   readonly #isLost: Uint8Array;
   /** Failed syncs of the base when the slot claimed: the commit compares. */
   readonly #baseFailures: Int32Array;
-  readonly #rangeCount: Int32Array;
   readonly #mayClaim: Uint8Array;
-  /** Where the slot goes on: range, and stripe in it. What lies before is done. */
-  readonly #atRange: Int32Array;
-  readonly #atStripe: Float64Array;
-  // Columns by slot and range: first stripe, last stripe, and those of them that are covered wholly.
-  readonly #first: Float64Array;
-  readonly #last: Float64Array;
-  readonly #firstWhole: Float64Array;
-  readonly #lastWhole: Float64Array;
+  readonly #ranges: RequestRanges;
 
   constructor(options: GateOptions) {
-    const { slotsMax, rangesMax } = options;
+    const { slotsMax } = options;
     this.#options = options;
     this.#state = options.state;
     this.#ring = new IntentRing(options.ring);
     this.#lists = new WaitLists(slotsMax);
-    this.#stripeSectors = options.stripeSectors;
+    this.#stripesPerSector = 1 / options.stripeSectors;
+    this.#readyByte = new Uint8Array(8).fill(
+      options.isWrittenTracked ? READY_WRITTEN : Phase.ready,
+    );
+    this.#readyByte[Operation.read] = Phase.ready;
     this.released = new Int32Array(slotsMax);
     this.verdict = new Uint8Array(slotsMax);
     this.#nextTelling = new Int32Array(slotsMax);
@@ -114,18 +115,23 @@ export class RequestGate {
     this.#failures = new Uint8Array(slotsMax);
     this.#isLost = new Uint8Array(slotsMax);
     this.#baseFailures = new Int32Array(slotsMax);
-    this.#rangeCount = new Int32Array(slotsMax);
     this.#mayClaim = new Uint8Array(slotsMax);
-    this.#atRange = new Int32Array(slotsMax);
-    this.#atStripe = new Float64Array(slotsMax);
-    this.#first = new Float64Array(slotsMax * rangesMax);
-    this.#last = new Float64Array(slotsMax * rangesMax);
-    this.#firstWhole = new Float64Array(slotsMax * rangesMax);
-    this.#lastWhole = new Float64Array(slotsMax * rangesMax);
+    this.#ranges = new RequestRanges(options);
   }
 
   /** A read or write of one range, which lies inside the disk. Returns a verdict. */
   admitTransfer(slot: number, operation: number, sector: number, sectorCount: number): number {
+    const first = Math.floor(sector * this.#stripesPerSector);
+    if (
+      sectorCount > 0 &&
+      Math.floor((sector + sectorCount - 1) * this.#stripesPerSector) === first
+    ) {
+      const byte = this.#state.load(first) & ~FAILURE_MASK;
+      if (byte === READY_WRITTEN || byte === this.#readyByte[operation]) {
+        this.#stage[slot] = Stage.checking;
+        return Verdict.base;
+      }
+    }
     this.begin(slot, operation);
     this.addRange(slot, sector, sectorCount);
     return this.admit(slot);
@@ -135,38 +141,23 @@ export class RequestGate {
   begin(slot: number, operation: number): void {
     this.#operation[slot] = operation;
     this.#stage[slot] = Stage.checking;
-    this.#rangeCount[slot] = 0;
+    this.#ranges.begin(slot);
     this.#mayClaim[slot] = operation === Operation.read ? 0 : 1;
     this.#isLost[slot] = 0;
   }
 
   /** A range of the request, inside the disk. An empty one is nothing. */
   addRange(slot: number, sector: number, sectorCount: number): void {
-    const { diskSectors, rangesMax } = this.#options;
-    const size = this.#stripeSectors;
-    const end = sector + sectorCount;
-    assert(end <= diskSectors, "a request is checked against the disk before");
-    if (sectorCount === 0) {
-      return;
-    }
-    const range = i32(this.#rangeCount, slot);
-    assert(range < rangesMax, "ranges are counted before");
-    const place = slot * rangesMax + range;
-    this.#rangeCount[slot] = range + 1;
-    this.#first[place] = Math.floor(sector / size);
-    this.#last[place] = Math.floor((end - 1) / size);
-    this.#firstWhole[place] = Math.ceil(sector / size);
-    this.#lastWhole[place] =
-      (end === diskSectors ? Math.ceil(end / size) : Math.floor(end / size)) - 1;
+    this.#ranges.add(slot, sector, sectorCount);
     // Of ranges that meet in a stripe, or go backwards, none claims: it would wait for itself.
-    if (range > 0 && f64(this.#first, place) <= f64(this.#last, place - 1)) {
+    if (!this.#ranges.areApart(slot)) {
       this.#mayClaim[slot] = 0;
     }
   }
 
-  /** What is to be done with the request. */
+  /** What is to be done with the request, whose ranges were added. */
   admit(slot: number): number {
-    this.#rewind(slot);
+    this.#ranges.rewind(slot);
     return this.#check(slot);
   }
 
@@ -181,9 +172,9 @@ export class RequestGate {
   /** The I/O of a claiming request has ended. Returns done, failed, or parked until it is durable. */
   ended(slot: number, isOk: boolean): number {
     assert(this.isClaiming(slot), "only what was claimed is handed over");
-    this.#rewind(slot);
+    this.#ranges.rewind(slot);
     if (!isOk) {
-      this.#giveUpClaims(slot, i32(this.#rangeCount, slot), Number.POSITIVE_INFINITY);
+      this.#giveUpClaims(slot, this.#ranges.count(slot), Number.POSITIVE_INFINITY);
       this.#stage[slot] = Stage.checking;
       return Verdict.failed;
     }
@@ -219,13 +210,13 @@ export class RequestGate {
   }
 
   #checkRead(slot: number): number {
-    if (this.#rangeCount[slot] === 0) {
+    const ranges = this.#ranges;
+    if (ranges.count(slot) === 0) {
       return Verdict.base;
     }
-    const place = slot * this.#options.rangesMax;
-    const first = f64(this.#first, place);
-    const last = f64(this.#last, place);
-    for (let stripe = f64(this.#atStripe, slot); stripe <= last; stripe++) {
+    const first = ranges.first(slot, 0);
+    const last = ranges.last(slot, 0);
+    for (let stripe = ranges.start(slot, 0); stripe <= last; stripe++) {
       const byte = this.#state.load(stripe);
       const phase = phaseOf(byte);
       if (phase === Phase.ready || phase === Phase.onBase) {
@@ -237,7 +228,7 @@ export class RequestGate {
       if (first === last && !this.#options.isCopyOnRead && !isClaimed(byte)) {
         return Verdict.source;
       }
-      this.#atStripe[slot] = stripe;
+      ranges.moveTo(slot, 0, stripe);
       this.#park(slot, stripe, byte, isUnfetched(byte) ? Intent.fetch : 0);
       if (isUnfetched(byte) && stripe < last) {
         // To save a round trip a stripe; if the ring is full they are asked for when their turn comes.
@@ -250,15 +241,15 @@ export class RequestGate {
 
   /** Goes on where the last look ended: a stripe that was ready (and written) stays so. */
   #checkWrite(slot: number): number {
-    const ranges = i32(this.#rangeCount, slot);
+    const ranges = this.#ranges;
+    const count = ranges.count(slot);
     let isPrefix = true;
     let claims = 0;
-    for (let range = i32(this.#atRange, slot); range < ranges; range++) {
-      const place = slot * this.#options.rangesMax + range;
-      const last = f64(this.#last, place);
-      for (let stripe = this.#startOf(slot, range); stripe <= last; stripe++) {
+    for (let range = ranges.range(slot); range < count; range++) {
+      const last = ranges.last(slot, range);
+      for (let stripe = ranges.start(slot, range); stripe <= last; stripe++) {
         const byte = this.#state.load(stripe);
-        const needs = this.#needsOfWrite(slot, place, stripe, byte);
+        const needs = this.#needsOfWrite(slot, range, stripe, byte);
         if (needs < 0) {
           claims += 1;
         } else if (needs > 0 || phaseOf(byte) !== Phase.ready) {
@@ -267,8 +258,7 @@ export class RequestGate {
         }
         isPrefix &&= needs === 0;
         if (isPrefix) {
-          this.#atRange[slot] = range;
-          this.#atStripe[slot] = stripe + 1;
+          ranges.moveTo(slot, range, stripe + 1);
         }
       }
     }
@@ -276,30 +266,23 @@ export class RequestGate {
   }
 
   /** Intents that a write has for a stripe; 0 for none, -1 when it can claim the stripe. */
-  #needsOfWrite(slot: number, place: number, stripe: number, byte: number): number {
+  #needsOfWrite(slot: number, range: number, stripe: number, byte: number): number {
     const isMissing = this.#options.isWrittenTracked && (byte & WRITTEN_BIT) === 0;
     const written = isMissing ? Intent.written : 0;
     if (!isUnfetched(byte)) {
       return isClaimed(byte) ? 0 : written;
     }
-    return this.#isWhole(slot, place, stripe) ? -1 : Intent.fetch | written;
-  }
-
-  #isWhole(slot: number, place: number, stripe: number): boolean {
-    return (
-      this.#mayClaim[slot] === 1 &&
-      stripe >= f64(this.#firstWhole, place) &&
-      stripe <= f64(this.#lastWhole, place)
-    );
+    const mayClaim = this.#mayClaim[slot] === 1 && this.#ranges.isWhole(slot, range, stripe);
+    return mayClaim ? -1 : Intent.fetch | written;
   }
 
   #claim(slot: number): number {
     this.#baseFailures[slot] = this.#state.baseFailures();
-    const ranges = i32(this.#rangeCount, slot);
-    for (let range = i32(this.#atRange, slot); range < ranges; range++) {
-      const place = slot * this.#options.rangesMax + range;
-      const last = f64(this.#lastWhole, place);
-      let stripe = Math.max(this.#startOf(slot, range), f64(this.#firstWhole, place));
+    const ranges = this.#ranges;
+    const count = ranges.count(slot);
+    for (let range = ranges.range(slot); range < count; range++) {
+      const last = ranges.lastWhole(slot, range);
+      let stripe = ranges.startWhole(slot, range);
       for (; stripe <= last; stripe++) {
         if (phaseOf(this.#state.load(stripe)) === Phase.ready) {
           continue;
@@ -316,11 +299,11 @@ export class RequestGate {
 
   /** Of what this slot claimed, all before stripe `endStripe` of range `endRange` is unfetched again. */
   #giveUpClaims(slot: number, endRange: number, endStripe: number): void {
-    const ranges = i32(this.#rangeCount, slot);
-    for (let range = i32(this.#atRange, slot); range < ranges && range <= endRange; range++) {
-      const place = slot * this.#options.rangesMax + range;
-      const last = f64(this.#lastWhole, place);
-      let stripe = Math.max(this.#startOf(slot, range), f64(this.#firstWhole, place));
+    const ranges = this.#ranges;
+    const count = ranges.count(slot);
+    for (let range = ranges.range(slot); range < count && range <= endRange; range++) {
+      const last = ranges.lastWhole(slot, range);
+      let stripe = ranges.startWhole(slot, range);
       for (; stripe <= last && (range < endRange || stripe < endStripe); stripe++) {
         if (phaseOf(this.#state.load(stripe)) === Phase.claimed) {
           this.#giveUp(stripe);
@@ -339,16 +322,15 @@ export class RequestGate {
 
   /** Tells the stripe worker of all claims, in runs; false when the ring is full: it goes on later. */
   #tellClaims(slot: number): boolean {
-    const ranges = i32(this.#rangeCount, slot);
-    for (let range = i32(this.#atRange, slot); range < ranges; range++) {
-      const place = slot * this.#options.rangesMax + range;
-      const last = f64(this.#lastWhole, place);
-      let stripe = Math.max(this.#startOf(slot, range), f64(this.#firstWhole, place));
+    const ranges = this.#ranges;
+    const count = ranges.count(slot);
+    for (let range = ranges.range(slot); range < count; range++) {
+      const last = ranges.lastWhole(slot, range);
+      let stripe = ranges.startWhole(slot, range);
       while (stripe <= last) {
         const run = this.#claimedRun(stripe, last);
         if (run > 0 && !this.#tell(Intent.changed, stripe, run, i32(this.#baseFailures, slot))) {
-          this.#atRange[slot] = range;
-          this.#atStripe[slot] = stripe;
+          ranges.moveTo(slot, range, stripe);
           this.#nextTelling[slot] = this.#telling;
           this.#telling = slot;
           return false;
@@ -356,7 +338,7 @@ export class RequestGate {
         stripe += Math.max(run, 1);
       }
     }
-    this.#rewind(slot);
+    this.#ranges.rewind(slot);
     this.#stage[slot] = Stage.committing;
     return true;
   }
@@ -371,14 +353,14 @@ export class RequestGate {
 
   /** Each claimed stripe becomes ready, or lost: then it is given up and the request fails. */
   #checkCommit(slot: number): number {
-    const ranges = i32(this.#rangeCount, slot);
-    for (let range = i32(this.#atRange, slot); range < ranges; range++) {
-      const last = f64(this.#last, slot * this.#options.rangesMax + range);
-      for (let stripe = this.#startOf(slot, range); stripe <= last; stripe++) {
+    const ranges = this.#ranges;
+    const count = ranges.count(slot);
+    for (let range = ranges.range(slot); range < count; range++) {
+      const last = ranges.last(slot, range);
+      for (let stripe = ranges.start(slot, range); stripe <= last; stripe++) {
         const byte = this.#state.load(stripe);
         if (phaseOf(byte) === Phase.claimed) {
-          this.#atRange[slot] = range;
-          this.#atStripe[slot] = stripe;
+          ranges.moveTo(slot, range, stripe);
           this.#park(slot, stripe, byte, 0);
           return Verdict.parked;
         }
@@ -470,17 +452,5 @@ export class RequestGate {
     this.verdict[slot] = verdict;
     this.released[this.releasedCount] = slot;
     this.releasedCount += 1;
-  }
-
-  #rewind(slot: number): void {
-    this.#atRange[slot] = 0;
-    this.#atStripe[slot] = f64(this.#first, slot * this.#options.rangesMax);
-  }
-
-  /** The first stripe of a range that is not done. */
-  #startOf(slot: number, range: number): number {
-    return range === this.#atRange[slot]
-      ? f64(this.#atStripe, slot)
-      : f64(this.#first, slot * this.#options.rangesMax + range);
   }
 }

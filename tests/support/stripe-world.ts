@@ -344,7 +344,7 @@ export class StripeWorld {
       request.buffer = this.state.pinBuffer(stripe);
       if (request.buffer < 0) {
         request.buffer = NO_BUFFER;
-        this.#toBase(request);
+        this.#obey(request, this.gates[request.queue]?.admit(request.slot) ?? Verdict.failed);
       }
       this.#isQueueAwake[request.queue] = true;
       return;
