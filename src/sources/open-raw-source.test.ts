@@ -1,0 +1,45 @@
+import { afterEach, beforeEach, expect, test } from "bun:test";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Arena } from "../ffi/arena.ts";
+import { openRawSource } from "./open-raw-source.ts";
+
+const STRIPE = 32 * 1024;
+const IMAGE_BYTES = STRIPE + STRIPE / 2;
+
+let folder = "";
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "ubiblk-source-"));
+});
+
+afterEach(() => {
+  rmSync(folder, { recursive: true, force: true });
+});
+
+test.each(["io_uring", "sync"] as const)(
+  "an image on disk, read through %s: its bytes, then zeros",
+  (ioEngine) => {
+    const path = join(folder, "image");
+    const content = Uint8Array.from({ length: IMAGE_BYTES }, (_, i) => ((i * 13) ^ (i >> 8)) | 1);
+    writeFileSync(path, content);
+    using arena = new Arena(STRIPE);
+    const { address, view } = arena.bytes(STRIPE);
+    view.fill(0xdb);
+    const image = openRawSource({ path, stripeBytes: STRIPE, requestsMax: 2, ioEngine });
+    using file = image.file;
+    using source = image.source;
+    source.request(1, { stripe: 1, offsetBytes: 0, lengthBytes: STRIPE }, address);
+    source.submit();
+    const deadline = performance.now() + 5_000;
+    while (source.completions() === 0 && performance.now() < deadline) {
+      Bun.sleepSync(1);
+      source.submit();
+    }
+    expect([source.completedId(0), source.completedResult(0)]).toEqual([1, 0]);
+    expect(view.subarray(0, STRIPE / 2)).toEqual(content.subarray(STRIPE));
+    expect(view.subarray(STRIPE / 2)).toEqual(new Uint8Array(STRIPE / 2));
+    expect(source.sectors).toBe(file.sectors);
+  },
+);
