@@ -84,6 +84,8 @@ export class Fetcher {
   readonly #freeBuffers: Int32Array;
   #freeCount = 0;
   #recalled = 0;
+  /** Demands for stripes that a queue claims. */
+  #kept = 0;
   #canZero = true;
   #mayBeginBackground = true;
   #nowMs = 0;
@@ -115,7 +117,8 @@ export class Fetcher {
   }
 
   get hasRoomForDemand(): boolean {
-    return this.#demands.size < DEMANDS_MAX;
+    // Those kept for claimed stripes do not count: the end of the claims is in the rings.
+    return this.#demands.size - this.#kept < DEMANDS_MAX;
   }
 
   /** When `advance` is to be called though nothing completed. */
@@ -256,12 +259,14 @@ export class Fetcher {
   }
 
   #beginDemands(): void {
+    this.#kept = 0;
     for (const stripe of this.#demands) {
       if (this.#freeCount === 0) {
         return;
       }
       if (isClaimed(this.#state.load(stripe))) {
-        continue; // kept: a queue may give it up, unfetched, and whoever waits would wait for ever
+        this.#kept += 1;
+        continue; // a queue may give it up, unfetched, and whoever waits would wait for ever
       }
       this.#demands.delete(stripe);
       if (this.#begin(stripe)) {
