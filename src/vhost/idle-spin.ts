@@ -1,39 +1,51 @@
 /**
- * Decides how long a queue worker looks for work before it sleeps. A sleep and its wake-up cost CPU time on
- * both sides: the worker's, which is measured now and then, and about as much for whoever must kick or
- * interrupt it. So the worker looks only while work has lately come sooner than both together cost, and
- * never longer; on a disk that takes longer to answer it never looks at all.
+ * Decides how long a queue worker looks for work before it sleeps: only while work has lately come sooner
+ * than a limit, and never longer than that.
  *
  *   mean gap, a moving average   |----- below the limit: look -----|----- above: sleep at once -----|
  *
- * `poll_timeout_us` bounds it further; 0 turns it off.
+ * Waiting for the disk, the limit is what a sleep costs: the worker's own CPU time for it, measured now and
+ * then, and about as much for the interrupt. Waiting for a guest that has nothing under way, a sleeping worker
+ * would add its wake-up to every request of the next batch: there the limit grows with the batches that come.
+ * `poll_timeout_us` bounds both; 0 turns looking off.
  */
 
-/** The limit in multiples of what a sleep costs this thread. */
+/** What the worker waits for. */
+export type Awaited = "guest" | "disk";
+
+const GUEST_LIMIT_MAX_NS = 100_000;
+/** For each request that lately came in one batch. */
+const REQUEST_NS = 3_000;
+const DISK_LIMIT_MIN_NS = 4_000;
+const DISK_LIMIT_MAX_NS = 50_000;
+/** The disk's limit in multiples of what a sleep costs this thread. */
 const SLEEP_COSTS = 2;
-const LIMIT_MIN_NS = 4_000;
-const LIMIT_MAX_NS = 50_000;
 /** One in so many sleeps is measured. */
 const MEASURED = 64;
 /** A gap counts for at most this much, so that one long pause is soon forgotten. */
-const GAP_MAX_NS = 4 * LIMIT_MAX_NS;
+const GAP_MAX_NS = 400_000;
 const WEIGHT = 1 / 8;
 
 export class IdleSpin {
+  readonly #awaited: Awaited;
   readonly #boundNs: number;
-  #sleepCostNs = LIMIT_MIN_NS;
+  #sleepCostNs = DISK_LIMIT_MIN_NS / SLEEP_COSTS;
   #meanGapNs = GAP_MAX_NS;
+  #meanBatch = 1;
   #sleeps = 0;
 
-  constructor(pollTimeoutUs: number) {
-    this.#boundNs = Math.min(LIMIT_MAX_NS, pollTimeoutUs * 1000);
+  constructor(awaited: Awaited, pollTimeoutUs: number) {
+    this.#awaited = awaited;
+    this.#boundNs = pollTimeoutUs * 1000;
   }
 
   /** How long to look for work now, nanoseconds; 0 to sleep at once. */
   limitNs(): number {
     const limitNs = Math.min(
       this.#boundNs,
-      Math.max(LIMIT_MIN_NS, this.#sleepCostNs * SLEEP_COSTS),
+      this.#awaited === "guest"
+        ? Math.min(GUEST_LIMIT_MAX_NS, this.#meanBatch * REQUEST_NS)
+        : this.#sleepCostNs * SLEEP_COSTS,
     );
     return this.#meanGapNs <= limitNs ? limitNs : 0;
   }
@@ -44,6 +56,11 @@ export class IdleSpin {
     this.#meanGapNs += (gap - this.#meanGapNs) * WEIGHT;
   }
 
+  /** So many requests came at once. */
+  learnBatch(requests: number): void {
+    this.#meanBatch += (requests - this.#meanBatch) * WEIGHT;
+  }
+
   /** True when the sleep that follows is to be measured. */
   isMeasured(): boolean {
     this.#sleeps = (this.#sleeps + 1) % MEASURED;
@@ -52,6 +69,7 @@ export class IdleSpin {
 
   /** A sleep took `cpuNs` of this thread's CPU time. */
   learnSleep(cpuNs: number): void {
-    this.#sleepCostNs += (Math.min(cpuNs, LIMIT_MAX_NS) - this.#sleepCostNs) * WEIGHT;
+    const cost = Math.min(cpuNs, DISK_LIMIT_MAX_NS / SLEEP_COSTS);
+    this.#sleepCostNs += (cost - this.#sleepCostNs) * WEIGHT;
   }
 }

@@ -127,8 +127,8 @@ class QueueWorker implements Disposable {
       shared.statistics[queue] ?? new SharedArrayBuffer(0),
       data.queueSize,
     );
-    this.#guestSpin = new IdleSpin(data.pollTimeoutUs);
-    this.#diskSpin = new IdleSpin(data.pollTimeoutUs);
+    this.#guestSpin = new IdleSpin("guest", data.pollTimeoutUs);
+    this.#diskSpin = new IdleSpin("disk", data.pollTimeoutUs);
     this.#head = new Uint16Array(data.queueSize);
     this.#statusAddress = new Float64Array(data.queueSize);
     this.#engine.watch(WAKE_ID, this.#mailbox.wakeFd);
@@ -269,6 +269,7 @@ class QueueWorker implements Disposable {
       taken += 1;
     }
     this.#isStarved = taken < waiting;
+    this.#guestSpin.learnBatch(waiting);
     return taken;
   }
 
@@ -415,6 +416,7 @@ class QueueWorker implements Disposable {
       }
     }
     this.#pushed = 0;
+    ring.disableKicks(); // what the driver adds in answer is looked for before the next sleep
     if (ring.publish()) {
       this.#call();
     }

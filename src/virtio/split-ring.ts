@@ -42,6 +42,8 @@ export class SplitRing {
   readonly #hasEventIndex: boolean;
   #nextAvailable: number;
   #usedIndex: number;
+  /** As a driver finds a fresh used ring: it kicks. */
+  #areKicksEnabled = true;
   /** Used index at the last publication. */
   #shownIndex: number;
   /** The first publication always calls: a backend before this one may have died between the two. */
@@ -112,6 +114,7 @@ export class SplitRing {
 
   /** Asks the driver for a kick when it adds chains. Look at `waiting` afterwards. */
   enableKicks(): void {
+    this.#areKicksEnabled = true;
     if (this.#hasEventIndex) {
       Atomics.store(this.#used, this.#availableEventAt, this.#nextAvailable);
     } else {
@@ -119,9 +122,15 @@ export class SplitRing {
     }
   }
 
-  /** Tells the driver that the ring is being watched. With event indexes an old index says so by itself. */
+  /** Tells the driver that the ring is being watched: an event index of the past is never stepped over. */
   disableKicks(): void {
-    if (!this.#hasEventIndex) {
+    if (!this.#areKicksEnabled) {
+      return;
+    }
+    this.#areKicksEnabled = false;
+    if (this.#hasEventIndex) {
+      Atomics.store(this.#used, this.#availableEventAt, (this.#nextAvailable - 1) & 0xffff);
+    } else {
       Atomics.store(this.#used, FLAGS, USED_NO_NOTIFY);
     }
   }
