@@ -9,6 +9,7 @@ import { FlushGroup } from "../disk/flush-group.ts";
 import { openDiskCipher } from "./disk-cipher.ts";
 import { DiskMetadata, type StripeCounts } from "./disk-metadata.ts";
 import { QueueStatistics } from "./queue-statistics.ts";
+import type { StripeDescription } from "./stripe-description.ts";
 
 /** Everything about the disk that a queue worker is started with. */
 export interface DiskDescription {
@@ -25,6 +26,8 @@ export interface DiskDescription {
   readonly isDiscardOffered: boolean;
   /** Address of the expanded keys, or 0 for a plain disk. */
   readonly cipherContext: number;
+  /** Undefined when every stripe is on the disk for good and nothing is tracked. */
+  readonly stripes: StripeDescription | undefined;
 }
 
 /** Memory shared by all threads that work on the disk. */
@@ -79,6 +82,7 @@ export class DiskDevice implements Disposable {
       isWriteThrough: tuning.writeThrough,
       isDiscardOffered: !tuning.disableDiscard && !device.readOnly,
       cipherContext: cipher?.contextAddress ?? 0,
+      stripes: undefined,
     };
   }
 

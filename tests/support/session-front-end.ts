@@ -45,6 +45,7 @@ const DISK: DiskDescription = {
   isWriteThrough: false,
   isDiscardOffered: true,
   cipherContext: 0,
+  stripes: undefined,
 };
 
 /** A queue that notes its commands and answers at once. */
