@@ -5,6 +5,7 @@ import { rounds } from "../../tests/support/requires.ts";
 import { FlushGroup } from "./flush-group.ts";
 
 // Shared words (see the module's drawing).
+const RUNNING = 0;
 const STARTED = 1;
 const DONE = 2;
 const FAILED = 3;
@@ -55,6 +56,18 @@ test("flush group: another queue's flush is woken when the sync it waited for en
   expect(disk.running).toBe(1);
   disk.endSync(true);
   expect(disk.answers).toContainEqual({ queue: 1, slot: 9, isOk: true });
+});
+
+test("flush group: a failed sync is reported once, before another one can begin", () => {
+  const disk = new Disk(2);
+  disk.request(0, 1);
+  disk.advance(0);
+  disk.request(1, 2);
+  disk.advance(1);
+  disk.endSync(false);
+  disk.advance(1);
+  disk.endSync(true);
+  expect(disk.failuresNoted).toEqual([1]);
 });
 
 test("flush group: a failed sync fails all that it covered and none that came later", () => {
@@ -154,6 +167,8 @@ interface Waiting {
 class Disk {
   readonly answers: { queue: number; slot: number; isOk: boolean }[] = [];
   readonly wakes: number[] = [];
+  /** At each report of a failure: whether the group still lets no other sync begin. */
+  readonly failuresNoted: number[] = [];
   /** The queue whose sync runs, or -1. */
   running = -1;
   syncsStarted = 0;
@@ -177,6 +192,7 @@ class Disk {
           this.wakes.push(other);
           this.#awake.add(other);
         },
+        noteFailure: () => this.failuresNoted.push(this.#words[RUNNING] ?? -1),
       };
       return new FlushGroup({ shared, queue, queues, slotsMax: 64, host });
     });

@@ -27,6 +27,8 @@ export interface FlushHost {
   finish(slot: number, isOk: boolean): void;
   /** Makes another queue call its `advance`. */
   wake(queue: number): void;
+  /** A sync failed; no other one begins before this returns. */
+  noteFailure(): void;
 }
 
 export class FlushGroup {
@@ -87,6 +89,7 @@ export class FlushGroup {
     const number = Atomics.load(this.#shared, STARTED);
     if (!isOk) {
       Atomics.store(this.#shared, FAILED, number);
+      this.#host.noteFailure();
     } else if (((number - Atomics.load(this.#shared, FAILED)) | 0) > FAILURE_AGE_MAX) {
       Atomics.store(this.#shared, FAILED, (number - FAILURE_AGE_MAX) | 0);
     }

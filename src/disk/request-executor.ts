@@ -49,6 +49,8 @@ export interface ExecutorOptions {
     readonly queues: number;
   };
   readonly wakeQueue: (queue: number) => void;
+  /** A sync of the disk failed; no other one begins before this returns. */
+  readonly noteSyncFailure?: () => void;
   /** Keeps read-modify-writes of all queues apart: 4 bytes. */
   readonly subBlockLock: SharedArrayBuffer;
 }
@@ -91,6 +93,7 @@ export class RequestExecutor implements Disposable {
         startSync: () => engine.prepareSync(FLUSH_ID),
         finish: (slot, isOk) => this.#finish(slot, isOk ? Outcome.ok : Outcome.ioError),
         wake: options.wakeQueue,
+        noteFailure: options.noteSyncFailure ?? (() => {}),
       },
     });
     const sharedLock = options.subBlockLock;
