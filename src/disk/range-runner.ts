@@ -1,42 +1,40 @@
 /**
- * DISCARD and WRITE_ZEROES: a request carries a list of ranges (virtio 5.2.6: u64 sector, u32 sectors,
- * u32 flags, little endian), done one after another.
+ * DISCARD and WRITE_ZEROES: a request carries a list of ranges (RangeLists), done one after another.
  *
  *   discard                 fallocate(PUNCH_HOLE): blocks are really freed, plain or enciphered
  *   write zeroes, plain     fallocate(ZERO_RANGE, or PUNCH_HOLE when the guest allows to unmap); where the
  *                           file system cannot, zeros are written
  *   parts of a block        discard: left alone; write zeroes: read, zeroed and written (SubBlockWriter)
  *   write zeroes, cipher    enciphered zeros are written from a bounce buffer
+ *   discard to zeros        as write zeroes that may unmap: what was there before must not show
  */
 import { assert } from "../errors.ts";
-import { Arena } from "../ffi/arena.ts";
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from "../ffi/file.ts";
-import { copyMemory, fillMemory } from "../ffi/memory.ts";
-import { f64, i32, join64, u32 } from "../ffi/view.ts";
-import { SECTOR_BYTES, SEGMENT_BYTES, SEGMENT_UNMAP } from "../formats/virtio-blk.ts";
+import { fillMemory } from "../ffi/memory.ts";
+import { f64, i32, u8 } from "../ffi/view.ts";
+import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { BufferPool } from "./buffer-pool.ts";
 import { type IoEngine, isPassing, RETRIES_MAX } from "./io-engine.ts";
+import type { RangeLists } from "./range-lists.ts";
 import { Operation, Outcome, type RequestTable } from "./request-table.ts";
 import type { SectorCipher } from "./sector-copy.ts";
 import type { SubBlockWriter } from "./sub-block-writer.ts";
-
-/** Limits that the config space announces. */
-export const RANGES_MAX = 32;
-export const DISCARD_SECTORS_MAX = 4 * 1024 * 1024;
-export const WRITE_ZEROES_SECTORS_MAX = 64 * 1024;
 
 const PIECE_BYTES = 256 * 1024;
 const EOPNOTSUPP = -95;
 const EINVAL = -22;
 
+/** What is done with the ranges of a request. */
+const Kind = { discard: 0, zero: 1, discardToZeros: 2 } as const;
+
 export interface RangeOptions {
   readonly engine: IoEngine;
   readonly disk: {
-    readonly sectors: number;
     readonly blockBytes: number;
     readonly isDiscardOffered: boolean;
   };
   readonly requests: RequestTable;
+  readonly lists: RangeLists;
   readonly cipher: SectorCipher | undefined;
   readonly pool: BufferPool;
   readonly subBlocks: SubBlockWriter;
@@ -44,7 +42,7 @@ export interface RangeOptions {
   readonly isWaiting: () => boolean;
 }
 
-export class RangeRunner implements Disposable {
+export class RangeRunner {
   /** States beside the outcomes. */
   static readonly UNDER_WAY = 100;
   static readonly NO_BUFFER = 101;
@@ -55,14 +53,14 @@ export class RangeRunner implements Disposable {
   readonly #cipher: SectorCipher | undefined;
   readonly #pool: BufferPool;
   readonly #blockSectors: number;
-  readonly #arena = new Arena(4096);
-  readonly #range = this.#arena.words(4);
+  readonly #lists: RangeLists;
   /** Columns by slot: which range, its first sector not done, sectors left, sectors of the I/O under way. */
   readonly #index: Int32Array;
   readonly #sector: Float64Array;
   readonly #left: Float64Array;
   readonly #underWay: Float64Array;
   readonly #unmap: Uint8Array;
+  readonly #kind: Uint8Array;
   readonly #retries: Uint8Array;
   /** The buffer of a write, or -1. */
   readonly #unit: Int32Array;
@@ -73,6 +71,7 @@ export class RangeRunner implements Disposable {
     this.#options = options;
     this.#engine = options.engine;
     this.#requests = options.requests;
+    this.#lists = options.lists;
     this.#cipher = options.cipher;
     this.#pool = options.pool;
     this.#blockSectors = options.disk.blockBytes / SECTOR_BYTES;
@@ -82,17 +81,20 @@ export class RangeRunner implements Disposable {
     this.#left = new Float64Array(slots);
     this.#underWay = new Float64Array(slots);
     this.#unmap = new Uint8Array(slots);
+    this.#kind = new Uint8Array(slots);
     this.#retries = new Uint8Array(slots);
     this.#unit = new Int32Array(slots).fill(-1);
     this.#order = new Uint8Array(slots);
   }
 
-  /** Begins a request. Returns an outcome, UNDER_WAY or NO_BUFFER. */
-  start(slot: number): number {
-    const bytes = f64(this.#requests.bytes, slot);
-    if (bytes === 0 || bytes % SEGMENT_BYTES !== 0 || bytes > RANGES_MAX * SEGMENT_BYTES) {
-      return Outcome.ioError;
-    }
+  /**
+   * Begins a request whose list is loaded. Returns an outcome, UNDER_WAY or NO_BUFFER.
+   * @param mustLeaveZeros a discard is not enough: what was there before must not show
+   */
+  start(slot: number, mustLeaveZeros: boolean): number {
+    const isDiscard = this.#requests.operation[slot] === Operation.discard;
+    const discard = mustLeaveZeros ? Kind.discardToZeros : Kind.discard;
+    this.#kind[slot] = isDiscard ? discard : Kind.zero;
     this.#index[slot] = -1;
     this.#left[slot] = 0;
     this.#retries[slot] = 0;
@@ -110,11 +112,6 @@ export class RangeRunner implements Disposable {
     return i32(this.#unit, slot) < 0
       ? this.#completeAllocate(slot, result)
       : this.#completeZeros(slot, result);
-  }
-
-  /** No request may be under way. */
-  [Symbol.dispose](): void {
-    this.#arena[Symbol.dispose]();
   }
 
   // --- internal ---
@@ -145,7 +142,7 @@ export class RangeRunner implements Disposable {
     if (result !== EOPNOTSUPP && result !== EINVAL) {
       return Outcome.ioError;
     }
-    if (this.#requests.operation[slot] === Operation.discard) {
+    if (u8(this.#kind, slot) === Kind.discard) {
       return Outcome.unsupported;
     }
     this.#canZeroRange = false;
@@ -164,14 +161,10 @@ export class RangeRunner implements Disposable {
     for (;;) {
       if (f64(this.#left, slot) === 0) {
         const index = i32(this.#index, slot) + 1;
-        if (index * SEGMENT_BYTES === f64(this.#requests.bytes, slot)) {
+        if (index === this.#lists.count(slot)) {
           return Outcome.ok;
         }
-        this.#index[slot] = index;
-        const outcome = this.#loadRange(slot, index);
-        if (outcome !== Outcome.ok) {
-          return outcome;
-        }
+        this.#beginRange(slot, index);
         continue;
       }
       const edge = this.#edgeSectors(slot);
@@ -179,8 +172,8 @@ export class RangeRunner implements Disposable {
         return this.#emit(slot);
       }
       // A part of a block cannot be freed, and is zeroed on the spot.
-      const isDiscard = this.#requests.operation[slot] === Operation.discard;
-      if (!isDiscard && !this.#options.subBlocks.zero(f64(this.#sector, slot), edge)) {
+      const isLeft = u8(this.#kind, slot) === Kind.discard;
+      if (!isLeft && !this.#options.subBlocks.zero(f64(this.#sector, slot), edge)) {
         return Outcome.ioError;
       }
       this.#take(slot, edge);
@@ -199,7 +192,7 @@ export class RangeRunner implements Disposable {
 
   #emit(slot: number): number {
     const whole = Math.floor(f64(this.#left, slot) / this.#blockSectors) * this.#blockSectors;
-    if (this.#requests.operation[slot] === Operation.discard) {
+    if (u8(this.#kind, slot) === Kind.discard) {
       return this.#emitAllocate(slot, FALLOC_FL_PUNCH_HOLE, whole);
     }
     if (this.#cipher === undefined && this.#canZeroRange) {
@@ -262,41 +255,12 @@ export class RangeRunner implements Disposable {
     assert(f64(this.#left, slot) >= 0, "a range is not overrun");
   }
 
-  /** Reads range `index` from the guest once and checks it. */
-  #loadRange(slot: number, index: number): number {
-    this.#copyRange(slot, index * SEGMENT_BYTES);
-    const words = this.#range.view;
-    const sector = join64(u32(words, 0), u32(words, 1));
-    const sectors = u32(words, 2);
-    const flags = u32(words, 3);
-    const isDiscard = this.#requests.operation[slot] === Operation.discard;
-    if ((flags & ~SEGMENT_UNMAP) !== 0 || (isDiscard && flags !== 0)) {
-      return Outcome.unsupported; // virtio 5.2.6.2
-    }
-    const sectorsMax = isDiscard ? DISCARD_SECTORS_MAX : WRITE_ZEROES_SECTORS_MAX;
-    if (sectors > sectorsMax || sector + sectors > this.#options.disk.sectors) {
-      return Outcome.ioError;
-    }
-    this.#sector[slot] = sector;
-    this.#left[slot] = sectors;
-    this.#unmap[slot] = flags & SEGMENT_UNMAP;
-    return Outcome.ok;
-  }
-
-  #copyRange(slot: number, offset: number): void {
-    const requests = this.#requests;
-    let skip = offset;
-    let done = 0;
-    for (let place = i32(requests.segmentStart, slot); done < SEGMENT_BYTES; place++) {
-      const length = u32(requests.segmentLength, place);
-      if (skip >= length) {
-        skip -= length;
-        continue;
-      }
-      const part = Math.min(SEGMENT_BYTES - done, length - skip);
-      copyMemory(this.#range.address + done, f64(requests.segmentAddress, place) + skip, part);
-      done += part;
-      skip = 0;
-    }
+  #beginRange(slot: number, index: number): void {
+    const isFreed =
+      u8(this.#kind, slot) === Kind.discardToZeros || this.#lists.mayUnmap(slot, index);
+    this.#index[slot] = index;
+    this.#sector[slot] = this.#lists.sector(slot, index);
+    this.#left[slot] = this.#lists.sectorCount(slot, index);
+    this.#unmap[slot] = isFreed ? 1 : 0;
   }
 }

@@ -13,6 +13,7 @@ import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { BufferPool } from "./buffer-pool.ts";
 import { FlushGroup } from "./flush-group.ts";
 import { type IoEngine, isPassing, RETRIES_MAX } from "./io-engine.ts";
+import { RangeLists } from "./range-lists.ts";
 import { RangeRunner } from "./range-runner.ts";
 import { Operation, Outcome, type RequestTable } from "./request-table.ts";
 import { type SectorCipher, SectorCopy } from "./sector-copy.ts";
@@ -55,10 +56,29 @@ export interface ExecutorOptions {
   readonly subBlockLock: SharedArrayBuffer;
 }
 
-export class RequestExecutor implements Disposable {
+/** Takes requests by slot and tells when they are finished: what a front end needs of a disk. */
+export interface RequestRunner extends Disposable {
   /** Slots whose outcome is known, in the order of their ends; the front end empties it. */
   readonly finished: Int32Array;
+  finishedCount: number;
+  /**
+   * Takes a request whose columns are filled. Reads and writes lie inside the disk and are whole sectors
+   * (the front end has answered others); `flushBatch` must follow before the engine is entered.
+   */
+  admit(slot: number): void;
+  /** Handles a completion whose id is not a watch. */
+  complete(id: number, result: number): void;
+  /** Ends a batch: what still waited for others is handed to the engine. Once a turn. */
+  flushBatch(): void;
+  /** From now on a write is durable when it is finished, or not. Without requests under way. */
+  setWriteThrough(isWriteThrough: boolean): void;
+}
+
+export class RequestExecutor implements RequestRunner {
+  readonly finished: Int32Array;
   finishedCount = 0;
+  /** Ranges of requests under way. */
+  readonly lists: RangeLists;
 
   readonly #engine: IoEngine;
   readonly #disk: ExecutorDisk;
@@ -73,6 +93,8 @@ export class RequestExecutor implements Disposable {
   #waitingHead = 0;
   #waitingCount = 0;
   #isWriteThrough = false;
+  /** Writes are durable by a sync of their own, not by themselves. */
+  #areWritesSynced = false;
   #syncRetries = 0;
 
   constructor(options: ExecutorOptions) {
@@ -98,10 +120,12 @@ export class RequestExecutor implements Disposable {
     });
     const sharedLock = options.subBlockLock;
     this.#subBlocks = new SubBlockWriter({ disk, requests, copy, cipher, sharedLock });
+    this.lists = new RangeLists(requests, disk.sectors);
     this.#ranges = new RangeRunner({
       engine,
       disk,
       requests,
+      lists: this.lists,
       cipher,
       pool: this.#pool,
       subBlocks: this.#subBlocks,
@@ -113,7 +137,7 @@ export class RequestExecutor implements Disposable {
       copy,
       pool: this.#pool,
       host: {
-        finish: (slot, outcome) => this.#finish(slot, outcome),
+        finish: (slot, outcome) => this.#settleTransfer(slot, outcome),
         wait: (slot) => this.#wait(slot),
         isWaiting: () => this.#waitingCount > 0,
       },
@@ -129,10 +153,6 @@ export class RequestExecutor implements Disposable {
     return this.#pool.sizeBytes;
   }
 
-  /**
-   * Takes a request whose columns are filled. Reads and writes lie inside the disk and are whole sectors
-   * (the front end has answered others); `flushBatch` must follow before the engine is entered.
-   */
   admit(slot: number): void {
     const operation = this.#requests.operation[slot];
     if (operation === Operation.read || operation === Operation.write) {
@@ -142,24 +162,37 @@ export class RequestExecutor implements Disposable {
     } else if (this.#disk.isNull) {
       this.#finish(slot, Outcome.ok);
     } else {
-      this.#settleRange(slot, this.#ranges.start(slot));
+      const outcome = this.lists.load(slot);
+      if (outcome === Outcome.ok) {
+        this.startRanges(slot, false);
+      } else {
+        this.#finish(slot, outcome);
+      }
     }
   }
 
-  /** From now on a write is durable when it is finished, or not. Without requests under way. */
-  setWriteThrough(isWriteThrough: boolean): void {
-    this.#isWriteThrough = isWriteThrough;
-    this.#engine.setWriteThrough(isWriteThrough);
-    this.#subBlocks.setWriteThrough(isWriteThrough);
+  /**
+   * Takes a discard or write zeroes whose list is loaded.
+   * @param mustLeaveZeros of a discard: what was there before must not show
+   */
+  startRanges(slot: number, mustLeaveZeros: boolean): void {
+    this.#settleRange(slot, this.#ranges.start(slot, mustLeaveZeros));
   }
 
-  /** Ends a batch: what still waited for a neighbour is emitted, flushes are started. */
+  /** @param by what makes a write durable: itself (DSYNC), or a sync behind it that others may share */
+  setWriteThrough(isWriteThrough: boolean, by: "write" | "sync" = "write"): void {
+    const isDurable = isWriteThrough && by === "write";
+    this.#isWriteThrough = isWriteThrough;
+    this.#areWritesSynced = isWriteThrough && by === "sync";
+    this.#engine.setWriteThrough(isDurable);
+    this.#subBlocks.setWriteThrough(isDurable);
+  }
+
   flushBatch(): void {
     this.#transfers.endBatch();
     this.#flushes.advance();
   }
 
-  /** Handles a completion whose id is not a watch. */
   complete(id: number, result: number): void {
     if (id === FLUSH_ID) {
       this.#settleSync(result);
@@ -181,12 +214,16 @@ export class RequestExecutor implements Disposable {
    * kernel may still write from them, and zeros on the disk are worse than buffers that end with the process.
    */
   [Symbol.dispose](): void {
-    if (this.#requests.inFlight > 0) {
-      return;
+    if (this.#requests.inFlight === 0) {
+      this.releaseMemory();
     }
+  }
+
+  /** For a table that others use as well: none of the requests under way is this executor's. */
+  releaseMemory(): void {
     this.#pool[Symbol.dispose]();
     this.#transfers[Symbol.dispose]();
-    this.#ranges[Symbol.dispose]();
+    this.lists[Symbol.dispose]();
     this.#subBlocks[Symbol.dispose]();
   }
 
@@ -199,7 +236,7 @@ export class RequestExecutor implements Disposable {
       return;
     }
     if (this.#disk.blockBytes > SECTOR_BYTES && !this.#isBlockAligned(slot)) {
-      this.#finish(slot, this.#subBlocks.run(slot) ? Outcome.ok : Outcome.ioError);
+      this.#settleTransfer(slot, this.#subBlocks.run(slot) ? Outcome.ok : Outcome.ioError);
       return;
     }
     this.#transfers.start(slot);
@@ -223,6 +260,18 @@ export class RequestExecutor implements Disposable {
     this.#requests.outcome[slot] = outcome;
     this.finished[this.finishedCount] = slot;
     this.finishedCount += 1;
+  }
+
+  #settleTransfer(slot: number, outcome: number): void {
+    if (
+      this.#areWritesSynced &&
+      outcome === Outcome.ok &&
+      this.#requests.operation[slot] === Operation.write
+    ) {
+      this.#flushes.request(slot);
+    } else {
+      this.#finish(slot, outcome);
+    }
   }
 
   #settleSync(result: number): void {

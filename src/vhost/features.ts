@@ -1,6 +1,6 @@
 /** What the device offers to a front end: feature words and the configuration space. */
 import type { DiskDescription } from "../device/disk-device.ts";
-import { DISCARD_SECTORS_MAX, RANGES_MAX, WRITE_ZEROES_SECTORS_MAX } from "../disk/range-runner.ts";
+import { DISCARD_SECTORS_MAX, RANGES_MAX, WRITE_ZEROES_SECTORS_MAX } from "../disk/range-lists.ts";
 import { bitMask, PROTOCOL_FEATURE } from "../formats/vhost-user.ts";
 import { encodeBlockConfig, FEATURE, SECTOR_BYTES } from "../formats/virtio-blk.ts";
 
