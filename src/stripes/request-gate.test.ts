@@ -94,9 +94,58 @@ test("what waits for a stripe that fails, fails; a later request asks again", ()
 });
 
 test("without copy-on-read a read of one stripe goes to the source, one of two fetches", () => {
-  const { gate } = started({ isCopyOnRead: false });
+  const { gate, intents } = started({ isCopyOnRead: false, directStripes: STRIPES });
   expect(gate.admitTransfer(0, read, 4 * SIZE, 1)).toBe(Verdict.source);
+  expect(intents()).toEqual([]);
   expect(gate.admitTransfer(1, read, 5 * SIZE - 1, 2)).toBe(Verdict.parked);
+});
+
+test("with copy-on-read a read goes to the source and has its stripe fetched, asked for once", () => {
+  const { gate, intents } = started({ directStripes: STRIPES });
+  expect(gate.admitTransfer(0, read, 4 * SIZE, 1)).toBe(Verdict.source);
+  expect(gate.admitTransfer(1, read, 4 * SIZE + 8, 1)).toBe(Verdict.source);
+  expect(intents()).toEqual([[Intent.fetch, 4, 1]]);
+});
+
+test("a stripe that is being fetched is read from the source, a claimed one is waited for", () => {
+  const { gate, state, intents } = started({ directStripes: STRIPES });
+  state.take(4, Phase.fetching);
+  expect(gate.admitTransfer(0, read, 4 * SIZE, 1)).toBe(Verdict.source);
+  state.take(5, Phase.claimed);
+  expect(gate.admitTransfer(1, read, 5 * SIZE, 1)).toBe(Verdict.parked);
+  expect(intents()).toEqual([]);
+});
+
+test("a stripe that failed since it was asked for is asked for again", () => {
+  const { gate, state, intents } = started({ directStripes: STRIPES });
+  gate.admitTransfer(0, read, 4 * SIZE, 1);
+  intents();
+  state.failUntaken(4);
+  expect(gate.admitTransfer(0, read, 4 * SIZE, 1)).toBe(Verdict.source);
+  expect(intents()).toEqual([[Intent.fetch, 4, 1]]);
+});
+
+test("a stripe that the source does not hold wholly is fetched", () => {
+  const { gate } = started({ directStripes: 4 });
+  expect(gate.admitTransfer(0, read, 3 * SIZE, 1)).toBe(Verdict.source);
+  expect(gate.admitTransfer(1, read, 4 * SIZE, 1)).toBe(Verdict.parked);
+});
+
+test("a read that the source failed waits for the fetch, also in the buffer, and goes to the base", () => {
+  const { gate, state, intents, announce, released } = started({
+    isCopyOnRead: false,
+    directStripes: STRIPES,
+  });
+  gate.admitTransfer(0, read, 4 * SIZE, 1);
+  expect(gate.admitElsewhere(0)).toBe(Verdict.parked);
+  expect(intents()).toEqual([[Intent.fetch, 4, 1]]);
+  state.take(4, Phase.fetching);
+  state.setPhase(4, Phase.buffered);
+  announce();
+  expect(released()).toEqual([]);
+  state.setPhase(4, Phase.onBase);
+  announce();
+  expect(released()).toEqual([[0, Verdict.base]]);
 });
 
 test("tracked: the first write waits for WRITTEN, with the fetch or alone", () => {
@@ -221,6 +270,7 @@ interface Start {
   readonly flags?: number;
   readonly entries?: number;
   readonly isCopyOnRead?: boolean;
+  readonly directStripes?: number;
   readonly isWrittenTracked?: boolean;
 }
 
@@ -237,6 +287,7 @@ function started(options: Start) {
     rangesMax: 2,
     stripeSectors: SIZE,
     diskSectors: DISK_SECTORS,
+    directStripes: options.directStripes ?? 0,
     isCopyOnRead: options.isCopyOnRead ?? true,
     isWrittenTracked: options.isWrittenTracked ?? false,
     wakeStripeWorker: () => {},

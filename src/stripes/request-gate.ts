@@ -33,9 +33,9 @@ export const Verdict = {
   base: 0,
   parked: 1,
   failed: 2,
-  /** A read: from the fetch buffer of its one stripe. When that is gone meanwhile `admit` it once more. */
+  /** A read: from the fetch buffer of its one stripe. When that is gone meanwhile, `admitElsewhere`. */
   buffer: 3,
-  /** A read: from the source, at the same place. Only without copy-on-read. */
+  /** A read: from the source, at the same place. When that fails, `admitElsewhere`. */
   source: 4,
   /** The request that `ended` was called for is durable: answer it. */
   done: 5,
@@ -51,7 +51,9 @@ export interface GateOptions {
   readonly stripeSectors: number;
   readonly diskSectors: number;
   readonly isWrittenTracked: boolean;
-  /** False: a read of one unfetched stripe goes to the source and fetches nothing. */
+  /** Reads of one stripe below this number go to the source while it is not fetched; 0 for none. */
+  readonly directStripes: number;
+  /** False: those fetch nothing. */
   readonly isCopyOnRead: boolean;
   readonly wakeStripeWorker: () => void;
   readonly wakeQueue: (queue: number) => void;
@@ -59,6 +61,8 @@ export interface GateOptions {
 
 /** Stripes of a read that are asked for beyond the one that it waits for. */
 const AHEAD_MAX = 16;
+/** Stripes of direct reads that are remembered as asked for, by their lowest bits. */
+const ASKED = 64;
 const NONE = -1;
 const READY_WRITTEN = Phase.ready | WRITTEN_BIT;
 
@@ -94,6 +98,11 @@ export class RequestGate {
   /** Failed syncs of the base when the slot claimed: the commit compares. */
   readonly #baseFailures: Int32Array;
   readonly #mayClaim: Uint8Array;
+  /** A read may be answered from a buffer or the source. */
+  readonly #mayBypass: Uint8Array;
+  // Columns by place in memory of what was asked for: the stripe, and its byte then.
+  readonly #askedStripe = new Int32Array(ASKED).fill(NONE);
+  readonly #askedByte = new Uint8Array(ASKED);
   readonly #ranges: RequestRanges;
 
   constructor(options: GateOptions) {
@@ -116,6 +125,7 @@ export class RequestGate {
     this.#isLost = new Uint8Array(slotsMax);
     this.#baseFailures = new Int32Array(slotsMax);
     this.#mayClaim = new Uint8Array(slotsMax);
+    this.#mayBypass = new Uint8Array(slotsMax);
     this.#ranges = new RequestRanges(options);
   }
 
@@ -143,6 +153,7 @@ export class RequestGate {
     this.#stage[slot] = Stage.checking;
     this.#ranges.begin(slot);
     this.#mayClaim[slot] = operation === Operation.read ? 0 : 1;
+    this.#mayBypass[slot] = 1;
     this.#isLost[slot] = 0;
   }
 
@@ -159,6 +170,12 @@ export class RequestGate {
   admit(slot: number): number {
     this.#ranges.rewind(slot);
     return this.#check(slot);
+  }
+
+  /** As `admit`, for a read that its buffer or the source did not serve. */
+  admitElsewhere(slot: number): number {
+    this.#mayBypass[slot] = 0;
+    return this.admit(slot);
   }
 
   /**
@@ -222,11 +239,14 @@ export class RequestGate {
       if (phase === Phase.ready || phase === Phase.onBase) {
         continue;
       }
-      if (first === last && phase === Phase.buffered) {
-        return Verdict.buffer;
-      }
-      if (first === last && !this.#options.isCopyOnRead && !isClaimed(byte)) {
-        return Verdict.source;
+      if (first === last && u8(this.#mayBypass, slot) === 1) {
+        if (phase === Phase.buffered) {
+          return Verdict.buffer;
+        }
+        if (stripe < this.#options.directStripes && !isClaimed(byte)) {
+          this.#askForDirect(stripe, byte);
+          return Verdict.source;
+        }
       }
       ranges.moveTo(slot, 0, stripe);
       this.#park(slot, stripe, byte, isUnfetched(byte) ? Intent.fetch : 0);
@@ -237,6 +257,19 @@ export class RequestGate {
       return Verdict.parked;
     }
     return Verdict.base;
+  }
+
+  /** Nobody waits for it, so what a full ring does not take is not told: the next read asks again. */
+  #askForDirect(stripe: number, byte: number): void {
+    const place = stripe & (ASKED - 1);
+    const isAsked = i32(this.#askedStripe, place) === stripe && u8(this.#askedByte, place) === byte;
+    if (!this.#options.isCopyOnRead || !isUnfetched(byte) || isAsked) {
+      return;
+    }
+    if (this.#tell(Intent.fetch, stripe, 1)) {
+      this.#askedStripe[place] = stripe;
+      this.#askedByte[place] = byte;
+    }
   }
 
   /** Goes on where the last look ended: a stripe that was ready (and written) stays so. */

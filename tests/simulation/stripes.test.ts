@@ -78,13 +78,15 @@ class Lives {
   constructor(seed: number) {
     const random = new SeededRandom(seed);
     this.#random = random;
+    const isImage = random.oneIn(2);
     this.kind = {
       queues: random.between(1, 3),
       sourceSectors: random.pick(SOURCE_SIZES),
       buffers: random.between(1, 4),
       isEnciphered: random.oneIn(3),
       isWrittenTracked: random.oneIn(2),
-      isCopyOnRead: !random.oneIn(4),
+      isImage,
+      isCopyOnRead: !isImage || random.oneIn(2),
       isBackground: random.oneIn(2),
       canZero: !random.oneIn(3),
       intents: random.pick([1, 2, 64]),

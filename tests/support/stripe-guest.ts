@@ -13,8 +13,15 @@ interface Written {
 /** A write on its way: the entries that it added. */
 export type GuestWrite = readonly Written[];
 
+/** A read on its way: what it may see of each sector, from what was there when it began to what was begun since. */
+export interface GuestRead {
+  readonly sector: number;
+  readonly visible: readonly Set<number>[];
+}
+
 export class StripeGuest {
   readonly #sectors: Written[][];
+  readonly #reads = new Set<GuestRead>();
 
   constructor(initial: readonly number[]) {
     this.#sectors = initial.map((value) => [{ value, isAnswered: true }]);
@@ -25,6 +32,9 @@ export class StripeGuest {
     return values.map((value, i) => {
       const written = { value, isAnswered: false };
       this.#at(sector + i).push(written);
+      for (const read of this.#reads) {
+        read.visible[sector + i - read.sector]?.add(value);
+      }
       return written;
     });
   }
@@ -62,21 +72,30 @@ export class StripeGuest {
     return this.#at(sector).some((written) => written.value === value);
   }
 
-  /** A read sees the last write that succeeded, or one that failed after it; a loose one any not certain. */
-  expectRead(sector: number, values: readonly number[], isLoose: boolean): void {
-    values.forEach((value, i) => {
+  /** The last write that succeeded may be seen, or one that failed or was begun after it. */
+  beginRead(sector: number, sectorCount: number): GuestRead {
+    const visible = Array.from({ length: sectorCount }, (_, i) => {
       const history = this.#at(sector + i);
       const last = history.findLastIndex(({ isAnswered }) => isAnswered);
-      const visible = history
-        .slice(isLoose ? 0 : Math.max(last, 0))
-        .map((written) => written.value);
-      expect(visible, `sector ${sector + i} was read`).toContain(value);
+      return new Set(history.slice(Math.max(last, 0)).map(({ value }) => value));
+    });
+    const read = { sector, visible };
+    this.#reads.add(read);
+    return read;
+  }
+
+  /** @param values undefined when the read failed */
+  endRead(read: GuestRead, values: readonly number[] | undefined): void {
+    this.#reads.delete(read);
+    values?.forEach((value, i) => {
+      expect([...(read.visible[i] ?? [])], `sector ${read.sector + i} was read`).toContain(value);
     });
   }
 
   /** After a crash: what is found is what there is. */
   collapse(sector: number, value: number): void {
     this.#sectors[sector] = [{ value, isAnswered: true }];
+    this.#reads.clear();
   }
 
   // --- internal ---

@@ -11,6 +11,7 @@ import { StripeService } from "../../src/stripes/stripe-service.ts";
 import { StripeState } from "../../src/stripes/stripe-state.ts";
 import type { SeededRandom } from "./random.ts";
 import { RecordingDisk } from "./recording-disk.ts";
+import { SectorMemory } from "./sector-memory.ts";
 import {
   byteOfSector,
   DISK_SECTORS,
@@ -20,7 +21,7 @@ import {
   sourceValue,
   USED,
 } from "./stripe-disk.ts";
-import type { GuestWrite, StripeGuest } from "./stripe-guest.ts";
+import type { GuestRead, GuestWrite, StripeGuest } from "./stripe-guest.ts";
 
 const SLOTS = 6;
 const BUFFER_STEP = 1000;
@@ -33,6 +34,8 @@ export interface WorldKind {
   readonly buffers: number;
   readonly isEnciphered: boolean;
   readonly isWrittenTracked: boolean;
+  /** Queues may read the source themselves. */
+  readonly isImage: boolean;
   readonly isCopyOnRead: boolean;
   readonly isBackground: boolean;
   readonly canZero: boolean;
@@ -49,9 +52,8 @@ interface GuestRequest {
   readonly sectorCount: number;
   readonly values: readonly number[];
   readonly write: GuestWrite;
+  readonly read: GuestRead | undefined;
   isClaiming: boolean;
-  /** A read that raced with a write. */
-  isLoose: boolean;
   /** The fetch buffer that it is answered from, or one of the two below. */
   buffer: number;
 }
@@ -68,6 +70,8 @@ export class StripeWorld {
   readonly gates: readonly RequestGate[];
   readonly source: FakeSource;
   readonly requests: GuestRequest[] = [];
+  /** Reads that a queue has begun at the source. */
+  readonly #directReads: GuestRequest[] = [];
   flushesUnderWay = 0;
   readonly answers = { ok: 0, failed: 0 };
   /** The faults of this moment. */
@@ -77,7 +81,7 @@ export class StripeWorld {
   readonly #random: SeededRandom;
   readonly #guest: StripeGuest;
   readonly #onEvent: () => void;
-  readonly #memory = new Map<number, number>();
+  readonly #memory = new SectorMemory();
   readonly #isQueueAwake: boolean[];
   #isServiceAwake = true;
   #nextValue: number;
@@ -107,7 +111,7 @@ export class StripeWorld {
       stripeBytes: STRIPE_SECTORS * 512,
       requestsMax: kind.buffers,
       byteAt: (offset) => byteOfSector(this.#sourceValue(Math.floor(offset / 512)), offset % 512),
-      store: (address, bytes) => this.#store(address, bytes),
+      store: (address, bytes) => this.#memory.store(address, bytes),
     });
     const rings = Array.from(
       { length: kind.queues },
@@ -140,11 +144,15 @@ export class StripeWorld {
     ]);
     const end = sector + sectorCount;
     const isRead = operation === Operation.read;
-    const touching = this.requests.filter(
-      (other) => other.sector < end && sector < other.sector + other.sectorCount,
-    );
     // What two writes at the same time leave is the guest's own doing; a read sees one or the other.
-    const isRacing = !isRead && touching.some((other) => other.operation !== Operation.read);
+    const isRacing =
+      !isRead &&
+      this.requests.some(
+        (other) =>
+          other.operation !== Operation.read &&
+          other.sector < end &&
+          sector < other.sector + other.sectorCount,
+      );
     const gate = this.gates[queue];
     if (slot === undefined || isRacing || gate === undefined) {
       return;
@@ -153,12 +161,9 @@ export class StripeWorld {
       operation === Operation.write ? this.#nextValue++ : 0,
     );
     const write = isRead ? [] : this.#guest.begin(sector, values);
-    const isLoose = isRead && touching.some((other) => other.operation !== Operation.read);
-    for (const other of isRead ? [] : touching) {
-      other.isLoose = true;
-    }
-    const common = { queue, slot, operation, sector, sectorCount, values, write };
-    const request: GuestRequest = { ...common, isClaiming: false, isLoose, buffer: NO_BUFFER };
+    const read = isRead ? this.#guest.beginRead(sector, sectorCount) : undefined;
+    const common = { queue, slot, operation, sector, sectorCount, values, write, read };
+    const request: GuestRequest = { ...common, isClaiming: false, buffer: NO_BUFFER };
     this.requests.push(request);
     this.#isQueueAwake[queue] = true;
     this.#obey(request, gate.admitTransfer(slot, operation, sector, sectorCount));
@@ -182,6 +187,7 @@ export class StripeWorld {
       this.base.underWay.length,
       this.metadata.underWay.length,
       this.source.underWay.length,
+      this.#directReads.length,
     ];
     const total = counts.reduce((sum, count) => sum + count, 0);
     if (total === 0) {
@@ -198,8 +204,12 @@ export class StripeWorld {
       }
       index -= count;
     }
-    this.source.finish(index, isOk ? 0 : EIO);
-    this.#isServiceAwake = true;
+    if (index < this.source.underWay.length) {
+      this.source.finish(index, isOk ? 0 : EIO);
+      this.#isServiceAwake = true;
+    } else {
+      this.#endDirectRead(index - this.source.underWay.length, isOk);
+    }
     return true;
   }
 
@@ -259,6 +269,7 @@ export class StripeWorld {
       stripeSectors: STRIPE_SECTORS,
       diskSectors: DISK_SECTORS,
       isWrittenTracked: this.#kind.isWrittenTracked,
+      directStripes: this.#kind.isImage ? Math.floor(this.#kind.sourceSectors / STRIPE_SECTORS) : 0,
       isCopyOnRead: this.#kind.isCopyOnRead,
       wakeStripeWorker: () => {
         this.#isServiceAwake = true;
@@ -303,7 +314,7 @@ export class StripeWorld {
         this.#isQueueAwake[request.queue] = true;
         return;
       case Verdict.source:
-        this.#answer(request, true, (at) => this.#sourceValue(at));
+        this.#directReads.push(request);
         return;
       case Verdict.done:
         this.#answer(request, true);
@@ -337,6 +348,25 @@ export class StripeWorld {
     });
   }
 
+  /** Late, perhaps: the stripe may have been fetched, claimed and written meanwhile. */
+  #endDirectRead(index: number, isOk: boolean): void {
+    const [request] = this.#directReads.splice(index, 1);
+    if (request === undefined) {
+      throw new Error("only a read under way is ended");
+    }
+    this.#isQueueAwake[request.queue] = true;
+    if (isOk && this.state.counter("unfetched") > 0) {
+      this.#answer(request, true, (at) => this.#sourceValue(at));
+    } else {
+      this.#admitElsewhere(request);
+    }
+  }
+
+  #admitElsewhere(request: GuestRequest): void {
+    const verdict = this.gates[request.queue]?.admitElsewhere(request.slot);
+    this.#obey(request, verdict ?? Verdict.failed);
+  }
+
   /** A queue may be slow: time passes before it finds the buffer, and while it copies. */
   #fromBuffer(request: GuestRequest): void {
     const stripe = Math.floor(request.sector / STRIPE_SECTORS);
@@ -344,22 +374,22 @@ export class StripeWorld {
       request.buffer = this.state.pinBuffer(stripe);
       if (request.buffer < 0) {
         request.buffer = NO_BUFFER;
-        this.#obey(request, this.gates[request.queue]?.admit(request.slot) ?? Verdict.failed);
+        this.#admitElsewhere(request);
       }
       this.#isQueueAwake[request.queue] = true;
       return;
     }
     const address = this.state.bufferAddress(request.buffer) - stripe * STRIPE_SECTORS;
-    this.#answer(request, true, (at) => this.clear(at, this.#memory.get(address + at) ?? STALE));
+    this.#answer(request, true, (at) => this.clear(at, this.#memory.get(address + at)));
     this.state.unpinBuffer(request.buffer);
   }
 
   #answer(request: GuestRequest, isOk: boolean, valueAt?: (sector: number) => number): void {
     this.requests.splice(this.requests.indexOf(request), 1);
     this.answers[isOk ? "ok" : "failed"] += 1;
-    if (isOk && valueAt !== undefined) {
-      const values = request.values.map((_, i) => valueAt(request.sector + i));
-      this.#guest.expectRead(request.sector, values, request.isLoose);
+    if (request.read !== undefined) {
+      const values = request.values.map((_, i) => valueAt?.(request.sector + i) ?? STALE);
+      this.#guest.endRead(request.read, isOk ? values : undefined);
     }
     if (isOk) {
       this.#guest.answered(request.write);
@@ -405,10 +435,14 @@ export class StripeWorld {
       retry: { retriesMax: 2, pauseMs: 10 },
       host: {
         isZero: (address, bytes) =>
-          !this.#kind.isEnciphered && this.#words(address, bytes).every((word) => word === 0),
-        seal: (sector, count, address) => this.#seal(sector, count, address),
+          !this.#kind.isEnciphered &&
+          this.#memory.words(address, bytes / 512).every((word) => word === 0),
+        seal: (sector, count, address) => {
+          this.#memory.map(address, count, (word, i) => this.clear(sector + i, word));
+          return true;
+        },
         writeBase: (buffer, offset, address, bytes) => {
-          this.base.write(offset / 512, this.#words(address, bytes), true, (isOk) => {
+          this.base.write(offset / 512, this.#memory.words(address, bytes / 512), true, (isOk) => {
             wake();
             service.fetcher.baseWritten(buffer, isOk ? 0 : EIO);
           });
@@ -464,28 +498,6 @@ export class StripeWorld {
 
   #sourceValue(sector: number): number {
     return sourceValue(sector, this.#kind.sourceSectors);
-  }
-
-  #words(address: number, bytes: number): Int32Array {
-    return Int32Array.from(
-      { length: bytes / 512 },
-      (_, i) => this.#memory.get(address + i) ?? STALE,
-    );
-  }
-
-  #seal(sector: number, count: number, address: number): boolean {
-    for (let i = 0; i < count; i++) {
-      const word = this.#memory.get(address + i) ?? STALE;
-      this.#memory.set(address + i, this.clear(sector + i, word));
-    }
-    return true;
-  }
-
-  #store(address: number, bytes: Uint8Array): void {
-    const view = new DataView(bytes.buffer);
-    for (let i = 0; i < bytes.length / 512; i++) {
-      this.#memory.set(address + i, view.getInt32(i * 512, true));
-    }
   }
 
   #isFault(): boolean {
