@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -79,6 +80,17 @@ int32_t ubi_event_relieve(int32_t fd) {
         return 0;
     }
     return ubi_event_drain(fd);
+}
+
+int32_t ubi_event_create_timer(void) {
+    return ubi_result(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+}
+
+int32_t ubi_event_set_timer(int32_t fd, double nanoseconds) {
+    uint64_t delay = (uint64_t)nanoseconds;
+    struct itimerspec time = {
+        .it_value = {.tv_sec = (time_t)(delay / 1000000000), .tv_nsec = (long)(delay % 1000000000)}};
+    return ubi_result(timerfd_settime(fd, 0, &time, NULL));
 }
 
 static double clock_nanoseconds(clockid_t clock) {

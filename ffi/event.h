@@ -1,4 +1,4 @@
-/* eventfd(2): the kick, call and wake-up descriptors; and the monotonic clock. */
+/* eventfd(2): the kick, call and wake-up descriptors; timers as descriptors; and the monotonic clock. */
 #ifndef UBI_EVENT_H
 #define UBI_EVENT_H
 
@@ -15,6 +15,10 @@ int32_t ubi_event_signal_asking(int32_t fd);
 int32_t ubi_event_drain(int32_t fd);
 /* The same where the counter is full: a thread that waits in its signal goes on. */
 int32_t ubi_event_relieve(int32_t fd);
+/* A timer that is waited for like an event descriptor, and emptied with `drain`. */
+int32_t ubi_event_create_timer(void);
+/* Lets it expire once, after so many nanoseconds; 0 stops it. */
+int32_t ubi_event_set_timer(int32_t fd, double nanoseconds);
 /* CLOCK_MONOTONIC in nanoseconds. */
 double ubi_event_clock(void);
 /* CPU time of the calling thread in nanoseconds. */

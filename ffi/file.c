@@ -83,6 +83,16 @@ int32_t ubi_file_make_blocking(int32_t fd) {
     return ubi_result(flags < 0 ? flags : fcntl(fd, F_SETFL, flags & ~O_NONBLOCK));
 }
 
+int32_t ubi_file_retire(int32_t fd) {
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (null < 0) {
+        return -errno;
+    }
+    int32_t result = ubi_result(dup3(null, fd, O_CLOEXEC));
+    close(null);
+    return result < 0 ? result : 0;
+}
+
 int32_t ubi_file_lock(int32_t fd, uint32_t exclusive) {
     return ubi_result(flock(fd, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB));
 }

@@ -21,6 +21,9 @@ int32_t ubi_file_probe(int32_t fd, struct ubi_file_geometry *geometry);
 /* Clears O_NONBLOCK. */
 int32_t ubi_file_make_blocking(int32_t fd);
 
+/* Closes the file but keeps the descriptor's number taken: what still uses it meets an empty file. */
+int32_t ubi_file_retire(int32_t fd);
+
 /* flock(2) without waiting: 0, or -EAGAIN when another description holds it. */
 int32_t ubi_file_lock(int32_t fd, uint32_t exclusive);
 int32_t ubi_file_unlock(int32_t fd);

@@ -59,6 +59,30 @@ void ubi_memory_copy(void *target, const void *source, uint32_t length) { memmov
 
 void ubi_memory_fill(void *target, uint32_t value, uint32_t length) { memset(target, (int)value, length); }
 
+#define ZERO_LANES 8 /* 64 bytes a step: the compiler makes vector instructions of a loop over them */
+
+int32_t ubi_memory_is_zero(const void *memory, uint32_t length) {
+    const uint8_t *bytes = memory;
+    uint32_t at = 0;
+    for (; at + sizeof(uint64_t[ZERO_LANES]) <= length; at += sizeof(uint64_t[ZERO_LANES])) {
+        uint64_t lanes[ZERO_LANES];
+        memcpy(lanes, bytes + at, sizeof(lanes));
+        uint64_t any = 0;
+        for (uint32_t lane = 0; lane < ZERO_LANES; lane++) {
+            any |= lanes[lane];
+        }
+        if (any != 0) {
+            return 0;
+        }
+    }
+    for (; at < length; at++) {
+        if (bytes[at] != 0) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
 void ubi_memory_wipe(void *target, uint32_t length) { explicit_bzero(target, length); }
 
 void ubi_memory_load16(void *target, const void *source) { memcpy(target, source, 16); }

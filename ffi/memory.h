@@ -24,6 +24,8 @@ double ubi_memory_page_size(int32_t fd);
 /* Copies; the areas may overlap. */
 void ubi_memory_copy(void *target, const void *source, uint32_t length);
 void ubi_memory_fill(void *target, uint32_t value, uint32_t length);
+/* 1 when all bytes are zero, else 0. */
+int32_t ubi_memory_is_zero(const void *memory, uint32_t length);
 /* Zeroes what held a key: never optimised away. */
 void ubi_memory_wipe(void *target, uint32_t length);
 

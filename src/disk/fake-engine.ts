@@ -51,6 +51,7 @@ const EINVAL = -22;
 const EOPNOTSUPP = -95;
 
 export class FakeEngine implements IoEngine {
+  readonly waitFd = -1;
   readonly kind = "sync";
   readonly #options: FakeEngineOptions;
   readonly #buffers = new Map<number, { readonly start: number; readonly end: number }>();

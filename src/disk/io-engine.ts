@@ -9,6 +9,12 @@
 export interface IoEngine extends Disposable {
   readonly kind: "io_uring" | "sync";
 
+  /**
+   * A descriptor that another engine of the same thread can `watch`: signalled when this one has completions to
+   * bring. -1 when work is complete as soon as it was prepared.
+   */
+  readonly waitFd: number;
+
   /** Entries that can still be prepared before the next `submit`. */
   room(): number;
 

@@ -20,6 +20,7 @@ const WATCHES_MAX = 8;
 
 export class SyncEngine implements IoEngine {
   readonly kind = "sync";
+  readonly waitFd = -1;
   readonly #fd: number;
   readonly #capacity: number;
   readonly #ids: Int32Array;

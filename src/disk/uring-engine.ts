@@ -11,6 +11,7 @@
  */
 import { assert, errnoText, UbiError } from "../errors.ts";
 import { Arena, type ArenaView } from "../ffi/arena.ts";
+import { createEvent, drainEvent } from "../ffi/event.ts";
 import { mapFile, unmap, viewOf } from "../ffi/memory.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
 import { uringEnter, uringRegister, uringSetup } from "../ffi/uring.ts";
@@ -45,6 +46,7 @@ const IORING_CQE_F_MORE = 2;
 const IORING_SQ_CQ_OVERFLOW = 2;
 const IORING_SQ_TASKRUN = 4;
 const IORING_REGISTER_FILES = 2;
+const IORING_REGISTER_EVENTFD = 4;
 const IORING_REGISTER_BUFFERS2 = 15;
 const IORING_REGISTER_BUFFERS_UPDATE = 16;
 const IORING_RSRC_REGISTER_SPARSE = 1;
@@ -86,6 +88,7 @@ export class UringEngine implements IoEngine {
   readonly #registration: ArenaView<Uint32Array>;
   readonly #watchIds = new Int32Array(WATCHES_MAX).fill(-1);
   readonly #watchFds = new Int32Array(WATCHES_MAX).fill(-1);
+  #waitFd = -1;
   #fileIndex = -1;
   #fileFd: number;
   #sqTail: number;
@@ -137,6 +140,18 @@ export class UringEngine implements IoEngine {
     this.#fileFd = file.fd;
     this.#registerFile(file.fd);
     this.setWriteThrough(file.isWriteThrough);
+  }
+
+  /** An eventfd: the ring's own descriptor does not tell of completions that wait for this thread's call. */
+  get waitFd(): number {
+    if (this.#waitFd < 0) {
+      this.#waitFd = createEvent();
+      this.#registration.view[0] = this.#waitFd;
+      const address = this.#registration.address;
+      const result = uringRegister(this.#fd, IORING_REGISTER_EVENTFD, address, 1);
+      assert(result === 0, `an eventfd is registered (${errnoText(result)})`);
+    }
+    return this.#waitFd;
   }
 
   room(): number {
@@ -221,6 +236,9 @@ export class UringEngine implements IoEngine {
   submit(completionsMin: number): void {
     Atomics.store(this.#ring, this.#sqTailAt, this.#sqTail);
     let submit = (this.#sqTail - this.#sqSubmitted) | 0;
+    if (this.#waitFd >= 0) {
+      drainEvent(this.#waitFd); // first: what completes from here on signals again
+    }
     for (;;) {
       const result = uringEnter(this.#fd, submit, completionsMin, IORING_ENTER_GETEVENTS);
       if (result >= 0) {
@@ -277,6 +295,9 @@ export class UringEngine implements IoEngine {
       unmap(this.#sqes.address, this.#sqes.lengthBytes);
       unmap(this.#rings.address, this.#rings.lengthBytes);
       closeDescriptor(this.#fd);
+      if (this.#waitFd >= 0) {
+        closeDescriptor(this.#waitFd);
+      }
       this.#arena[Symbol.dispose]();
     }
   }

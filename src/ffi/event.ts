@@ -1,5 +1,5 @@
-/** eventfd and clocks (ffi/event.h). */
-import { errnoText, UbiError } from "../errors.ts";
+/** eventfd, timers and clocks (ffi/event.h). */
+import { assert, errnoText, UbiError } from "../errors.ts";
 import { link } from "./library.ts";
 
 const native = link({
@@ -9,6 +9,8 @@ const native = link({
   ubi_event_signal_asking: { args: ["i32"], returns: "i32" },
   ubi_event_drain: { args: ["i32"], returns: "i32" },
   ubi_event_relieve: { args: ["i32"], returns: "i32" },
+  ubi_event_create_timer: { args: [], returns: "i32" },
+  ubi_event_set_timer: { args: ["i32", "f64"], returns: "i32" },
   ubi_event_clock: { args: [], returns: "f64" },
   ubi_event_thread_cpu: { args: [], returns: "f64" },
 });
@@ -45,6 +47,21 @@ export function drainEvent(fd: number): number {
 /** Empties a counter that is full, so that a thread that waits in its `signalEvent` goes on. */
 export function relieveEvent(fd: number): number {
   return native.ubi_event_relieve(fd);
+}
+
+/** A timer that is waited for, and drained, like an eventfd. @throws UbiError E_MEMORY */
+export function createTimer(): number {
+  const fd = native.ubi_event_create_timer();
+  if (fd < 0) {
+    throw new UbiError("E_MEMORY", `cannot create a timer: ${errnoText(fd)}`);
+  }
+  return fd;
+}
+
+/** Lets the timer expire once, `delayNs` from now; 0 stops it. */
+export function setTimer(fd: number, delayNs: number): void {
+  const result = native.ubi_event_set_timer(fd, delayNs);
+  assert(result === 0, "a timer of ours is set");
 }
 
 /** CLOCK_MONOTONIC, nanoseconds. */

@@ -7,6 +7,7 @@ import { f64 } from "./view.ts";
 const native = link({
   ubi_file_probe: { args: ["i32", "ptr"], returns: "i32" },
   ubi_file_make_blocking: { args: ["i32"], returns: "i32" },
+  ubi_file_retire: { args: ["i32"], returns: "i32" },
   ubi_file_lock: { args: ["i32", "u32"], returns: "i32" },
   ubi_file_unlock: { args: ["i32"], returns: "i32" },
   ubi_file_read: { args: ["i32", "f64", "ptr", "u32"], returns: "i32" },
@@ -72,6 +73,14 @@ export function lockFile(fd: number, mode: "exclusive" | "shared"): number {
 /** Gives the lock up before the description is closed. */
 export function unlockFile(fd: number): void {
   native.ubi_file_unlock(fd);
+}
+
+/**
+ * Closes the file, but keeps the number of its descriptor taken until `closeSync`: a thread that still has the
+ * number reads nothing instead of another file. 0 or a negative errno.
+ */
+export function retireFile(fd: number): number {
+  return native.ubi_file_retire(fd);
 }
 
 /** Reads exactly `lengthBytes`: 0, or a negative errno (-ENODATA at the end of the file). */

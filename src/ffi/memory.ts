@@ -12,6 +12,7 @@ const native = link({
   ubi_memory_page_size: { args: ["i32"], returns: "f64" },
   ubi_memory_copy: { args: ["ptr", "ptr", "u32"], returns: "void" },
   ubi_memory_fill: { args: ["ptr", "u32", "u32"], returns: "void" },
+  ubi_memory_is_zero: { args: ["ptr", "u32"], returns: "i32" },
   ubi_memory_wipe: { args: ["ptr", "u32"], returns: "void" },
   ubi_memory_load16: { args: ["ptr", "ptr"], returns: "void" },
   ubi_memory_store8: { args: ["ptr", "u32"], returns: "void" },
@@ -82,6 +83,10 @@ export function copyMemory(target: number, source: number, lengthBytes: number):
 
 export function fillMemory(target: number, value: number, lengthBytes: number): void {
   native.ubi_memory_fill(target as Pointer, value, lengthBytes);
+}
+
+export function isZeroMemory(address: number, lengthBytes: number): boolean {
+  return native.ubi_memory_is_zero(address as Pointer, lengthBytes) === 1;
 }
 
 /** Zeroes what held a key. */
