@@ -9,11 +9,11 @@
  * Cost: about 250 ns a request besides cipher and kernel; two system calls a batch; no allocation.
  */
 import type { DiskDescription, SharedDiskState } from "../device/disk-device.ts";
+import { openDiskRequests } from "../device/disk-requests.ts";
 import { Counter, QueueStatistics } from "../device/queue-statistics.ts";
-import { XtsCipher } from "../disk/cipher.ts";
 import { type IoEngine, WATCH_ID } from "../disk/io-engine.ts";
 import { openEngine } from "../disk/open-engine.ts";
-import { RequestExecutor } from "../disk/request-executor.ts";
+import type { RequestRunner } from "../disk/request-executor.ts";
 import { Operation, Outcome, RequestTable } from "../disk/request-table.ts";
 import { clockNs, drainEvent, signalEvent, signalEventAsking, threadCpuNs } from "../ffi/event.ts";
 import { memoryFaults, store8 } from "../ffi/memory.ts";
@@ -66,6 +66,7 @@ export function runQueueWorker(data: QueueWorkerData): void {
 const WAKE_ID = WATCH_ID;
 const FIRST_KICK_ID = WATCH_ID + 1;
 const LAST_KICK_ID = 0x7fff_0000;
+const IMAGE_ID = LAST_KICK_ID + 1;
 const LOOKS_PER_CLOCK = 32;
 const MEMORY_LOST = "the front end cut off its shared memory";
 
@@ -74,7 +75,7 @@ class QueueWorker implements Disposable {
   readonly #disk: DiskDescription;
   readonly #engine: IoEngine;
   readonly #requests: RequestTable;
-  readonly #executor: RequestExecutor;
+  readonly #executor: RequestRunner;
   readonly #memory = new GuestMemory();
   readonly #memoryTable: Float64Array;
   readonly #chain = new BlockChain(this.#memory);
@@ -110,15 +111,17 @@ class QueueWorker implements Disposable {
     this.#disk = disk;
     this.#requests = new RequestTable(data.queueSize, data.segmentsPerSlot);
     this.#engine = openEngine(data.ioEngine, data.queueSize, disk);
-    this.#executor = new RequestExecutor({
-      engine: this.#engine,
+    this.#executor = openDiskRequests({
       disk,
-      cipher: disk.cipherContext === 0 ? undefined : XtsCipher.attach(disk.cipherContext),
+      shared,
+      queue,
+      queues,
+      wakeFds: data.wakeFds,
       requests: this.#requests,
+      engine: this.#engine,
+      ioEngine: data.ioEngine,
       bufferLimitBytes: data.bufferLimitBytes,
-      flush: { shared: shared.flush, queue, queues },
-      subBlockLock: shared.subBlockLock,
-      wakeQueue: (other) => signalEvent(data.wakeFds[other] ?? -1),
+      imageWatchId: IMAGE_ID,
     });
     this.#memoryTable = new Float64Array(data.memoryTable);
     this.#deviceId = new DeviceId(data.deviceId);
@@ -388,7 +391,7 @@ class QueueWorker implements Disposable {
         this.#executor.complete(id, engine.completedResult(i));
       } else if (id === WAKE_ID) {
         drainEvent(this.#mailbox.wakeFd);
-      } else if (engine.completedResult(i) > 0) {
+      } else if (id !== IMAGE_ID && engine.completedResult(i) > 0) {
         this.#statistics.count(Counter.kicks, 1);
       }
     }

@@ -7,7 +7,7 @@ import { expect } from "bun:test";
 import { closeSync } from "node:fs";
 import { FakeEngine, type FakeWork } from "../../src/disk/fake-engine.ts";
 import { FlushGroup } from "../../src/disk/flush-group.ts";
-import { RequestExecutor } from "../../src/disk/request-executor.ts";
+import { RequestExecutor, type RequestRunner } from "../../src/disk/request-executor.ts";
 import { Operation, Outcome, RequestTable } from "../../src/disk/request-table.ts";
 import type { SectorCipher } from "../../src/disk/sector-copy.ts";
 import { Arena } from "../../src/ffi/arena.ts";
@@ -31,6 +31,8 @@ export interface WorldOptions {
   readonly unsupportedModes?: number;
   readonly isReadOnly?: boolean;
   readonly isDiscardOffered?: boolean;
+  /** What requests go to instead of the executor itself. */
+  readonly runner?: (world: ExecutorWorld) => RequestRunner;
 }
 
 export interface WorldRequest {
@@ -79,6 +81,7 @@ export class ExecutorWorld implements Disposable {
   readonly engine: FakeEngine;
   readonly requests: RequestTable;
   readonly executor: RequestExecutor;
+  readonly runner: RequestRunner;
   readonly cipher = new XorCipher();
   fault: (work: FakeWork) => number | undefined = () => undefined;
   readonly #guest: Arena;
@@ -119,6 +122,7 @@ export class ExecutorWorld implements Disposable {
       wakeQueue: () => {},
       subBlockLock: new SharedArrayBuffer(4),
     });
+    this.runner = options.runner?.(this) ?? this.executor;
     this.#guest = new Arena(slots * GUEST_BYTES_PER_SLOT);
     this.#bytes = new Uint8Array(viewOf(this.#guest.address, this.#guest.lengthBytes));
     this.#io = new Arena(options.sectors * SECTOR);
@@ -149,13 +153,13 @@ export class ExecutorWorld implements Disposable {
     requests.bytes[slot] = segments.reduce((sum, length) => sum + length, 0);
     this.#write(slot, request.ranges === undefined ? request.data : encodeRanges(request.ranges));
     this.#bySlot.set(slot, request);
-    this.executor.admit(slot);
+    this.runner.admit(slot);
     return slot;
   }
 
   /** Ends a batch and hands its work over, as a turn of a queue does. */
   turn(): readonly Finished[] {
-    this.executor.flushBatch();
+    this.runner.flushBatch();
     this.engine.submit();
     return this.#collect();
   }
@@ -165,7 +169,7 @@ export class ExecutorWorld implements Disposable {
     this.engine.finish(index);
     const count = this.engine.completions();
     for (let i = 0; i < count; i++) {
-      this.executor.complete(this.engine.completedId(i), this.engine.completedResult(i));
+      this.runner.complete(this.engine.completedId(i), this.engine.completedResult(i));
     }
     this.engine.release(count);
     return [...this.#collect(), ...this.turn()];
@@ -178,6 +182,11 @@ export class ExecutorWorld implements Disposable {
       finished.push(...this.finishWork(0));
     }
     return finished;
+  }
+
+  /** The guest writes to the memory of a request that is under way. */
+  overwrite(slot: number, data: Uint8Array): void {
+    this.#write(slot, data);
   }
 
   /** What the disk holds, deciphered. */
@@ -196,7 +205,7 @@ export class ExecutorWorld implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.executor[Symbol.dispose]();
+    this.runner[Symbol.dispose]();
     this.engine[Symbol.dispose]();
     this.#guest[Symbol.dispose]();
     this.#io[Symbol.dispose]();
@@ -206,9 +215,9 @@ export class ExecutorWorld implements Disposable {
   // --- internal ---
 
   #collect(): readonly Finished[] {
-    const { executor, requests } = this;
-    const slots = [...executor.finished.subarray(0, executor.finishedCount)];
-    executor.finishedCount = 0;
+    const { runner, requests } = this;
+    const slots = [...runner.finished.subarray(0, runner.finishedCount)];
+    runner.finishedCount = 0;
     return slots.map((slot) => {
       const request = this.#bySlot.get(slot);
       if (request === undefined) {

@@ -3,6 +3,8 @@
  * negative ones come from the source, positive ones from the guest, 0 is zeros.
  */
 import { expect } from "bun:test";
+import type { SeededRandom } from "./random.ts";
+import { DISK_SECTORS, STRIPE_SECTORS, USED } from "./stripe-disk.ts";
 
 interface Written {
   readonly value: number;
@@ -17,6 +19,19 @@ export type GuestWrite = readonly Written[];
 export interface GuestRead {
   readonly sector: number;
   readonly visible: readonly Set<number>[];
+}
+
+/** Sector and count of a request: within a stripe or across several, with a bias to whole ones. */
+export function rangeOf(random: SeededRandom): readonly [number, number] {
+  const stripe = random.pick(USED);
+  const isWhole = random.oneIn(2);
+  const sector = stripe * STRIPE_SECTORS + (isWhole ? 0 : random.below(2));
+  const stripes = stripe === 3 || random.oneIn(2) ? 1 : random.between(1, 3);
+  const end = isWhole
+    ? (stripe + stripes) * STRIPE_SECTORS
+    : sector + random.between(1, stripes * STRIPE_SECTORS);
+  const limit = stripe <= 3 ? 4 * STRIPE_SECTORS : DISK_SECTORS;
+  return [sector, Math.min(end, limit) - sector];
 }
 
 export class StripeGuest {

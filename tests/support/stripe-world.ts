@@ -21,7 +21,7 @@ import {
   sourceValue,
   USED,
 } from "./stripe-disk.ts";
-import type { GuestRead, GuestWrite, StripeGuest } from "./stripe-guest.ts";
+import { type GuestRead, type GuestWrite, rangeOf, type StripeGuest } from "./stripe-guest.ts";
 
 const SLOTS = 6;
 const BUFFER_STEP = 1000;
@@ -135,7 +135,7 @@ export class StripeWorld {
     const slot = Array.from({ length: SLOTS }, (_, i) => i).find(
       (i) => !taken.some((request) => request.slot === i),
     );
-    const [sector, sectorCount] = this.#range();
+    const [sector, sectorCount] = rangeOf(this.#random);
     const operation = this.#random.pick([
       Operation.read,
       Operation.write,
@@ -394,20 +394,6 @@ export class StripeWorld {
     if (isOk) {
       this.#guest.answered(request.write);
     }
-  }
-
-  /** Within a stripe or across several, with a bias to whole ones. */
-  #range(): readonly [number, number] {
-    const random = this.#random;
-    const stripe = random.pick(USED);
-    const isWhole = random.oneIn(2);
-    const sector = stripe * STRIPE_SECTORS + (isWhole ? 0 : random.below(2));
-    const stripes = stripe === 3 || random.oneIn(2) ? 1 : random.between(1, 3);
-    const end = isWhole
-      ? (stripe + stripes) * STRIPE_SECTORS
-      : sector + random.between(1, stripes * STRIPE_SECTORS);
-    const limit = stripe <= 3 ? 4 * STRIPE_SECTORS : DISK_SECTORS;
-    return [sector, Math.min(end, limit) - sector];
   }
 
   // --- internal: the stripe worker ---
