@@ -7,6 +7,7 @@ import { FlushGroup } from "./flush-group.ts";
 // Shared words (see the module's drawing).
 const RUNNING = 0;
 const STARTED = 1;
+const WAITS = 4;
 const DONE = 2;
 const FAILED = 3;
 
@@ -68,6 +69,35 @@ test("flush group: a failed sync is reported once, before another one can begin"
   disk.advance(1);
   disk.endSync(true);
   expect(disk.failuresNoted).toEqual([1]);
+});
+
+test("flush group: a thread without a queue starts a sync of its own and wakes who waits for it", () => {
+  const { shared, woken, outsider } = alone();
+  const syncs: string[] = [];
+  const sync = () => {
+    new Int32Array(shared)[WAITS] = 1; // queue 0 came meanwhile
+    syncs.push("sync");
+    return true;
+  };
+  expect(FlushGroup.syncAndWait({ ...outsider, sync })).toBe(true);
+  expect(syncs).toEqual(["sync"]);
+  expect(woken).toEqual([0]);
+  expect(new Int32Array(shared)[RUNNING]).toBe(0);
+});
+
+test("flush group: a thread without a queue is told of a failure, and so is whoever notes it", () => {
+  const { failures, outsider } = alone();
+  expect(FlushGroup.syncAndWait({ ...outsider, sync: () => false })).toBe(false);
+  expect(failures).toEqual(["failed"]);
+});
+
+test("flush group: a thread without a queue begins no sync while another one runs, and gives up", () => {
+  const { shared, outsider } = alone();
+  new Int32Array(shared)[RUNNING] = 1;
+  const sync = () => {
+    throw new Error("another sync runs");
+  };
+  expect(FlushGroup.syncAndWait({ ...outsider, sync, timeoutMs: 5 })).toBe(false);
 });
 
 test("flush group: a failed sync fails all that it covered and none that came later", () => {
@@ -164,6 +194,21 @@ interface Waiting {
 }
 
 /** Several queues over one shared memory, driven by one thread: what happens next is the test's choice. */
+/** A group of one queue, seen by a thread without one. */
+function alone() {
+  const shared = new SharedArrayBuffer(FlushGroup.sharedBytes(1));
+  const woken: number[] = [];
+  const failures: string[] = [];
+  const outsider = {
+    shared,
+    queues: 1,
+    timeoutMs: 10_000,
+    wake: (queue: number) => woken.push(queue),
+    noteFailure: () => failures.push("failed"),
+  };
+  return { shared, woken, failures, outsider };
+}
+
 class Disk {
   readonly answers: { queue: number; slot: number; isOk: boolean }[] = [];
   readonly wakes: number[] = [];

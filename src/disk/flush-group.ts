@@ -2,7 +2,7 @@
  * One fdatasync for all flushes that wait, of all queues of a device. A flush may be answered by any sync
  * that started after the flush arrived; syncs of a device run one after another and are numbered.
  *
- *   shared words | 0 running | 1 last started | 2 last done | 3 last failed | 4.. queue waits, one each |
+ *   shared words | 0 running | 1 last started | 2 last done | 3 last failed | 4.. queue waits, one each | outsider |
  *
  * A queue sets its wait word before it looks at `running`; whoever ends a sync clears `running` before it
  * looks at the wait words: so either the queue starts the next sync itself or it is woken.
@@ -18,6 +18,9 @@ const WAITS = 4;
 
 /** Sync numbers run freely modulo 2^32; a failure further back than this is forgotten before it looks new. */
 const FAILURE_AGE_MAX = 2 ** 30;
+
+/** How often a thread without a queue looks whether the sync that it waits for has ended. */
+const LOOK_MS = 1;
 
 /** What the group needs of its surroundings. */
 export interface FlushHost {
@@ -56,7 +59,45 @@ export class FlushGroup {
   }
 
   static sharedBytes(queues: number): number {
-    return (WAITS + queues) * 4;
+    return (WAITS + queues + 1) * 4;
+  }
+
+  /**
+   * A sync for a thread that has no queue and may wait: one of the group, so that whatever one of them is told
+   * of lost data, all that wait then are told. False when it failed, or none came to its end in time.
+   */
+  static syncAndWait(options: {
+    readonly shared: SharedArrayBuffer;
+    readonly queues: number;
+    readonly timeoutMs: number;
+    readonly sync: () => boolean;
+    readonly wake: (queue: number) => void;
+    readonly noteFailure: () => void;
+  }): boolean {
+    const { shared, queues, sync, wake, noteFailure } = options;
+    let isStarted = false;
+    let answer: boolean | undefined;
+    const startSync = () => {
+      isStarted = true;
+    };
+    const finish = (_: number, isOk: boolean) => {
+      answer = isOk;
+    };
+    const host = { startSync, finish, wake, noteFailure };
+    const group = new FlushGroup({ shared, queue: queues, queues, slotsMax: 1, host });
+    const deadline = performance.now() + options.timeoutMs;
+    group.request(0);
+    group.advance();
+    while (answer === undefined && performance.now() < deadline) {
+      if (isStarted) {
+        isStarted = false;
+        group.ended(sync());
+      } else {
+        Bun.sleepSync(LOOK_MS);
+        group.advance();
+      }
+    }
+    return answer === true;
   }
 
   /** A flush arrived: it waits for a sync that starts from now on. */

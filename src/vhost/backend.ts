@@ -79,6 +79,7 @@ export class VhostBackend {
     this.#controlData = {
       socketPath,
       disk: device.description,
+      shared: device.shared,
       limits: tuning,
       memoryTable,
       mailboxes,

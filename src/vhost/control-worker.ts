@@ -6,10 +6,10 @@
  *   main --- stop word + eventfd ---> control --- letters ---> queue workers
  *        <-- messages --------------
  */
-import type { DiskDescription } from "../device/disk-device.ts";
+import type { DiskDescription, SharedDiskState } from "../device/disk-device.ts";
+import { syncDisk } from "../device/disk-requests.ts";
 import { errnoText, errorText, UbiError } from "../errors.ts";
 import { drainEvent } from "../ffi/event.ts";
-import { syncFileData } from "../ffi/file.ts";
 import { installMemoryGuard } from "../ffi/memory.ts";
 import { nameThread } from "../ffi/process.ts";
 import { PollSet } from "../ffi/socket.ts";
@@ -26,6 +26,7 @@ import { Session, type WriteCache } from "./session.ts";
 export interface ControlWorkerData {
   readonly socketPath: string;
   readonly disk: DiskDescription;
+  readonly shared: SharedDiskState;
   readonly limits: AnnouncedLimits;
   readonly memoryTable: SharedArrayBuffer;
   readonly mailboxes: readonly SharedArrayBuffer[];
@@ -45,6 +46,7 @@ export type ControlMessage =
 const END_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 30_000;
 const EXIT_TIMEOUT_MS = 5_000;
+const SYNC_TIMEOUT_MS = 60_000;
 const WAKE = 0;
 const LISTEN = 1;
 const CLIENT = 2;
@@ -132,8 +134,9 @@ class ControlWorker implements Disposable {
   // --- internal ---
 
   #syncDisk(): boolean {
-    const { disk } = this.#data;
-    return disk.isReadOnly || syncFileData(disk.fd) === 0;
+    const { disk, shared, mailboxes, queueWakeFds } = this.#data;
+    const wakeFds = queueWakeFds.slice(0, mailboxes.length);
+    return disk.isReadOnly || syncDisk({ disk, shared, wakeFds }, SYNC_TIMEOUT_MS);
   }
 
   #isStopping(): boolean {

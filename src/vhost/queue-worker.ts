@@ -106,7 +106,7 @@ class QueueWorker implements Disposable {
   #nowNs = 0;
 
   constructor(data: QueueWorkerData) {
-    const { disk, shared, queue, queues } = data;
+    const { disk, shared, queue } = data;
     this.#queue = queue;
     this.#disk = disk;
     this.#requests = new RequestTable(data.queueSize, data.segmentsPerSlot);
@@ -115,8 +115,7 @@ class QueueWorker implements Disposable {
       disk,
       shared,
       queue,
-      queues,
-      wakeFds: data.wakeFds,
+      wakeFds: data.wakeFds.slice(0, data.queues),
       requests: this.#requests,
       engine: this.#engine,
       ioEngine: data.ioEngine,
