@@ -18,7 +18,7 @@ import { ExecutorWorld, type Finished, SECTOR, type WorldOptions } from "./execu
 export const STRIPE_SECTORS = 64;
 export const STRIPES = 8;
 /** The image ends in the middle of stripe 5. */
-export const IMAGE_SECTORS = 5 * STRIPE_SECTORS + 30;
+const IMAGE_SECTORS = 5 * STRIPE_SECTORS + 30;
 
 export interface LazyWorldOptions extends Partial<WorldOptions> {
   readonly isEnciphered: boolean;
