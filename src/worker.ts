@@ -1,4 +1,5 @@
 /** The entry of every worker thread: its role decides what is loaded. */
+import type { StripeWorkerData } from "./device/stripe-worker.ts";
 import { AssertionError } from "./errors.ts";
 import { adoptNativeLibrary } from "./ffi/library.ts";
 import type { WorkerStart } from "./ffi/worker.ts";
@@ -16,6 +17,10 @@ export async function runWorker(start: WorkerStart<unknown>): Promise<void> {
     case "vhost-queue": {
       const { runQueueWorker } = await import("./vhost/queue-worker.ts");
       return runQueueWorker(start.data as QueueWorkerData); // what the role was spawned with
+    }
+    case "stripes": {
+      const { runStripeWorker } = await import("./device/stripe-worker.ts");
+      return runStripeWorker(start.data as StripeWorkerData); // what the role was spawned with
     }
     default:
       throw new AssertionError(`a worker was started as ${start.role}`);

@@ -74,7 +74,7 @@ function startRpc(config: DeviceConfig, device: DiskDevice): RpcServer | undefin
   return RpcServer.start(path, {
     version: packageJson.version,
     queues: device.statistics,
-    stripes: () => device.stripes,
+    stripes: () => device.stripeCounts,
   });
 }
 

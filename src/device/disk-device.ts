@@ -8,8 +8,10 @@ import { DataFile } from "../disk/data-file.ts";
 import { FlushGroup } from "../disk/flush-group.ts";
 import { openDiskCipher } from "./disk-cipher.ts";
 import { DiskMetadata, type StripeCounts } from "./disk-metadata.ts";
+import { DiskStripes } from "./disk-stripes.ts";
 import { QueueStatistics } from "./queue-statistics.ts";
 import type { StripeDescription } from "./stripe-description.ts";
+import type { StripeWorkerData } from "./stripe-worker.ts";
 
 /** Everything about the disk that a queue worker is started with. */
 export interface DiskDescription {
@@ -42,6 +44,8 @@ export class DiskDevice implements Disposable {
   readonly shared: SharedDiskState;
   readonly statistics: readonly QueueStatistics[];
   readonly cipherProvider: string;
+  /** Undefined when nothing is to be fetched or tracked. */
+  readonly stripes: DiskStripes | undefined;
   readonly #file: DataFile;
   readonly #cipher: XtsCipher | undefined;
   readonly #metadata: DiskMetadata | undefined;
@@ -51,20 +55,23 @@ export class DiskDevice implements Disposable {
     readonly file: DataFile;
     readonly cipher: XtsCipher | undefined;
     readonly metadata: DiskMetadata | undefined;
+    readonly stripes: DiskStripes | undefined;
     readonly isNull: boolean;
   }) {
-    const { config, file, cipher, metadata, isNull } = parts;
+    const { config, file, cipher, metadata, stripes, isNull } = parts;
     const { tuning, device } = config;
     this.#file = file;
     this.#cipher = cipher;
     this.#metadata = metadata;
+    this.stripes = stripes;
     this.cipherProvider = cipher?.provider ?? "none";
+    const workers = stripes === undefined ? 0 : 1; // which syncs the disk as well
     const statistics = Array.from(
       { length: tuning.numQueues },
       () => new SharedArrayBuffer(QueueStatistics.sharedBytes(tuning.queueSize)),
     );
     this.shared = {
-      flush: new SharedArrayBuffer(FlushGroup.sharedBytes(tuning.numQueues)),
+      flush: new SharedArrayBuffer(FlushGroup.sharedBytes(tuning.numQueues + workers)),
       subBlockLock: new SharedArrayBuffer(4),
       statistics,
     };
@@ -82,41 +89,59 @@ export class DiskDevice implements Disposable {
       isWriteThrough: tuning.writeThrough,
       isDiscardOffered: !tuning.disableDiscard && !device.readOnly,
       cipherContext: cipher?.contextAddress ?? 0,
-      stripes: undefined,
+      stripes: stripes?.description,
     };
   }
 
   /**
    * Opens and locks the disk, then reads the key it needs.
-   * @throws UbiError E_DISK_*, E_SECRET*, E_CIPHER, E_METADATA*, E_CONFIG
+   * @throws UbiError E_DISK_*, E_SECRET*, E_CIPHER, E_METADATA*, E_STRIPE_SOURCE, E_CONFIG
    */
   static async open(
     config: DeviceConfig,
     options: { readonly isNull?: boolean } = {},
   ): Promise<DiskDevice> {
     const { device } = config;
+    const isNull = options.isNull === true;
     const file = DataFile.open({
       path: device.dataPath,
       what: "data",
       isReadOnly: device.readOnly,
     });
+    let metadata: DiskMetadata | undefined;
     try {
       const cipher = await openDiskCipher(config);
-      const metadata = DiskMetadata.open(config, cipher, file.sectors);
-      return new DiskDevice({ config, file, cipher, metadata, isNull: options.isNull === true });
+      metadata = DiskMetadata.open(config, cipher, file.sectors);
+      const stripes = isNull ? undefined : DiskStripes.open(config, file, metadata);
+      return new DiskDevice({ config, file, cipher, metadata, stripes, isNull });
     } catch (error) {
+      metadata?.release();
       file[Symbol.dispose]();
       throw error;
     }
   }
 
   /** Stripes of a disk with metadata. */
-  get stripes(): StripeCounts | undefined {
-    return this.#metadata?.counts;
+  get stripeCounts(): StripeCounts | undefined {
+    if (this.stripes !== undefined) {
+      return this.stripes.counts;
+    }
+    if (this.#metadata === undefined) {
+      return undefined;
+    }
+    const { counts, metadata } = this.#metadata;
+    return { fetched: counts.fetched, source: counts.hasSource, total: metadata.stripeCount };
+  }
+
+  /** What the stripe worker is started with; undefined for a disk that needs none. */
+  stripeWorkerData(queueWakeFds: readonly number[]): StripeWorkerData | undefined {
+    const { flush } = this.shared;
+    return this.stripes?.workerData({ disk: this.description, flush, queueWakeFds });
   }
 
   /** Lets the next program have the disk. Only when all workers have ended their I/O. */
   release(): void {
+    this.stripes?.release();
     this.#metadata?.release();
     this.#file.unlock();
     this.#file[Symbol.dispose]();

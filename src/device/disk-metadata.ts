@@ -1,13 +1,14 @@
-/**
- * The metadata of a disk that needs no more fetching: it is locked and checked at start, and its counts
- * are told. A disk with stripes still to be fetched, or whose writes are to be tracked, is refused: served
- * as it is, the guest would see holes where its image should be.
- */
+/** The metadata of a disk: the locked file, checked against the disk, and what it says of the stripes. */
 import type { DeviceConfig } from "../config/index.ts";
 import type { XtsCipher } from "../disk/cipher.ts";
 import { DataFile } from "../disk/data-file.ts";
 import { UbiError } from "../errors.ts";
-import { countStripes, type Metadata, stripesOf } from "../formats/metadata.ts";
+import {
+  countStripes,
+  type Metadata,
+  type StripeCounts as MetadataCounts,
+  stripesOf,
+} from "../formats/metadata.ts";
 import { loadMetadata } from "../stripes/metadata-file.ts";
 
 /** Stripes of the disk: `fetched` ones are durable, `source` ones the source has. */
@@ -18,17 +19,20 @@ export interface StripeCounts {
 }
 
 export class DiskMetadata {
-  readonly counts: StripeCounts;
-  readonly #file: DataFile;
+  readonly file: DataFile;
+  readonly counts: MetadataCounts;
+  /** With its flags in shared memory. */
+  readonly metadata: Metadata;
 
-  private constructor(file: DataFile, counts: StripeCounts) {
-    this.#file = file;
-    this.counts = counts;
+  private constructor(file: DataFile, metadata: Metadata) {
+    this.file = file;
+    this.metadata = metadata;
+    this.counts = countStripes(metadata.flags);
   }
 
   /**
    * Undefined for a disk without `metadata_path`.
-   * @throws UbiError E_DISK_*, E_METADATA*, E_CONFIG
+   * @throws UbiError E_DISK_*, E_METADATA*
    */
   static open(
     config: DeviceConfig,
@@ -42,8 +46,13 @@ export class DiskMetadata {
     const file = DataFile.open({ path, what: "metadata", isReadOnly: false, isBuffered: true });
     try {
       const { fd, geometry } = file;
-      const metadata = loadMetadata({ path, fd, sizeBytes: geometry.sizeBytes, cipher });
-      return new DiskMetadata(file, checkedCounts(config, metadata, diskSectors));
+      const place = { path, fd, sizeBytes: geometry.sizeBytes, cipher };
+      const metadata = loadMetadata(
+        place,
+        (stripeCount) => new Uint8Array(new SharedArrayBuffer(stripeCount)),
+      );
+      checkSize(path, metadata, diskSectors);
+      return new DiskMetadata(file, metadata);
     } catch (error) {
       file[Symbol.dispose]();
       throw error;
@@ -52,37 +61,20 @@ export class DiskMetadata {
 
   /** Lets the next program have the file. */
   release(): void {
-    this.#file.unlock();
-    this.#file[Symbol.dispose]();
+    this.file.unlock();
+    this.file[Symbol.dispose]();
   }
 }
 
 // --- internal ---
 
-function checkedCounts(
-  config: DeviceConfig,
-  metadata: Metadata,
-  diskSectors: number,
-): StripeCounts {
-  const { device } = config;
+function checkSize(path: string, metadata: Metadata, diskSectors: number): void {
   const total = stripesOf(diskSectors, metadata.stripeShift);
   if (total !== metadata.stripeCount) {
     throw new UbiError(
       "E_METADATA_SIZE",
-      `metadata ${device.metadataPath} has ${metadata.stripeCount} stripes but the disk has ${total}; ` +
+      `metadata ${path} has ${metadata.stripeCount} stripes but the disk has ${total}; ` +
         "it belongs to another disk, or the disk was resized",
     );
   }
-  const counts = countStripes(metadata.flags);
-  if (counts.unfetched > 0) {
-    throw new UbiError(
-      "E_CONFIG",
-      `device.metadata_path: ${counts.unfetched} stripes of ${metadata.stripeCount} were not fetched yet, and ` +
-        "this version serves only disks that need no fetching",
-    );
-  }
-  if (device.trackWritten) {
-    throw new UbiError("E_CONFIG", "device.track_written: this version does not track writes");
-  }
-  return { fetched: counts.fetched, source: counts.hasSource, total };
 }

@@ -4,8 +4,8 @@
  * dead process is done.
  */
 import { closeSync, constants, openSync } from "node:fs";
-import { errorText, UbiError } from "../errors.ts";
-import { type FileGeometry, makeBlocking, probeFile, unlockFile } from "../ffi/file.ts";
+import { assert, errnoText, errorText, UbiError } from "../errors.ts";
+import { type FileGeometry, makeBlocking, probeFile, retireFile, unlockFile } from "../ffi/file.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { log } from "../log.ts";
 import { claimDevice, lockDisk } from "./disk-lock.ts";
@@ -17,6 +17,8 @@ export interface DataFileOptions {
   readonly isReadOnly: boolean;
   /** Uses the page cache even where there is direct I/O. */
   readonly isBuffered?: boolean;
+  /** The file may end anywhere: then the page cache is used, which reads less than a block. */
+  readonly isAnySize?: boolean;
 }
 
 export class DataFile implements Disposable {
@@ -52,7 +54,11 @@ export class DataFile implements Disposable {
       }
       const isUsedDirectly = isDirect && geometry.isDirectIoSupported;
       const file = new DataFile(path, fd, geometry, isUsedDirectly);
-      checkSize(file, what);
+      if (options.isAnySize === true && isUsedDirectly && !isWholeBlocks(file)) {
+        closeSync(fd);
+        return DataFile.open({ ...options, isBuffered: true });
+      }
+      checkSize(file, options);
       lockDisk(fd, `${what} ${path}`, options.isReadOnly ? "shared" : "exclusive");
       if (geometry.isBlockDevice && !options.isReadOnly) {
         file.#claimFd = claimDevice(fd, `${what} ${path}`);
@@ -76,6 +82,16 @@ export class DataFile implements Disposable {
   unlock(): void {
     this.#disclaim();
     unlockFile(this.fd);
+  }
+
+  /**
+   * Lets go of the file while other threads may still have the number of its descriptor: they read nothing from
+   * here on.
+   */
+  retire(): void {
+    this.unlock();
+    const result = retireFile(this.fd);
+    assert(result === 0, `a descriptor of ours is replaced (${errnoText(result)})`);
   }
 
   [Symbol.dispose](): void {
@@ -116,8 +132,12 @@ function openFile(options: DataFileOptions): { readonly fd: number; readonly isD
   return { fd: openSync(options.path, flags), isDirect: false };
 }
 
+function isWholeBlocks({ geometry, blockBytes }: DataFile): boolean {
+  return geometry.sizeBytes % blockBytes === 0;
+}
+
 /** A last block that is only half there could be neither read nor written directly. */
-function checkSize(file: DataFile, what: string): void {
+function checkSize(file: DataFile, { what, isAnySize }: DataFileOptions): void {
   const { path, blockBytes } = file;
   const { sizeBytes } = file.geometry;
   if (sizeBytes === 0) {
@@ -126,7 +146,7 @@ function checkSize(file: DataFile, what: string): void {
       `${what} ${path} is empty; make it as large as the disk shall be`,
     );
   }
-  if (sizeBytes % blockBytes !== 0) {
+  if (isAnySize !== true && !isWholeBlocks(file)) {
     throw new UbiError(
       "E_DISK_SIZE",
       `${what} ${path} has ${sizeBytes} bytes, which is not a multiple of ${blockBytes}`,

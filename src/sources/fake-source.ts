@@ -27,6 +27,7 @@ export interface FakeRequest extends StripePart {
 export class FakeSource implements StripeSource {
   readonly sectors: number;
   readonly unitBytes = SECTOR_BYTES;
+  readonly waitFd = -1;
   readonly #options: FakeSourceOptions;
   readonly #ends: CompletionList;
   #underWay: FakeRequest[] = [];
@@ -126,6 +127,10 @@ export class FlakySource implements StripeSource {
 
   get unitBytes(): number {
     return this.#source.unitBytes;
+  }
+
+  get waitFd(): number {
+    return this.#source.waitFd;
   }
 
   has(stripe: number): boolean {

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Arena } from "../ffi/arena.ts";
-import { openRawSource } from "./open-raw-source.ts";
+import { openImage, openRawSource } from "./open-raw-source.ts";
 
 const STRIPE = 32 * 1024;
 const IMAGE_BYTES = STRIPE + STRIPE / 2;
@@ -27,9 +27,10 @@ test.each(["io_uring", "sync"] as const)(
     using arena = new Arena(STRIPE);
     const { address, view } = arena.bytes(STRIPE);
     view.fill(0xdb);
-    const image = openRawSource({ path, stripeBytes: STRIPE, requestsMax: 2, ioEngine });
-    using file = image.file;
-    using source = image.source;
+    using file = openImage(path);
+    const { fd, blockBytes } = file;
+    const image = { fd, blockBytes, sizeBytes: file.geometry.sizeBytes };
+    using source = openRawSource(image, { stripeBytes: STRIPE, requestsMax: 2, ioEngine });
     source.request(1, { stripe: 1, offsetBytes: 0, lengthBytes: STRIPE }, address);
     source.submit();
     const deadline = performance.now() + 5_000;

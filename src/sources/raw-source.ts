@@ -55,6 +55,10 @@ export class RawSource implements StripeSource {
     this.#retries = new Int32Array(options.requestsMax);
   }
 
+  get waitFd(): number {
+    return this.#engine.waitFd;
+  }
+
   has(stripe: number): boolean {
     return stripe * this.#options.stripeBytes < this.#options.sizeBytes;
   }

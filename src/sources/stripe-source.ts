@@ -8,6 +8,8 @@ export interface StripeSource extends Disposable {
   readonly sectors: number;
   /** Offsets and lengths of requests are multiples of this; at least a sector. */
   readonly unitBytes: number;
+  /** Signalled when completions can be read; -1 when requests have ended as soon as they were submitted. */
+  readonly waitFd: number;
 
   /** Whether the source holds the stripe. */
   has(stripe: number): boolean;

@@ -14,6 +14,7 @@
 import { assert } from "../errors.ts";
 import { f64, i32, u8 } from "../ffi/view.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
+import { NO_SOURCE } from "../sources/no-source.ts";
 import type { StripeSource } from "../sources/stripe-source.ts";
 import { BackgroundOrder } from "./background-order.ts";
 import { pauseAfter, RETRY_DEFAULT, type RetryPolicy } from "./retry-policy.ts";
@@ -68,7 +69,7 @@ export class Fetcher {
   readonly background: BackgroundOrder;
   readonly #options: FetcherOptions;
   readonly #state: StripeState;
-  readonly #source: StripeSource;
+  #source: StripeSource;
   readonly #host: FetchHost;
   readonly #retry: RetryPolicy;
   /** In the order of their arrival. */
@@ -88,6 +89,7 @@ export class Fetcher {
   #kept = 0;
   #canZero = true;
   #mayBeginBackground = true;
+  #isStopped = false;
   #nowMs = 0;
 
   constructor(options: FetcherOptions) {
@@ -121,6 +123,25 @@ export class Fetcher {
     return this.#demands.size - this.#kept < DEMANDS_MAX;
   }
 
+  /** The base is being written. */
+  get isWriting(): boolean {
+    return this.#stage.some((stage) => stage === Stage.base || stage === Stage.zero);
+  }
+
+  /** Begins nothing any more, and drops what comes from the source. What is being written goes on. */
+  stop(): void {
+    this.#isStopped = true;
+    this.#demands.clear();
+    this.#retries = [];
+  }
+
+  /** Nothing is going to be fetched any more: lets go of the source. */
+  closeSource(): void {
+    assert(this.isIdle, "a source is closed when nothing is under way");
+    this.#source[Symbol.dispose]();
+    this.#source = NO_SOURCE;
+  }
+
   /** When `advance` is to be called though nothing completed. */
   get dueMs(): number {
     if (this.#source.completions() > 0) {
@@ -135,7 +156,7 @@ export class Fetcher {
   /** Somebody waits for the stripe. */
   demand(stripe: number): void {
     const byte = this.#state.load(stripe);
-    if (!isUnfetched(byte) && !isClaimed(byte)) {
+    if (this.#isStopped || (!isUnfetched(byte) && !isClaimed(byte))) {
       return; // under way, or there
     }
     // The pause of a retry is kept: a guest must not hammer a source that fails.
@@ -196,7 +217,9 @@ export class Fetcher {
     this.#failures.set(stripe, failures);
     this.#state.count("retries", 1);
     this.#state.setPhase(stripe, Phase.unfetched);
-    this.#retries.push({ stripe, dueMs: this.#nowMs + pauseMs });
+    if (!this.#isStopped) {
+      this.#retries.push({ stripe, dueMs: this.#nowMs + pauseMs });
+    }
   }
 
   // --- internal ---
@@ -215,6 +238,11 @@ export class Fetcher {
     const stripe = f64(this.#stripe, buffer);
     const address = this.#address(buffer);
     const bytes = this.#bytesOf(stripe);
+    if (this.#isStopped) {
+      this.#release(buffer);
+      this.#state.setPhase(stripe, Phase.unfetched);
+      return;
+    }
     if (result < 0) {
       this.#release(buffer);
       this.failed(stripe, result);
@@ -277,6 +305,7 @@ export class Fetcher {
 
   #mayBackground(): boolean {
     return (
+      !this.#isStopped &&
       this.#demands.size === 0 &&
       this.#retries.length < this.#freeBuffers.length &&
       this.#freeCount > this.#options.reservedBuffers

@@ -117,6 +117,25 @@ export class StripeService {
     );
   }
 
+  /** Nothing changes on the base or in the metadata any more. What comes from the source is dropped once stopped. */
+  get isDrained(): boolean {
+    const isTold = this.#rings.every((ring) => ring.waiting() === 0);
+    return isTold && !this.fetcher.isWriting && this.commit.uncommitted === 0;
+  }
+
+  /** Fetches nothing any more; what is on the base already is made durable. */
+  stop(): void {
+    this.fetcher.stop();
+  }
+
+  /** Fetches anew what was given up. */
+  retryFailed(): void {
+    for (const stripe of this.#failed) {
+      this.fetcher.demand(stripe);
+    }
+    this.#failed.clear();
+  }
+
   turn(nowMs: number): void {
     for (const ring of this.#rings) {
       this.#take(ring);

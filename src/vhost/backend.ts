@@ -5,6 +5,7 @@
  */
 import type { DeviceConfig } from "../config/index.ts";
 import type { DiskDevice } from "../device/disk-device.ts";
+import { StripeThread } from "../device/stripe-thread.ts";
 import { CHUNK_BYTES } from "../disk/buffer-pool.ts";
 import { type ErrorCode, UbiError } from "../errors.ts";
 import { createEvent, signalEvent } from "../ffi/event.ts";
@@ -34,7 +35,9 @@ export class VhostBackend {
   readonly #ready = Promise.withResolvers<void>();
   readonly #listening = Promise.withResolvers<void>();
   readonly #controlData: ControlWorkerData;
-  #queuesToCome: number;
+  readonly #stripes: StripeThread | undefined;
+  /** Threads that are not ready yet. */
+  #threadsToCome: number;
   #isStopping = false;
 
   /** Resolves when all is stopped after `stop`; rejects when a worker fails. */
@@ -61,7 +64,7 @@ export class VhostBackend {
   private constructor(config: DeviceConfig, device: DiskDevice, socketPath: string) {
     const { tuning } = config;
     const queues = tuning.numQueues;
-    this.#queuesToCome = queues;
+    this.#threadsToCome = queues + (device.stripes === undefined ? 0 : 1);
     const memoryTable = new SharedArrayBuffer(GuestMemory.sharedWords * 8);
     const mailboxes = Array.from(
       { length: queues },
@@ -71,6 +74,7 @@ export class VhostBackend {
     for (const { promise } of [this.#stopped, this.#ready, this.#listening]) {
       promise.catch(() => {}); // whoever awaits `ended` or `start` sees it
     }
+    this.#stripes = this.#startStripes(device);
     for (const [queue, mailbox] of mailboxes.entries()) {
       this.#startQueue(
         queueData({ config, device, queue, mailbox, memoryTable, wakeFds: this.#queueWakeFds }),
@@ -95,6 +99,7 @@ export class VhostBackend {
     Atomics.store(new Int32Array(this.#stop), 0, 1);
     signalEvent(this.#wakeFd);
     await this.ended;
+    await this.#stripes?.stop(); // now that no queue needs it
     for (const worker of this.#workers) {
       worker.unref();
     }
@@ -115,12 +120,24 @@ export class VhostBackend {
 
   #startQueue(data: QueueWorkerData): void {
     const worker = this.#watch(spawnWorker("vhost-queue", data), `queue ${data.queue}`);
-    worker.addEventListener("message", () => {
-      this.#queuesToCome -= 1;
-      if (this.#queuesToCome === 0) {
-        this.#ready.resolve();
-      }
-    });
+    worker.addEventListener("message", () => this.#countReady());
+  }
+
+  /** Before the queues, which need what it makes ready. */
+  #startStripes(device: DiskDevice): StripeThread | undefined {
+    const data = device.stripeWorkerData(this.#queueWakeFds);
+    if (device.stripes === undefined || data === undefined) {
+      return undefined;
+    }
+    const worker = this.#watch(spawnWorker("stripes", data), "stripe");
+    return new StripeThread(worker, device.stripes, () => this.#countReady());
+  }
+
+  #countReady(): void {
+    this.#threadsToCome -= 1;
+    if (this.#threadsToCome === 0) {
+      this.#ready.resolve();
+    }
   }
 
   #watch(worker: Worker, name: string): Worker {

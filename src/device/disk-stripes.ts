@@ -1,0 +1,264 @@
+/**
+ * Lazy stripes of a disk as the main thread has them: what is made before the stripe worker and the queues start,
+ * what they are started with, and what is asked and told while they run.
+ */
+import type { DeviceConfig } from "../config/index.ts";
+import type { DataFile } from "../disk/data-file.ts";
+import { UbiError } from "../errors.ts";
+import { createEvent, signalEvent } from "../ffi/event.ts";
+import { mapAnonymous } from "../ffi/memory.ts";
+import { closeDescriptor } from "../ffi/socket.ts";
+import { stripeBytes } from "../formats/metadata.ts";
+import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
+import { IntentRing } from "../stripes/intent-ring.ts";
+import { StripeState } from "../stripes/stripe-state.ts";
+import type { DiskMetadata, StripeCounts } from "./disk-metadata.ts";
+import { FetchRate } from "./fetch-rate.ts";
+import { type SourceState, StripeControl } from "./stripe-control.ts";
+import type { StripeDescription } from "./stripe-description.ts";
+import { openStripeImage } from "./stripe-image.ts";
+import type { FetchBuffers, StripeWorkerData } from "./stripe-worker.ts";
+
+/** What is told of the fetch beside the three counts of the disk. */
+export interface FetchFacts {
+  readonly stripeBytes: number;
+  readonly unfetched: number;
+  readonly written: number;
+  readonly inFlight: number;
+  readonly demandFetches: number;
+  readonly backgroundFetches: number;
+  readonly zeroStripes: number;
+  readonly retries: number;
+  readonly failed: number;
+  readonly failedStripes: readonly number[];
+  readonly bytesPerSecond: number;
+  /** Undefined while nothing arrives, and when nothing is missing. */
+  readonly etaSeconds: number | undefined;
+  readonly isPaused: boolean;
+  /** Infinity for none. */
+  readonly limitBytesPerSecond: number;
+  readonly sourceState: SourceState;
+}
+
+/** Fetch buffers in all, and how much of them the background may use; at least 2 stripes and 1. */
+const BUFFERS_BYTES = 32 * 2 ** 20;
+const BUFFERS_MAX = 64;
+const BACKGROUND_BYTES = 8 * 2 ** 20;
+const INTENTS = 1024;
+
+export class DiskStripes {
+  readonly description: StripeDescription;
+  readonly #config: DeviceConfig;
+  readonly #metadata: DiskMetadata;
+  readonly #state: StripeState;
+  readonly #control: StripeControl;
+  readonly #buffers: FetchBuffers;
+  readonly #stripeBytes: number;
+  readonly #rate: FetchRate;
+  #image: DataFile | undefined;
+  #isImageUsed: boolean;
+
+  /**
+   * Undefined for a disk with nothing to fetch and nothing to track: it is served as a plain one.
+   * @throws UbiError E_STRIPE_SOURCE, E_CONFIG, E_METADATA_SIZE, E_DISK_*, E_MEMORY
+   */
+  static open(
+    config: DeviceConfig,
+    data: DataFile,
+    metadata: DiskMetadata | undefined,
+  ): DiskStripes | undefined {
+    const isTracked = config.device.trackWritten;
+    if (metadata === undefined || (metadata.counts.unfetched === 0 && !isTracked)) {
+      return undefined;
+    }
+    checkServable(config, data, metadata);
+    const image =
+      metadata.counts.unfetched === 0
+        ? undefined
+        : openStripeImage(config, metadata.metadata, { data, metadata: metadata.file });
+    try {
+      return new DiskStripes(config, metadata, image);
+    } catch (error) {
+      image?.[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  private constructor(config: DeviceConfig, metadata: DiskMetadata, image: DataFile | undefined) {
+    const queues = config.tuning.numQueues;
+    const { stripeSource } = config;
+    this.#config = config;
+    this.#metadata = metadata;
+    this.#image = image;
+    this.#isImageUsed = image !== undefined;
+    this.#stripeBytes = stripeBytes(metadata.metadata);
+    this.#buffers = fetchBuffers(this.#stripeBytes);
+    this.#control = StripeControl.create(image === undefined ? "none" : "open");
+    const buffers = this.#buffers.count;
+    this.#state = StripeState.create(metadata.metadata.flags, { queues, buffers });
+    this.#rate = new FetchRate();
+    this.description = {
+      state: this.#state.shared,
+      stripeSectors: this.#stripeBytes / SECTOR_BYTES,
+      isWrittenTracked: config.device.trackWritten,
+      isCopyOnRead: stripeSource?.type !== "raw" || stripeSource.copyOnRead,
+      rings: Array.from(
+        { length: queues },
+        () => new SharedArrayBuffer(IntentRing.sharedBytes(INTENTS)),
+      ),
+      stripeWakeFd: createEvent(),
+      image:
+        image === undefined
+          ? undefined
+          : {
+              fd: image.fd,
+              sizeBytes: image.geometry.sizeBytes,
+              blockBytes: image.blockBytes,
+              memoryAlignBytes: image.isDirect ? image.geometry.memoryAlignBytes : 1,
+            },
+    };
+    this.#rate.add(this.#state.counter("fetched"), performance.now());
+  }
+
+  /** What the stripe worker is started with. */
+  workerData(options: {
+    readonly disk: StripeWorkerData["disk"];
+    readonly flush: SharedArrayBuffer;
+    readonly queueWakeFds: readonly number[];
+  }): StripeWorkerData {
+    const { fd, sectors, cipherContext } = options.disk;
+    const { flags } = this.#metadata.metadata;
+    const { stripeSource, tuning } = this.#config;
+    return {
+      stripes: this.description,
+      control: this.#control.shared,
+      flags: flags.buffer as SharedArrayBuffer, // as DiskMetadata had it made
+      disk: { fd, sectors, cipherContext },
+      metadataFd: this.#metadata.file.fd,
+      buffers: this.#buffers,
+      isAutofetch: stripeSource?.autofetch === true,
+      ioEngine: tuning.ioEngine,
+      flush: options.flush,
+      queueWakeFds: options.queueWakeFds,
+    };
+  }
+
+  get counts(): StripeCounts {
+    const state = this.#state;
+    return {
+      fetched: state.counter("fetched"),
+      source: state.counter("source"),
+      total: state.stripeCount,
+    };
+  }
+
+  get facts(): FetchFacts {
+    const state = this.#state;
+    const control = this.#control;
+    const unfetched = state.counter("unfetched");
+    this.#rate.add(state.counter("fetched"), performance.now());
+    const stripesPerSecond = this.#rate.perSecond;
+    return {
+      stripeBytes: this.#stripeBytes,
+      unfetched,
+      written: state.counter("written"),
+      inFlight: state.counter("inFlight"),
+      demandFetches: state.counter("demandFetches"),
+      backgroundFetches: state.counter("backgroundFetches"),
+      zeroStripes: state.counter("zeroStripes"),
+      retries: state.counter("retries"),
+      failed: control.failedCount,
+      failedStripes: control.failedStripes(),
+      bytesPerSecond: Math.round(stripesPerSecond * this.#stripeBytes),
+      etaSeconds:
+        unfetched > 0 && stripesPerSecond > 0 ? Math.ceil(unfetched / stripesPerSecond) : undefined,
+      isPaused: control.isPaused,
+      limitBytesPerSecond: control.limit,
+      sourceState: control.sourceState,
+    };
+  }
+
+  /** Of the background; demand goes on. */
+  pause(): void {
+    this.#control.askToPause();
+    this.#wake();
+  }
+
+  resume(): void {
+    this.#control.askToResume();
+    this.#wake();
+  }
+
+  /** @param bytesPerSecond of the background; Infinity for no limit */
+  limit(bytesPerSecond: number): void {
+    this.#control.limit = bytesPerSecond;
+    this.#wake();
+  }
+
+  retryFailed(): void {
+    this.#control.askToRetry();
+    this.#wake();
+  }
+
+  /** The stripe worker ends what it has begun, and itself. */
+  askToStop(): void {
+    this.#control.askToStop();
+    this.#wake();
+  }
+
+  /** Once a second or so while stripes are fetched: the speed is that of the last seconds. */
+  noteProgress(): void {
+    this.#rate.add(this.#state.counter("fetched"), performance.now());
+  }
+
+  /** The stripe worker needs the image no more, and no queue reads from it. */
+  closeImage(): void {
+    if (this.#isImageUsed) {
+      this.#isImageUsed = false;
+      this.#image?.retire();
+    }
+  }
+
+  /** When all threads have ended their I/O. */
+  release(): void {
+    if (this.#isImageUsed) {
+      this.#image?.unlock();
+    }
+    this.#image?.[Symbol.dispose]();
+    this.#image = undefined;
+    closeDescriptor(this.description.stripeWakeFd);
+  }
+
+  // --- internal ---
+
+  #wake(): void {
+    signalEvent(this.description.stripeWakeFd);
+  }
+}
+
+// --- internal ---
+
+function checkServable(config: DeviceConfig, data: DataFile, metadata: DiskMetadata): void {
+  const size = stripeBytes(metadata.metadata);
+  if (size % data.blockBytes !== 0) {
+    throw new UbiError(
+      "E_METADATA_SIZE",
+      `the disk has blocks of ${data.blockBytes} bytes and stripes of ${size}; make metadata with larger stripes`,
+    );
+  }
+  if (config.device.readOnly) {
+    throw new UbiError(
+      "E_CONFIG",
+      `device.read_only: ${metadata.counts.unfetched} stripes are still to be fetched or writes are to be tracked, ` +
+        "which changes the disk; serve it writable until all is fetched, without track_written",
+    );
+  }
+}
+
+function fetchBuffers(bytesEach: number): FetchBuffers {
+  const fitting = Math.floor(BUFFERS_BYTES / bytesEach);
+  const count = Math.min(BUFFERS_MAX, Math.max(2, fitting));
+  const forBackground = Math.min(count / 2, Math.max(2, Math.floor(BACKGROUND_BYTES / bytesEach)));
+  const reserved = count - Math.max(1, Math.floor(forBackground));
+  return { address: mapAnonymous(count * bytesEach), count, bytesEach, reserved };
+}

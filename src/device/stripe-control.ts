@@ -1,0 +1,143 @@
+/**
+ * What the main thread tells the stripe worker while that works, and what the worker tells beside the counters of
+ * StripeState. Shared memory; whoever asks for something then signals the worker's eventfd.
+ *
+ *   words    | stop | pause or resume | retry failed | paused | source | failed stripes | the first of them ... |
+ *   doubles  | bytes a second for the background |
+ */
+import { f64, i32 } from "../ffi/view.ts";
+
+/** Of the failed stripes so many are told by number. */
+const FAILED_LISTED_MAX = 32;
+
+/** What becomes of the source: it is read, or nobody needs it any more, or there never was one. */
+export const SOURCE_STATES = ["none", "open", "closed"] as const;
+export type SourceState = (typeof SOURCE_STATES)[number];
+
+const STOP = 0;
+const PAUSE = 1;
+const RETRY = 2;
+const PAUSED = 3;
+const SOURCE = 4;
+const FAILED = 5;
+const FAILED_LIST = 6;
+
+const PauseWish = { none: 0, pause: 1, resume: 2 } as const;
+
+export interface SharedStripeControl {
+  readonly words: SharedArrayBuffer;
+  readonly doubles: SharedArrayBuffer;
+}
+
+export class StripeControl {
+  readonly shared: SharedStripeControl;
+  readonly #words: Int32Array;
+  readonly #doubles: Float64Array;
+
+  constructor(shared: SharedStripeControl) {
+    this.shared = shared;
+    this.#words = new Int32Array(shared.words);
+    this.#doubles = new Float64Array(shared.doubles);
+  }
+
+  static create(sourceState: SourceState): StripeControl {
+    const control = new StripeControl({
+      words: new SharedArrayBuffer((FAILED_LIST + FAILED_LISTED_MAX) * 4),
+      doubles: new SharedArrayBuffer(8),
+    });
+    control.limit = Number.POSITIVE_INFINITY;
+    control.setSourceState(sourceState);
+    return control;
+  }
+
+  // The main thread's side:
+
+  askToStop(): void {
+    Atomics.store(this.#words, STOP, 1);
+  }
+
+  askToPause(): void {
+    Atomics.store(this.#words, PAUSE, PauseWish.pause);
+  }
+
+  askToResume(): void {
+    Atomics.store(this.#words, PAUSE, PauseWish.resume);
+  }
+
+  askToRetry(): void {
+    Atomics.store(this.#words, RETRY, 1);
+  }
+
+  /** Also true when the worker paused by itself, because stripes failed one after another. */
+  get isPaused(): boolean {
+    const wish = Atomics.load(this.#words, PAUSE);
+    return wish === PauseWish.none
+      ? Atomics.load(this.#words, PAUSED) === 1
+      : wish === PauseWish.pause;
+  }
+
+  get sourceState(): SourceState {
+    return SOURCE_STATES[Atomics.load(this.#words, SOURCE)] ?? "none";
+  }
+
+  get failedCount(): number {
+    return Atomics.load(this.#words, FAILED);
+  }
+
+  /** The first of them. */
+  failedStripes(): readonly number[] {
+    const count = Math.min(this.failedCount, FAILED_LISTED_MAX);
+    return Array.from({ length: count }, (_, i) => i32(this.#words, FAILED_LIST + i) >>> 0);
+  }
+
+  /** Bytes a second that the background may fetch; Infinity for no limit. */
+  get limit(): number {
+    return f64(this.#doubles, 0);
+  }
+
+  set limit(bytesPerSecond: number) {
+    this.#doubles[0] = bytesPerSecond;
+  }
+
+  // The stripe worker's side:
+
+  get isStopAsked(): boolean {
+    return Atomics.load(this.#words, STOP) === 1;
+  }
+
+  /** What was asked for since the last call; undefined for nothing. */
+  takePauseWish(): "pause" | "resume" | undefined {
+    switch (Atomics.exchange(this.#words, PAUSE, PauseWish.none)) {
+      case PauseWish.pause:
+        return "pause";
+      case PauseWish.resume:
+        return "resume";
+      default:
+        return undefined;
+    }
+  }
+
+  takeRetryWish(): boolean {
+    return Atomics.exchange(this.#words, RETRY, 0) === 1;
+  }
+
+  setPaused(isPaused: boolean): void {
+    Atomics.store(this.#words, PAUSED, isPaused ? 1 : 0);
+  }
+
+  setSourceState(state: SourceState): void {
+    Atomics.store(this.#words, SOURCE, SOURCE_STATES.indexOf(state));
+  }
+
+  setFailed(stripes: ReadonlySet<number>): void {
+    let listed = 0;
+    for (const stripe of stripes) {
+      if (listed === FAILED_LISTED_MAX) {
+        break;
+      }
+      this.#words[FAILED_LIST + listed] = stripe | 0;
+      listed += 1;
+    }
+    Atomics.store(this.#words, FAILED, stripes.size);
+  }
+}

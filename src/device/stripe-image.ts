@@ -1,0 +1,98 @@
+/** The raw image of a disk whose stripes are still to be fetched: opened, locked and checked against the disk. */
+import { fstatSync, statSync } from "node:fs";
+import type { DeviceConfig } from "../config/index.ts";
+import type { DataFile } from "../disk/data-file.ts";
+import { errorText, UbiError } from "../errors.ts";
+import { type Metadata, STRIPE_FLAG, stripeBytes } from "../formats/metadata.ts";
+import { openImage } from "../sources/open-raw-source.ts";
+
+/**
+ * @throws UbiError E_STRIPE_SOURCE, E_DISK_OPEN, E_DISK_SIZE, E_DISK_LOCKED
+ */
+export function openStripeImage(
+  config: DeviceConfig,
+  metadata: Metadata,
+  files: { readonly data: DataFile; readonly metadata: DataFile },
+): DataFile {
+  const path = imagePathOf(config);
+  checkOther(path, files.data, "the disk itself");
+  checkOther(path, files.metadata, "the metadata file of the disk");
+  const image = openImage(path);
+  try {
+    checkImage(image, metadata, files.data);
+    return image;
+  } catch (error) {
+    image[Symbol.dispose]();
+    throw error;
+  }
+}
+
+// --- internal ---
+
+const { FETCHED, HAS_SOURCE } = STRIPE_FLAG;
+
+function imagePathOf({ device, stripeSource }: DeviceConfig): string {
+  if (stripeSource === undefined) {
+    throw new UbiError(
+      "E_STRIPE_SOURCE",
+      `metadata ${device.metadataPath} has stripes that are still to be fetched, and there is no [stripe_source]; ` +
+        "add the source that the metadata was made with",
+    );
+  }
+  if (stripeSource.type !== "raw") {
+    throw new UbiError(
+      "E_STRIPE_SOURCE",
+      `stripe_source.type: this version cannot fetch from a source of type ${stripeSource.type} yet; only raw`,
+    );
+  }
+  return stripeSource.imagePath;
+}
+
+/** Before the lock is asked for, which would only say that this process has it. */
+function checkOther(path: string, file: DataFile, what: string): void {
+  const other = fstatSync(file.fd, { bigint: true });
+  let image: typeof other;
+  try {
+    image = statSync(path, { bigint: true });
+  } catch (error) {
+    throw new UbiError("E_DISK_OPEN", `cannot open image ${path}: ${errorText(error)}`, {
+      cause: error,
+    });
+  }
+  const isSameDevice = image.isBlockDevice() && image.rdev === other.rdev && other.isBlockDevice();
+  if (isSameDevice || (image.dev === other.dev && image.ino === other.ino)) {
+    throw new UbiError(
+      "E_STRIPE_SOURCE",
+      `image ${path} is ${what}; name the image to fill it from`,
+    );
+  }
+}
+
+function checkImage(image: DataFile, metadata: Metadata, data: DataFile): void {
+  const { sizeBytes } = image.geometry;
+  if (sizeBytes > data.geometry.sizeBytes) {
+    throw new UbiError(
+      "E_STRIPE_SOURCE",
+      `image ${image.path} has ${sizeBytes} bytes, the disk ${data.path} only ${data.geometry.sizeBytes}; ` +
+        "make the disk as large as the image",
+    );
+  }
+  const stripes = Math.ceil(sizeBytes / stripeBytes(metadata));
+  const last = lastUnfetched(metadata.flags);
+  if (last >= stripes) {
+    throw new UbiError(
+      "E_STRIPE_SOURCE",
+      `image ${image.path} has ${sizeBytes} bytes and ends before stripe ${last}, which is still to be fetched; ` +
+        "bring back the image that the metadata was made with",
+    );
+  }
+}
+
+function lastUnfetched(flags: Uint8Array): number {
+  for (let stripe = flags.length - 1; stripe >= 0; stripe--) {
+    if (((flags[stripe] ?? 0) & (HAS_SOURCE | FETCHED)) === HAS_SOURCE) {
+      return stripe;
+    }
+  }
+  return -1;
+}

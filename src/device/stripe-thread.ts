@@ -1,0 +1,58 @@
+/** The stripe worker as the main thread sees it: hears what it tells, looks at its progress, stops it. */
+import { UbiError } from "../errors.ts";
+import type { DiskStripes } from "./disk-stripes.ts";
+import type { StripeMessage } from "./stripe-worker.ts";
+
+const PROGRESS_MS = 1_000;
+/** Writes of a few stripes, a flush and a few sectors, with their retries. */
+const STOP_TIMEOUT_MS = 30_000;
+
+export class StripeThread {
+  readonly #stripes: DiskStripes;
+  readonly #stopped = Promise.withResolvers<void>();
+  #timer: NodeJS.Timeout | undefined;
+
+  /** @param worker watched by the caller for its failure */
+  constructor(worker: Worker, stripes: DiskStripes, ready: () => void) {
+    this.#stripes = stripes;
+    this.#timer = setInterval(() => stripes.noteProgress(), PROGRESS_MS);
+    worker.addEventListener("message", (event: MessageEvent<StripeMessage>) => {
+      switch (event.data) {
+        case "ready":
+          ready();
+          return;
+        case "source-closed":
+          this.#endProgress();
+          stripes.closeImage();
+          return;
+        case "stopped":
+          this.#stopped.resolve();
+      }
+    });
+  }
+
+  /**
+   * Fetches no more, makes durable what was fetched.
+   * @throws UbiError E_DISK_IO when the disk does not end that
+   */
+  async stop(): Promise<void> {
+    this.#endProgress();
+    this.#stripes.askToStop();
+    const timer = setTimeout(() => {
+      const message = "the disk or its metadata did not end the writes of stripes at the stop";
+      this.#stopped.reject(new UbiError("E_DISK_IO", message));
+    }, STOP_TIMEOUT_MS);
+    try {
+      await this.#stopped.promise;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  // --- internal ---
+
+  #endProgress(): void {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+  }
+}

@@ -1,0 +1,208 @@
+/**
+ * The thread that fetches stripes and makes them durable. It sleeps in one wait: for the base, the metadata file,
+ * the source, queues that want something, and the time of a retry or of the rate limit.
+ *
+ *   turn:  tell what ended -> obey the main thread -> service: begin, commit, wake queues -> hand over -> wait
+ */
+import { XtsCipher } from "../disk/cipher.ts";
+import { openEngine } from "../disk/open-engine.ts";
+import { clockNs, signalEvent } from "../ffi/event.ts";
+import { unmap } from "../ffi/memory.ts";
+import { nameThread } from "../ffi/process.ts";
+import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
+import { log } from "../log.ts";
+import { NO_SOURCE } from "../sources/no-source.ts";
+import { openRawSource } from "../sources/open-raw-source.ts";
+import type { StripeSource } from "../sources/stripe-source.ts";
+import { StripeService } from "../stripes/stripe-service.ts";
+import { StripeState } from "../stripes/stripe-state.ts";
+import { type SharedStripeControl, StripeControl } from "./stripe-control.ts";
+import type { StripeDescription } from "./stripe-description.ts";
+import { entriesOf, StripeHost } from "./stripe-host.ts";
+
+/** What the stripe worker is started with. */
+export interface StripeWorkerData {
+  readonly stripes: StripeDescription;
+  readonly control: SharedStripeControl;
+  /** As in the metadata file; this thread's own from here on. */
+  readonly flags: SharedArrayBuffer;
+  readonly disk: { readonly fd: number; readonly sectors: number; readonly cipherContext: number };
+  readonly metadataFd: number;
+  readonly buffers: FetchBuffers;
+  readonly isAutofetch: boolean;
+  readonly ioEngine: "io_uring" | "sync";
+  /** Of the disk's group flush. */
+  readonly flush: SharedArrayBuffer;
+  readonly queueWakeFds: readonly number[];
+}
+
+/** Memory that stripes are fetched into: one piece, touched as it is used, unmapped with the source. */
+export interface FetchBuffers {
+  readonly address: number;
+  readonly count: number;
+  readonly bytesEach: number;
+  /** Left to demand by the background. */
+  readonly reserved: number;
+}
+
+/** To the main thread. */
+export type StripeMessage = "ready" | "source-closed" | "stopped";
+
+/** Runs the stripe worker of this thread until it is told to stop. */
+export function runStripeWorker(data: StripeWorkerData): void {
+  nameThread("stripes");
+  using worker = new StripeWorker(data);
+  tell("ready");
+  while (worker.turn()) {
+    // Everything happens in a turn.
+  }
+  tell("stopped");
+}
+
+// --- internal ---
+
+class StripeWorker implements Disposable {
+  readonly #data: StripeWorkerData;
+  readonly #state: StripeState;
+  readonly #control: StripeControl;
+  readonly #host: StripeHost;
+  readonly #service: StripeService;
+  readonly #startedNs = clockNs();
+  readonly #fetchedAtStart: number;
+  #isSourceOpen: boolean;
+  #isStopping = false;
+  #failedTold = 0;
+
+  constructor(data: StripeWorkerData) {
+    const { stripes, disk, buffers, ioEngine } = data;
+    this.#data = data;
+    this.#state = new StripeState(stripes.state);
+    this.#control = new StripeControl(data.control);
+    const entries = entriesOf(buffers.count);
+    const file = { isWriteThrough: false };
+    const source = openSource(data);
+    this.#host = new StripeHost({
+      state: this.#state,
+      baseEngine: openEngine(ioEngine, entries.base, { ...file, fd: disk.fd }),
+      metadataEngine: openEngine(ioEngine, entries.metadata, { ...file, fd: data.metadataFd }),
+      wakeFd: stripes.stripeWakeFd,
+      sourceFd: source.waitFd,
+      cipher: disk.cipherContext === 0 ? undefined : XtsCipher.attach(disk.cipherContext),
+      flush: {
+        shared: data.flush,
+        queues: stripes.rings.length,
+        queueWakeFds: data.queueWakeFds,
+      },
+    });
+    this.#service = new StripeService({
+      state: this.#state,
+      rings: stripes.rings,
+      flags: new Uint8Array(data.flags),
+      source,
+      host: this.#host,
+      stripeSectors: stripes.stripeSectors,
+      diskSectors: disk.sectors,
+      bufferAddresses: Array.from(
+        { length: buffers.count },
+        (_, buffer) => buffers.address + buffer * buffers.bytesEach,
+      ),
+      reservedBuffers: buffers.reserved,
+      sectorPlaces: this.#host.sectorPlaces,
+      isWrittenTracked: stripes.isWrittenTracked,
+      order: data.isAutofetch ? () => stripesFrom(0, stripes.state.stripeCount) : undefined,
+    });
+    this.#isSourceOpen = source !== NO_SOURCE;
+    this.#fetchedAtStart = this.#state.counter("fetched");
+  }
+
+  /** One turn of the loop. False when the worker is to end. */
+  turn(): boolean {
+    const service = this.#service;
+    this.#host.tellEnds(service);
+    this.#obey();
+    const nowMs = clockNs() / 1e6;
+    service.turn(nowMs);
+    this.#host.submit(service);
+    this.#publish();
+    if (this.#isSourceOpen && this.#state.counter("unfetched") === 0 && service.fetcher.isIdle) {
+      this.#closeSource();
+    }
+    if (this.#isStopping && service.isDrained) {
+      return false;
+    }
+    this.#host.wait(service.dueMs, nowMs);
+    return true;
+  }
+
+  [Symbol.dispose](): void {
+    this.#host[Symbol.dispose]();
+  }
+
+  // --- internal ---
+
+  #obey(): void {
+    const control = this.#control;
+    const { background } = this.#service.fetcher;
+    const wish = control.takePauseWish();
+    if (wish === "pause") {
+      background.pause();
+    } else if (wish === "resume") {
+      background.resume();
+    }
+    background.limit(control.limit);
+    if (control.takeRetryWish()) {
+      this.#service.retryFailed();
+    }
+    if (control.isStopAsked && !this.#isStopping) {
+      this.#isStopping = true;
+      this.#service.stop();
+    }
+  }
+
+  #publish(): void {
+    const { fetcher, failedStripes } = this.#service;
+    this.#control.setPaused(fetcher.background.isPaused);
+    if (failedStripes.size !== this.#failedTold) {
+      this.#failedTold = failedStripes.size;
+      this.#control.setFailed(failedStripes);
+    }
+  }
+
+  /** Every stripe is on the base for good: nobody reads the source or a fetch buffer any more. */
+  #closeSource(): void {
+    this.#isSourceOpen = false;
+    this.#host.unwatchSource();
+    this.#service.fetcher.closeSource();
+    this.#control.setSourceState("closed");
+    const { buffers, queueWakeFds } = this.#data;
+    unmap(buffers.address, buffers.count * buffers.bytesEach);
+    for (const fd of queueWakeFds) {
+      signalEvent(fd);
+    }
+    log.info("all stripes are fetched, the source is needed no more", {
+      stripes: this.#state.counter("fetched") - this.#fetchedAtStart,
+      demanded: this.#state.counter("demandFetches"),
+      background: this.#state.counter("backgroundFetches"),
+      seconds: Math.round((clockNs() - this.#startedNs) / 1e8) / 10,
+    });
+    tell("source-closed");
+  }
+}
+
+function tell(message: StripeMessage): void {
+  postMessage(message);
+}
+
+function openSource({ stripes, buffers, ioEngine }: StripeWorkerData): StripeSource {
+  if (stripes.image === undefined) {
+    return NO_SOURCE;
+  }
+  const stripeBytes = stripes.stripeSectors * SECTOR_BYTES;
+  return openRawSource(stripes.image, { stripeBytes, requestsMax: buffers.count, ioEngine });
+}
+
+function* stripesFrom(first: number, end: number): Generator<number> {
+  for (let stripe = first; stripe < end; stripe++) {
+    yield stripe;
+  }
+}
