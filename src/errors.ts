@@ -40,6 +40,7 @@ export const ERROR_CODES = [
   "E_RPC_REQUEST",
   "E_RPC_COMMAND",
   "E_RPC_LIMIT",
+  "E_RPC_NO_FETCH",
   "E_XTS_RANGE",
   "E_XTS_OUTPUT",
   "E_TOP",

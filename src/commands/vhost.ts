@@ -75,6 +75,7 @@ function startRpc(config: DeviceConfig, device: DiskDevice): RpcServer | undefin
     version: packageJson.version,
     queues: device.statistics,
     stripes: () => device.stripeCounts,
+    fetch: () => device.stripes,
   });
 }
 

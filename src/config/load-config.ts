@@ -167,6 +167,14 @@ function checkDeviceDocument(
       findings.error("E_CONFIG", ["device", "metadata_path"], METADATA_REQUIRED);
     }
   }
+  if (sections.device?.track_written === true && sections.device.metadata_path === undefined) {
+    const message = "has no effect without device.metadata_path";
+    if (options.backend === undefined) {
+      findings.warn(["device", "track_written"], message);
+    } else {
+      findings.error("E_CONFIG", ["device", "track_written"], `${message}; add it`);
+    }
+  }
   if (options.backend !== undefined) {
     checkBackend(options.backend, context);
   }

@@ -21,9 +21,6 @@ export function checkDevice(device: Static<typeof DeviceSection>, findings: Find
     const message = `${idBytes} bytes; a guest sees the first ${DEVICE_ID_BYTES} only`;
     findings.warn(["device", "device_id"], message);
   }
-  if (device.metadata_path === undefined && device.track_written) {
-    findings.warn(["device", "track_written"], "has no effect without device.metadata_path");
-  }
   const owners = new Map<string, string>();
   for (const key of ["data_path", "metadata_path", "vhost_socket", "rpc_socket"] as const) {
     const path = device[key];

@@ -67,7 +67,7 @@ export class DiskStripes {
     data: DataFile,
     metadata: DiskMetadata | undefined,
   ): DiskStripes | undefined {
-    const isTracked = config.device.trackWritten;
+    const isTracked = config.device.trackWritten && !config.device.readOnly;
     if (metadata === undefined || (metadata.counts.unfetched === 0 && !isTracked)) {
       return undefined;
     }
@@ -249,8 +249,8 @@ function checkServable(config: DeviceConfig, data: DataFile, metadata: DiskMetad
   if (config.device.readOnly) {
     throw new UbiError(
       "E_CONFIG",
-      `device.read_only: ${metadata.counts.unfetched} stripes are still to be fetched or writes are to be tracked, ` +
-        "which changes the disk; serve it writable until all is fetched, without track_written",
+      `device.read_only: ${metadata.counts.unfetched} stripes are still to be fetched, ` +
+        "which writes to the disk; serve it writable until all is fetched",
     );
   }
 }

@@ -1,6 +1,7 @@
 /** Every command's answer, byte for byte, on statistics made by hand. */
 import { expect, test } from "bun:test";
 import fc from "fast-check";
+import type { FetchFacts } from "../device/disk-stripes.ts";
 import { bucketLimitNs, bucketOf, Counter, QueueStatistics } from "../device/queue-statistics.ts";
 import { Operation } from "../disk/request-table.ts";
 import { answerLine, REQUESTS_LISTED_MAX, type RpcFacts } from "./answers.ts";
@@ -19,6 +20,52 @@ test("status with metadata: counts of stripes, keys in alphabetical order", () =
     '{"status":{"stripes":{"fetched":2,"source":16,"total":64}}}\n',
   );
 });
+
+test("status of a disk with stripes to fetch: an object beside the counts", () => {
+  const facts = {
+    ...makeFacts(1),
+    stripes: () => ({ total: 64, source: 16, fetched: 2 }),
+    fetch: () => new FakeFetch(),
+  };
+  expect(ask(facts, "status")).toBe(
+    '{"status":{"fetch":{"background_fetches":5,"bytes_per_second":1000,"demand_fetches":6,"eta_seconds":null,' +
+      '"failed":1,"failed_stripes":[7],"in_flight":2,"limit_bytes_per_second":null,"paused":false,"retries":3,' +
+      '"source_state":"open","stripe_bytes":1048576,"unfetched":14,"written":4,"zero_stripes":8},' +
+      '"stripes":{"fetched":2,"source":16,"total":64}}}\n',
+  );
+});
+
+test("the fetch is paused, resumed, limited, unlimited and tried again; the answer tells how it stands then", () => {
+  const fetch = new FakeFetch();
+  const facts = { ...makeFacts(1), fetch: () => fetch };
+  const paused: unknown = JSON.parse(ask(facts, "pause_fetch"));
+  const limited = '{"command":"set_fetch_rate","bytes_per_second":1048576}';
+  expect(paused).toMatchObject({ fetch: { paused: true } });
+  expect(JSON.parse(ask(facts, "resume_fetch"))).toMatchObject({ fetch: { paused: false } });
+  expect(answerLine(facts, limited)).toContain('"limit_bytes_per_second":1048576');
+  const unlimited = '{"command":"set_fetch_rate","bytes_per_second":null}';
+  expect(answerLine(facts, unlimited)).toContain('"limit_bytes_per_second":null');
+  ask(facts, "retry_failed");
+  expect(fetch.asked).toEqual(["pause", "resume", "limit 1048576", "limit Infinity", "retry"]);
+});
+
+test.each(["", ',"bytes_per_second":0', ',"bytes_per_second":"fast"', ',"bytes_per_second":-1'])(
+  "set_fetch_rate%s: refused, and nothing changes",
+  (member) => {
+    const fetch = new FakeFetch();
+    const facts = { ...makeFacts(1), fetch: () => fetch };
+    const answer = answerLine(facts, `{"command":"set_fetch_rate"${member}}`);
+    expect(answer).toStartWith('{"code":"E_RPC_REQUEST","error":"invalid request: ');
+    expect(fetch.asked).toEqual([]);
+  },
+);
+
+test.each(["pause_fetch", "resume_fetch", "retry_failed", "set_fetch_rate"])(
+  "%s of a disk with nothing to fetch is an error",
+  (command) => {
+    expect(ask(makeFacts(1), command)).toStartWith('{"code":"E_RPC_NO_FETCH","error":"');
+  },
+);
 
 test("queues: of three, requests in flight by slot, in sectors", () => {
   const facts = makeFacts(3);
@@ -184,11 +231,57 @@ test("any line: one line of JSON, an object whose keys are sorted on every level
 const NOW_NS = 1_000_000;
 const SLOTS = 8;
 
+class FakeFetch {
+  readonly asked: string[] = [];
+  #isPaused = false;
+  #limit = Number.POSITIVE_INFINITY;
+
+  get facts(): FetchFacts {
+    return {
+      stripeBytes: 2 ** 20,
+      unfetched: 14,
+      written: 4,
+      inFlight: 2,
+      demandFetches: 6,
+      backgroundFetches: 5,
+      zeroStripes: 8,
+      retries: 3,
+      failed: 1,
+      failedStripes: [7],
+      bytesPerSecond: 1000,
+      etaSeconds: undefined,
+      isPaused: this.#isPaused,
+      limitBytesPerSecond: this.#limit,
+      sourceState: "open",
+    };
+  }
+
+  pause(): void {
+    this.asked.push("pause");
+    this.#isPaused = true;
+  }
+
+  resume(): void {
+    this.asked.push("resume");
+    this.#isPaused = false;
+  }
+
+  limit(bytesPerSecond: number): void {
+    this.asked.push(`limit ${bytesPerSecond}`);
+    this.#limit = bytesPerSecond;
+  }
+
+  retryFailed(): void {
+    this.asked.push("retry");
+  }
+}
+
 function makeFacts(queues: number): RpcFacts {
   return {
     version: "1.2.3",
     queues: Array.from({ length: queues }, () => makeQueue(SLOTS)),
     stripes: () => undefined,
+    fetch: () => undefined,
     nowNs: () => NOW_NS,
   };
 }

@@ -1,7 +1,7 @@
 /**
  * What each command answers. Clients rely on the field names, units, error texts and the alphabetical
- * order of keys of `version`, `status`, `queues` and `stats`: these never gain or lose a key. New facts
- * have commands of their own: `statistics`, `histograms` and `requests`.
+ * order of keys of `version`, `queues`, `stats` and of `stripes` in `status`: these never gain or lose a key.
+ * New facts have commands of their own, and the fetch of stripes an object beside `stripes`.
  */
 import type { StripeCounts } from "../device/disk-metadata.ts";
 import {
@@ -13,7 +13,8 @@ import {
   type QueueStatistics,
 } from "../device/queue-statistics.ts";
 import { type ErrorCode, UbiError } from "../errors.ts";
-import { parseRequest } from "./request.ts";
+import { commandFetch, type FetchControl, fetchFacts, isFetchCommand } from "./fetch-commands.ts";
+import { parseRequest, type Request } from "./request.ts";
 
 /** Entries of one queue that `requests` lists. */
 export const REQUESTS_LISTED_MAX = 256;
@@ -24,6 +25,8 @@ export interface RpcFacts {
   readonly queues: readonly QueueStatistics[];
   /** Undefined for a disk without metadata. */
   readonly stripes: () => StripeCounts | undefined;
+  /** Undefined for a disk with nothing to fetch or track. */
+  readonly fetch: () => FetchControl | undefined;
   /** The clock that the statistics were written with. */
   readonly nowNs: () => number;
 }
@@ -50,12 +53,16 @@ export function errorLine(code: ErrorCode, message: string): string {
 
 // --- internal ---
 
-function answer(facts: RpcFacts, command: string): Answer {
+function answer(facts: RpcFacts, request: Request): Answer {
+  const { command } = request;
+  if (isFetchCommand(command)) {
+    return { fetch: commandFetch(facts.fetch(), command, request.members) };
+  }
   switch (command) {
     case "version":
       return { version: facts.version };
     case "status":
-      return { status: status(facts.stripes()) };
+      return { status: status(facts.stripes(), facts.fetch()) };
     case "queues":
       return { queues: facts.queues.map(requestTuples) };
     case "stats":
@@ -79,12 +86,15 @@ function encode(value: Answer): string {
   return `${JSON.stringify(value)}\n`;
 }
 
-function status(stripes: StripeCounts | undefined): Answer | null {
+function status(stripes: StripeCounts | undefined, fetch: FetchControl | undefined): Answer | null {
   if (stripes === undefined) {
     return null;
   }
   const { fetched, source, total } = stripes;
-  return { stripes: { fetched, source, total } };
+  return {
+    ...(fetch === undefined ? {} : { fetch: fetchFacts(fetch) }),
+    stripes: { fetched, source, total },
+  };
 }
 
 /** Clients know reads, writes and flushes only: the other operations are left out. */

@@ -1,18 +1,25 @@
-/** One request line: `{"command":"NAME"}`; other members are ignored. `["NAME"]` is read as well. */
+/** One request line: `{"command":"NAME"}`, with what the command needs. `["NAME"]` is read as well. */
 import { errorText, UbiError } from "../errors.ts";
 
+export interface Request {
+  readonly command: string;
+  /** The members beside `command`, of which most commands have none. */
+  readonly members: Readonly<Record<string, unknown>>;
+}
+
 /**
- * The command that a line asks for.
+ * What a line asks for.
  * @throws UbiError E_RPC_REQUEST
  */
-export function parseRequest(line: string): string {
+export function parseRequest(line: string): Request {
   const value = parseJson(line);
-  const command = Array.isArray(value) ? soleElement(value) : member(value);
+  const members = Array.isArray(value) ? { command: soleElement(value) } : membersOf(value);
+  const { command } = members;
   if (typeof command !== "string") {
     const what = command === undefined ? "missing field `command`" : "`command` is not a string";
     throw new UbiError("E_RPC_REQUEST", `invalid request: ${what}`);
   }
-  return command;
+  return { command, members };
 }
 
 // --- internal ---
@@ -33,9 +40,8 @@ function soleElement(list: readonly unknown[]): unknown {
   return list[0];
 }
 
-function member(value: unknown): unknown {
+/** Without a prototype: a name that was not sent is not there. */
+function membersOf(value: unknown): Readonly<Record<string, unknown>> {
   const isObject = typeof value === "object" && value !== null;
-  return isObject && Object.hasOwn(value, "command") && "command" in value
-    ? value.command
-    : undefined;
+  return Object.assign(Object.create(null), isObject ? value : {});
 }

@@ -131,11 +131,15 @@ function histogramOf(value: unknown): Histogram | undefined {
   return histogram;
 }
 
-/** Facts beside the three counts are looked for in `status` and in its `stripes`. */
+/** Facts beside the three counts are looked for in `status`, its `fetch` and its `stripes`. */
 function stripesOf(value: unknown): StripeReading | undefined {
   const status = recordOf(value);
   const stripes = recordOf(status.stripes);
-  const all: Readonly<Record<string, unknown>> = { ...status, ...stripes };
+  const all: Readonly<Record<string, unknown>> = {
+    ...status,
+    ...recordOf(status.fetch),
+    ...stripes,
+  };
   const fetched = amountOf(stripes.fetched);
   const source = amountOf(stripes.source);
   const total = amountOf(stripes.total);

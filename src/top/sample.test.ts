@@ -106,6 +106,9 @@ test("status: null, of three counts, and with more facts", () => {
   const counts = { fetched: 1, source: 2, total: 3 };
   expect(stripesOf({ stripes: counts })).toMatchObject({ ...counts, failed: undefined });
   expect(
+    stripesOf({ stripes: counts, fetch: { failed: 2, failed_stripes: [7, 9], eta_seconds: 4 } }),
+  ).toMatchObject({ ...counts, failed: 2, failedStripes: [7, 9], etaSeconds: 4 });
+  expect(
     stripesOf({ stripes: { ...counts, failed: 2, failed_stripes: [7, 9] }, eta_seconds: 4 }),
   ).toMatchObject({ ...counts, failed: 2, failedStripes: [7, 9], etaSeconds: 4 });
 });
