@@ -20,7 +20,9 @@ const ANONYMOUS_MIB_MAX = 15;
 const MEMORY_MIB_MAX = 60;
 const START_MS_MAX = 150;
 const IDLE_CPU_MS_MAX = 3;
-const SETTLE_MS = 1500;
+/** After its start a process still compiles, collects and gives memory back. */
+const SETTLE_MS = 5000;
+const IDLE_SECONDS_MIN = 5;
 
 const OURS: ServerName = "ubiblk encrypted";
 const PEER: ServerName = "qsd luks";
@@ -114,7 +116,7 @@ async function idleFigures(
   await Bun.sleep(SETTLE_MS);
   const before = readBackendCpu(backend.pid);
   const beginMs = performance.now();
-  await Bun.sleep(seconds * 1000);
+  await Bun.sleep(Math.max(seconds, IDLE_SECONDS_MIN) * 1000);
   const elapsedMs = performance.now() - beginMs;
   const cpuMs = cpuBetweenNs(before, readBackendCpu(backend.pid)) / 1e6;
   const memory = residentMib(backend.pid);
