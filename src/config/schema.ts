@@ -83,7 +83,16 @@ export const DangerZoneSection = Type.Object(
   { ...closed, default: {} },
 );
 
-const rawKeys = { image_path: path(), autofetch: flag(), copy_on_read: flag() };
+const rawKeys = {
+  image_path: path(),
+  autofetch: flag(),
+  copy_on_read: flag(),
+  background_bytes_per_second: Type.Optional(
+    Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER, ...ours }),
+  ),
+  prefetch: Type.Optional(Type.String({ minLength: 1, path: true, ...ours })),
+  record: Type.Optional(Type.String({ minLength: 1, path: true, ...ours })),
+};
 
 const filesystemKeys = {
   storage: Type.Literal("filesystem"),

@@ -95,6 +95,9 @@ export class DiskStripes {
     this.#buffers = fetchBuffers(this.#stripeBytes);
     this.#control = StripeControl.create(image === undefined ? "none" : "open");
     const buffers = this.#buffers.count;
+    if (stripeSource?.type === "raw") {
+      this.#control.limit = stripeSource.backgroundBytesPerSecond ?? Number.POSITIVE_INFINITY;
+    }
     this.#state = StripeState.create(metadata.metadata.flags, { queues, buffers });
     this.#rate = new FetchRate();
     this.description = {
@@ -216,6 +219,7 @@ export class DiskStripes {
     if (this.#isImageUsed) {
       this.#isImageUsed = false;
       this.#image?.retire();
+      this.#control.setSourceState("closed");
     }
   }
 

@@ -173,7 +173,6 @@ class StripeWorker implements Disposable {
     this.#isSourceOpen = false;
     this.#host.unwatchSource();
     this.#service.fetcher.closeSource();
-    this.#control.setSourceState("closed");
     const { buffers, queueWakeFds } = this.#data;
     unmap(buffers.address, buffers.count * buffers.bytesEach);
     for (const fd of queueWakeFds) {
