@@ -39,10 +39,15 @@ export interface SharedDiskState {
   readonly statistics: readonly SharedArrayBuffer[];
 }
 
+/** A guest's ring is seldom larger: then no request waits in it behind others that wait for their stripes. */
+const LAZY_SLOTS_MIN = 256;
+
 export class DiskDevice implements Disposable {
   readonly description: DiskDescription;
   readonly shared: SharedDiskState;
   readonly statistics: readonly QueueStatistics[];
+  /** Requests that a queue takes at once. */
+  readonly queueSlots: number;
   readonly cipherProvider: string;
   /** Undefined when nothing is to be fetched or tracked. */
   readonly stripes: DiskStripes | undefined;
@@ -66,16 +71,19 @@ export class DiskDevice implements Disposable {
     this.stripes = stripes;
     this.cipherProvider = cipher?.provider ?? "none";
     const workers = stripes === undefined ? 0 : 1; // which syncs the disk as well
+    const { queueSize } = tuning;
+    const slots = stripes === undefined ? queueSize : Math.max(queueSize, LAZY_SLOTS_MIN);
+    this.queueSlots = slots;
     const statistics = Array.from(
       { length: tuning.numQueues },
-      () => new SharedArrayBuffer(QueueStatistics.sharedBytes(tuning.queueSize)),
+      () => new SharedArrayBuffer(QueueStatistics.sharedBytes(slots)),
     );
     this.shared = {
       flush: new SharedArrayBuffer(FlushGroup.sharedBytes(tuning.numQueues + workers)),
       subBlockLock: new SharedArrayBuffer(4),
       statistics,
     };
-    this.statistics = statistics.map((shared) => new QueueStatistics(shared, tuning.queueSize));
+    this.statistics = statistics.map((shared) => new QueueStatistics(shared, slots));
     this.description = {
       fd: file.fd,
       sectors: file.sectors,

@@ -7,8 +7,8 @@
  *                        -> source: ImageReader; what it cannot read goes back to the gate
  *                        -> parked: keeps its slot until the stripe worker wakes this queue
  *
- * A request that waits costs nothing but its slot: no more wait than the queue has slots, and only when all of
- * them do is a request for a stripe that is there kept waiting too.
+ * A request that waits costs nothing but its slot. Only when all slots of the queue wait is a request for a stripe
+ * that is there kept waiting too: so a lazy disk has at least as many slots as the rings of guests have places.
  *
  * When no stripe is left to fetch the image is let go, and requests pass the gate by unless writes are tracked.
  * Writes that have to be durable are made so by a sync of the flush group while stripes are fetched: the kernel

@@ -189,13 +189,13 @@ function queueData(options: {
   const { config, device, queue, mailbox, memoryTable, wakeFds } = options;
   const { tuning } = config;
   const cpu = tuning.cpus?.[queue];
-  const segmentsShare = Math.floor(SEGMENTS_TOTAL_MAX / tuning.queueSize);
+  const segmentsShare = Math.floor(SEGMENTS_TOTAL_MAX / device.queueSlots);
   const wanted = tuning.queueSize * tuning.segSizeMax * tuning.segCountMax;
   const share = Math.min(BUFFERS_QUEUE_MAX, Math.floor(BUFFERS_TOTAL_MAX / tuning.numQueues));
   return {
     queue,
     queues: tuning.numQueues,
-    queueSize: tuning.queueSize,
+    slots: device.queueSlots,
     segmentsPerSlot: Math.max(SEGMENTS_MIN, Math.min(tuning.segCountMax, segmentsShare)),
     bufferLimitBytes: Math.max(BUFFERS_QUEUE_MIN, Math.min(wanted, share)),
     ioEngine: tuning.ioEngine,

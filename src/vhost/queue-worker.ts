@@ -33,7 +33,8 @@ import { operationOf, TO_DISK, verdictOf } from "./request-policy.ts";
 export interface QueueWorkerData {
   readonly queue: number;
   readonly queues: number;
-  readonly queueSize: number;
+  /** Requests under way at once. */
+  readonly slots: number;
   readonly segmentsPerSlot: number;
   readonly bufferLimitBytes: number;
   readonly ioEngine: "io_uring" | "sync";
@@ -109,8 +110,8 @@ class QueueWorker implements Disposable {
     const { disk, shared, queue } = data;
     this.#queue = queue;
     this.#disk = disk;
-    this.#requests = new RequestTable(data.queueSize, data.segmentsPerSlot);
-    this.#engine = openEngine(data.ioEngine, data.queueSize, disk);
+    this.#requests = new RequestTable(data.slots, data.segmentsPerSlot);
+    this.#engine = openEngine(data.ioEngine, data.slots, disk);
     this.#executor = openDiskRequests({
       disk,
       shared,
@@ -127,12 +128,12 @@ class QueueWorker implements Disposable {
     this.#mailbox = new QueueMailbox(data.mailbox, data.wakeFds[queue] ?? -1);
     this.#statistics = new QueueStatistics(
       shared.statistics[queue] ?? new SharedArrayBuffer(0),
-      data.queueSize,
+      data.slots,
     );
     this.#guestSpin = new IdleSpin("guest", data.pollTimeoutUs);
     this.#diskSpin = new IdleSpin("disk", data.pollTimeoutUs);
-    this.#head = new Uint16Array(data.queueSize);
-    this.#statusAddress = new Float64Array(data.queueSize);
+    this.#head = new Uint16Array(data.slots);
+    this.#statusAddress = new Float64Array(data.slots);
     this.#engine.watch(WAKE_ID, this.#mailbox.wakeFd);
   }
 

@@ -1,0 +1,88 @@
+/** Requests that wait for their stripes: they cost no CPU, and nothing that does not need those stripes waits with them. */
+import { expect, test } from "bun:test";
+import { readdirSync, readFileSync, truncateSync } from "node:fs";
+import { FEATURE, REQUEST_TYPE } from "../../src/formats/virtio-blk.ts";
+import type { Backend } from "../support/backend.ts";
+import {
+  at,
+  DATA,
+  HostileClient,
+  INDIRECT,
+  STATUS_UNSET,
+  TABLES,
+  WRITE,
+} from "../support/hostile-client.ts";
+import { LazyDisk, MIB } from "../support/lazy-disk.ts";
+
+const SECTORS_PER_MIB = MIB / 512;
+/** More than `queue_size`, fewer than a disk with lazy stripes has slots. */
+const WAITING = 150;
+const READY = WAITING;
+const IO_ERROR = 1;
+/** The kernel counts CPU time in steps of 10 ms. */
+const TICKS_MAX = 3;
+
+test.each(["io_uring", "sync"])(
+  "%s: 150 reads wait for a source that fails, at no CPU; a read of what is there is answered at once",
+  async (ioEngine) => {
+    await using disk = new LazyDisk({
+      diskBytes: 40 * MIB,
+      imageBytes: 32 * MIB,
+      isEncrypted: true,
+      sections: `[tuning]\nio_engine = "${ioEngine}"\nqueue_size = 64`,
+    });
+    await disk.init();
+    const backend = await disk.start();
+    truncateSync(disk.files.file("image.raw"), MIB);
+    using client = HostileClient.attach(disk.socketPath, {
+      features: [FEATURE.RING_INDIRECT_DESC],
+    });
+    for (let head = 0; head < WAITING; head++) {
+      setRead(client, head, (2 + (head % 30)) * SECTORS_PER_MIB + head);
+    }
+    setRead(client, READY, 35 * SECTORS_PER_MIB);
+    client.offer(...Array.from({ length: WAITING + 1 }, (_, head) => head));
+    client.kick();
+    await ended(client, [READY]);
+    const ticks = queueTicks(backend);
+    await Bun.sleep(250); // a fetch is given up after 700 ms
+    expect(queueTicks(backend) - ticks).toBeLessThanOrEqual(TICKS_MAX);
+    const waiting = Array.from({ length: WAITING }, (_, head) => head);
+    expect(waiting.every((head) => client.status(head) === STATUS_UNSET)).toBe(true);
+    await ended(client, waiting);
+    expect(client.status(READY)).toBe(0);
+    expect(waiting.every((head) => client.status(head) === IO_ERROR)).toBe(true);
+  },
+);
+
+// --- internal ---
+
+function setRead(client: HostileClient, head: number, sector: number): void {
+  const table = TABLES + head * 48;
+  client.setIndirect(table, 0, {
+    ...client.header(head, REQUEST_TYPE.IN, sector),
+    flags: 1,
+    next: 1,
+  });
+  client.setIndirect(table, 1, { address: at(DATA), length: 512, flags: WRITE | 1, next: 2 });
+  client.setIndirect(table, 2, client.statusByte(head));
+  client.setDescriptor(head, { address: at(table), length: 48, flags: INDIRECT });
+}
+
+async function ended(client: HostileClient, heads: readonly number[]): Promise<void> {
+  const deadline = performance.now() + 10_000;
+  while (heads.some((head) => client.status(head) === STATUS_UNSET)) {
+    expect(performance.now()).toBeLessThan(deadline);
+    await Bun.sleep(5);
+  }
+}
+
+/** CPU time of the queue's thread, in the kernel's ticks. */
+function queueTicks({ pid }: Backend): number {
+  const threads = readdirSync(`/proc/${pid}/task`).map((thread) =>
+    readFileSync(`/proc/${pid}/task/${thread}/stat`, "utf8"),
+  );
+  const queue = threads.find((stat) => stat.includes("(vhost-queue-0)")) ?? "";
+  const fields = queue.slice(queue.lastIndexOf(")") + 2).split(" ");
+  return Number(fields[11]) + Number(fields[12]);
+}
