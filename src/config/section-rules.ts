@@ -52,6 +52,10 @@ export function checkStripeSource(
 ): void {
   switch (source.type) {
     case "raw":
+      if (source.record !== undefined && !source.copy_on_read) {
+        const message = "needs stripe_source.copy_on_read: what is not fetched is not recorded";
+        findings.error("E_CONFIG_VALUE", ["stripe_source", "record"], message);
+      }
       break;
     case "archive":
       checkArchiveStore("stripe_source", source, findings);

@@ -8,12 +8,13 @@ import { UbiError } from "../errors.ts";
 import { createEvent, signalEvent } from "../ffi/event.ts";
 import { mapAnonymous } from "../ffi/memory.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
-import { stripeBytes } from "../formats/metadata.ts";
+import { type Metadata, stripeBytes } from "../formats/metadata.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { IntentRing } from "../stripes/intent-ring.ts";
 import { StripeState } from "../stripes/stripe-state.ts";
 import type { DiskMetadata, StripeCounts } from "./disk-metadata.ts";
 import { FetchRate } from "./fetch-rate.ts";
+import { checkRecord, readPrefetch, type StripeOrder } from "./prefetch-file.ts";
 import { type SourceState, StripeControl } from "./stripe-control.ts";
 import type { StripeDescription } from "./stripe-description.ts";
 import { openStripeImage } from "./stripe-image.ts";
@@ -27,6 +28,7 @@ export interface FetchFacts {
   readonly inFlight: number;
   readonly demandFetches: number;
   readonly backgroundFetches: number;
+  readonly aheadFetches: number;
   readonly zeroStripes: number;
   readonly retries: number;
   readonly failed: number;
@@ -40,10 +42,14 @@ export interface FetchFacts {
   readonly sourceState: SourceState;
 }
 
-/** Fetch buffers in all, and how much of them the background may use; at least 2 stripes and 1. */
+/** Fetch buffers in all, at least 2 stripes, and how much of them the background may use. */
 const BUFFERS_BYTES = 32 * 2 ** 20;
 const BUFFERS_MAX = 64;
-const BACKGROUND_BYTES = 8 * 2 ** 20;
+const BACKGROUND_BYTES = 16 * 2 ** 20;
+/** While guests ask for stripes. */
+const BACKGROUND_ASKED_BYTES = 4 * 2 ** 20;
+/** Brought ahead of a guest that reads upwards. */
+const AHEAD_BYTES = 8 * 2 ** 20;
 const INTENTS = 1024;
 
 export class DiskStripes {
@@ -55,12 +61,13 @@ export class DiskStripes {
   readonly #buffers: FetchBuffers;
   readonly #stripeBytes: number;
   readonly #rate: FetchRate;
+  readonly #prefetch: StripeOrder;
   #image: DataFile | undefined;
   #isImageUsed: boolean;
 
   /**
    * Undefined for a disk with nothing to fetch and nothing to track: it is served as a plain one.
-   * @throws UbiError E_STRIPE_SOURCE, E_CONFIG, E_METADATA_SIZE, E_DISK_*, E_MEMORY
+   * @throws UbiError E_STRIPE_SOURCE, E_PREFETCH, E_CONFIG, E_METADATA_SIZE, E_DISK_*, E_MEMORY
    */
   static open(
     config: DeviceConfig,
@@ -92,6 +99,7 @@ export class DiskStripes {
     this.#image = image;
     this.#isImageUsed = image !== undefined;
     this.#stripeBytes = stripeBytes(metadata.metadata);
+    this.#prefetch = openLists(config, metadata.metadata);
     this.#buffers = fetchBuffers(this.#stripeBytes);
     this.#control = StripeControl.create(image === undefined ? "none" : "open");
     const buffers = this.#buffers.count;
@@ -140,6 +148,9 @@ export class DiskStripes {
       metadataFd: this.#metadata.file.fd,
       buffers: this.#buffers,
       isAutofetch: stripeSource?.autofetch === true,
+      prefetch: this.#prefetch,
+      recordPath: stripeSource?.type === "raw" ? stripeSource.record : undefined,
+      aheadMax: this.description.isCopyOnRead ? Math.floor(AHEAD_BYTES / this.#stripeBytes) : 0,
       ioEngine: tuning.ioEngine,
       flush: options.flush,
       queueWakeFds: options.queueWakeFds,
@@ -168,6 +179,7 @@ export class DiskStripes {
       inFlight: state.counter("inFlight"),
       demandFetches: state.counter("demandFetches"),
       backgroundFetches: state.counter("backgroundFetches"),
+      aheadFetches: state.counter("aheadFetches"),
       zeroStripes: state.counter("zeroStripes"),
       retries: state.counter("retries"),
       failed: control.failedCount,
@@ -259,10 +271,31 @@ function checkServable(config: DeviceConfig, data: DataFile, metadata: DiskMetad
   }
 }
 
+/** @throws UbiError E_PREFETCH */
+function openLists({ stripeSource }: DeviceConfig, metadata: Metadata): StripeOrder {
+  const { prefetch, record } = stripeSource?.type === "raw" ? stripeSource : {};
+  if (record !== undefined) {
+    checkRecord(record);
+  }
+  const stripeSectors = stripeBytes(metadata) / SECTOR_BYTES;
+  const { stripeCount } = metadata;
+  return prefetch === undefined
+    ? new Float64Array(0)
+    : readPrefetch(prefetch, { stripeSectors, stripeCount });
+}
+
 function fetchBuffers(bytesEach: number): FetchBuffers {
   const fitting = Math.floor(BUFFERS_BYTES / bytesEach);
   const count = Math.min(BUFFERS_MAX, Math.max(2, fitting));
-  const forBackground = Math.min(count / 2, Math.max(2, Math.floor(BACKGROUND_BYTES / bytesEach)));
-  const reserved = count - Math.max(1, Math.floor(forBackground));
-  return { address: mapAnonymous(count * bytesEach), count, bytesEach, reserved };
+  const withoutBackground = (bytes: number) => {
+    const wanted = Math.max(2, Math.floor(bytes / bytesEach)); // one is read while another one is written
+    return count - Math.max(1, Math.min(Math.floor(count / 2), wanted));
+  };
+  return {
+    address: mapAnonymous(count * bytesEach),
+    count,
+    bytesEach,
+    reserved: withoutBackground(BACKGROUND_BYTES),
+    reservedWhenAsked: withoutBackground(BACKGROUND_ASKED_BYTES),
+  };
 }

@@ -9,6 +9,7 @@ import { openEngine } from "../disk/open-engine.ts";
 import { clockNs, signalEvent } from "../ffi/event.ts";
 import { unmap } from "../ffi/memory.ts";
 import { nameThread } from "../ffi/process.ts";
+import { f64 } from "../ffi/view.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { log } from "../log.ts";
 import { NO_SOURCE } from "../sources/no-source.ts";
@@ -16,6 +17,8 @@ import { openRawSource } from "../sources/open-raw-source.ts";
 import type { StripeSource } from "../sources/stripe-source.ts";
 import { StripeService } from "../stripes/stripe-service.ts";
 import { StripeState } from "../stripes/stripe-state.ts";
+import { TouchOrder } from "../stripes/touch-order.ts";
+import { type StripeOrder, TouchRecorder } from "./prefetch-file.ts";
 import { type SharedStripeControl, StripeControl } from "./stripe-control.ts";
 import type { StripeDescription } from "./stripe-description.ts";
 import { entriesOf, StripeHost } from "./stripe-host.ts";
@@ -30,6 +33,12 @@ export interface StripeWorkerData {
   readonly metadataFd: number;
   readonly buffers: FetchBuffers;
   readonly isAutofetch: boolean;
+  /** Fetched first, also without autofetch. */
+  readonly prefetch: StripeOrder;
+  /** Where the order in which stripes are asked for goes; then nothing is fetched ahead. */
+  readonly recordPath: string | undefined;
+  /** Stripes that are fetched ahead of a guest that reads upwards. */
+  readonly aheadMax: number;
   readonly ioEngine: "io_uring" | "sync";
   /** Of the disk's group flush. */
   readonly flush: SharedArrayBuffer;
@@ -43,6 +52,7 @@ export interface FetchBuffers {
   readonly bytesEach: number;
   /** Left to demand by the background. */
   readonly reserved: number;
+  readonly reservedWhenAsked: number;
 }
 
 /** To the main thread. */
@@ -69,18 +79,25 @@ class StripeWorker implements Disposable {
   readonly #service: StripeService;
   readonly #startedNs = clockNs();
   readonly #fetchedAtStart: number;
+  readonly #recorder: TouchRecorder | undefined;
   #isSourceOpen: boolean;
   #isStopping = false;
   #failedTold = 0;
 
   constructor(data: StripeWorkerData) {
-    const { stripes, disk, buffers, ioEngine } = data;
+    const { stripes, disk, buffers, ioEngine, recordPath } = data;
     this.#data = data;
     this.#state = new StripeState(stripes.state);
     this.#control = new StripeControl(data.control);
     const entries = entriesOf(buffers.count);
     const file = { isWriteThrough: false };
     const source = openSource(data);
+    const { stripeCount } = stripes.state;
+    const touches = recordPath === undefined ? undefined : new TouchOrder(stripeCount);
+    this.#recorder =
+      recordPath === undefined || touches === undefined
+        ? undefined
+        : new TouchRecorder(recordPath, touches, stripes.stripeSectors);
     this.#host = new StripeHost({
       state: this.#state,
       baseEngine: openEngine(ioEngine, entries.base, { ...file, fd: disk.fd }),
@@ -107,9 +124,12 @@ class StripeWorker implements Disposable {
         (_, buffer) => buffers.address + buffer * buffers.bytesEach,
       ),
       reservedBuffers: buffers.reserved,
+      reservedWhenAsked: buffers.reservedWhenAsked,
+      aheadMax: recordPath === undefined ? data.aheadMax : 0,
+      touches,
       sectorPlaces: this.#host.sectorPlaces,
       isWrittenTracked: stripes.isWrittenTracked,
-      order: data.isAutofetch ? () => stripesFrom(0, stripes.state.stripeCount) : undefined,
+      order: orderOf(data),
     });
     this.#isSourceOpen = source !== NO_SOURCE;
     this.#fetchedAtStart = this.#state.counter("fetched");
@@ -124,13 +144,16 @@ class StripeWorker implements Disposable {
     service.turn(nowMs);
     this.#host.submit(service);
     this.#publish();
+    this.#recorder?.advance(nowMs);
     if (this.#isSourceOpen && this.#state.counter("unfetched") === 0 && service.fetcher.isIdle) {
       this.#closeSource();
     }
     if (this.#isStopping && service.isDrained) {
+      this.#recorder?.write();
       return false;
     }
-    this.#host.wait(service.dueMs, nowMs);
+    const recordMs = this.#recorder?.dueMs ?? Number.POSITIVE_INFINITY;
+    this.#host.wait(Math.min(service.dueMs, recordMs), nowMs);
     return true;
   }
 
@@ -198,6 +221,22 @@ function openSource({ stripes, buffers, ioEngine }: StripeWorkerData): StripeSou
   }
   const stripeBytes = stripes.stripeSectors * SECTOR_BYTES;
   return openRawSource(stripes.image, { stripeBytes, requestsMax: buffers.count, ioEngine });
+}
+
+/** What the background fetches, in this order; undefined for nothing. */
+function orderOf(data: StripeWorkerData): (() => Iterator<number>) | undefined {
+  const { isAutofetch, prefetch, stripes } = data;
+  if (!isAutofetch && prefetch.length === 0) {
+    return undefined;
+  }
+  return function* () {
+    for (let i = 0; i < prefetch.length; i += 2) {
+      yield* stripesFrom(f64(prefetch, i), f64(prefetch, i + 1));
+    }
+    if (isAutofetch) {
+      yield* stripesFrom(0, stripes.state.stripeCount);
+    }
+  };
 }
 
 function* stripesFrom(first: number, end: number): Generator<number> {

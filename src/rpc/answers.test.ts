@@ -28,7 +28,7 @@ test("status of a disk with stripes to fetch: an object beside the counts", () =
     fetch: () => new FakeFetch(),
   };
   expect(ask(facts, "status")).toBe(
-    '{"status":{"fetch":{"background_fetches":5,"bytes_per_second":1000,"demand_fetches":6,"eta_seconds":null,' +
+    '{"status":{"fetch":{"ahead_fetches":9,"background_fetches":5,"bytes_per_second":1000,"demand_fetches":6,"eta_seconds":null,' +
       '"failed":1,"failed_stripes":[7],"in_flight":2,"limit_bytes_per_second":null,"paused":false,"retries":3,' +
       '"source_state":"open","stripe_bytes":1048576,"unfetched":14,"written":4,"zero_stripes":8},' +
       '"stripes":{"fetched":2,"source":16,"total":64}}}\n',
@@ -244,6 +244,7 @@ class FakeFetch {
       inFlight: 2,
       demandFetches: 6,
       backgroundFetches: 5,
+      aheadFetches: 9,
       zeroStripes: 8,
       retries: 3,
       failed: 1,

@@ -50,6 +50,7 @@ export function fetchFacts(fetch: FetchControl): Readonly<Record<string, unknown
   const facts = fetch.facts;
   const limit = facts.limitBytesPerSecond;
   return {
+    ahead_fetches: facts.aheadFetches,
     background_fetches: facts.backgroundFetches,
     bytes_per_second: facts.bytesPerSecond,
     demand_fetches: facts.demandFetches,

@@ -172,6 +172,63 @@ test("a source that fails stripe after stripe pauses the background", () => {
   expect(source.underWay).toEqual([]);
 });
 
+test("demands that go upwards bring the next stripes, before the background's", () => {
+  const { fetcher, source } = started({ order: true, buffers: 8, aheadMax: 4 });
+  fetcher.background.pause();
+  for (const stripe of [100, 101, 103]) {
+    fetcher.demand(stripe);
+  }
+  fetcher.advance(0, true);
+  expect(stripesOf(source)).toEqual([100, 101, 103, 102, 104, 105]);
+  fetcher.background.resume();
+  fetcher.advance(1, true);
+  expect(stripesOf(source).slice(6)).toEqual([0]);
+});
+
+test("stripes that are not next to each other bring nothing but themselves", () => {
+  const { fetcher, source } = started({ buffers: 8, aheadMax: 4 });
+  for (const stripe of [100, 90, 80]) {
+    fetcher.demand(stripe);
+  }
+  fetcher.advance(0, true);
+  expect(stripesOf(source)).toEqual([100, 90, 80]);
+});
+
+test("the background leaves more buffers free while stripes are asked for", () => {
+  const { fetcher, source } = started({ order: true, buffers: 8, reservedWhenAsked: 6 });
+  fetcher.demand(100);
+  fetcher.advance(0, true);
+  expect(stripesOf(source)).toEqual([100, 0]);
+  fetcher.advance(1_000, true);
+  expect(stripesOf(source)).toEqual([100, 0, 1, 2, 3, 4, 5]);
+});
+
+test("stopped: nothing is begun, what comes from the source is dropped, what is being written goes on", () => {
+  const { fetcher, source, log, phase } = started({ order: true });
+  fetcher.advance(0, true);
+  source.finish(0);
+  fetcher.advance(1, true);
+  fetcher.stop();
+  fetcher.demand(50);
+  source.finish(0);
+  fetcher.advance(2, true);
+  expect(fetcher.isWriting).toBe(true);
+  expect(phase(1)).toBe(Phase.unfetched);
+  fetcher.baseWritten(0, 0);
+  fetcher.advance(3, true);
+  expect(log.at(-1)).toBe("loaded 0");
+  expect([fetcher.isWriting, fetcher.isIdle, stripesOf(source).length]).toEqual([false, true, 0]);
+  expect(fetcher.dueMs).toBe(Number.POSITIVE_INFINITY);
+});
+
+test("a source is closed when nothing is left of it", () => {
+  const { fetcher, source } = started({});
+  fetcher.closeSource();
+  expect(source.isDisposed).toBe(true);
+  fetcher.advance(0, true);
+  expect(fetcher.dueMs).toBe(Number.POSITIVE_INFINITY);
+});
+
 // --- internal ---
 
 interface Start {
@@ -180,10 +237,14 @@ interface Start {
   readonly buffers?: number;
   readonly sourceSectors?: number;
   readonly retriesMax?: number;
+  readonly aheadMax?: number;
+  readonly reservedWhenAsked?: number;
 }
 
 /** Three buffers, of which the background leaves one to demand. */
-function started({ order, isZero = false, buffers = 3, sourceSectors, retriesMax = 3 }: Start) {
+function started(start: Start) {
+  const { order, isZero = false, buffers = 3, sourceSectors, retriesMax = 3 } = start;
+  const { aheadMax = 0, reservedWhenAsked = 1 } = start;
   const log: string[] = [];
   const flags = new Uint8Array(STRIPES).fill(STRIPE_FLAG.HAS_SOURCE);
   const state = StripeState.create(flags, { queues: 1, buffers });
@@ -202,6 +263,8 @@ function started({ order, isZero = false, buffers = 3, sourceSectors, retriesMax
     // The first one is used first.
     bufferAddresses: Array.from({ length: buffers }, (_, i) => (i + 1) * 2 ** 20),
     reservedBuffers: 1,
+    reservedWhenAsked,
+    aheadMax,
     order: order === true ? () => Array.from({ length: STRIPES }, (_, i) => i).values() : undefined,
     retry: { retriesMax, pauseMs: 100 },
     host: {

@@ -9,7 +9,7 @@
  *                        +----- failed -----+--> pause, again; after the last retry: FAILED
  *
  * Demand goes before the background, always: the background begins only when no demand waits, and leaves some
- * buffers to it. `seal` turns the buffer into what the base holds (enciphers it).
+ * buffers to it; between them come stripes that guests are likely to ask for next. `seal` turns the buffer into what the base holds (enciphers it).
  */
 import { assert } from "../errors.ts";
 import { f64, i32, u8 } from "../ffi/view.ts";
@@ -17,8 +17,9 @@ import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { NO_SOURCE } from "../sources/no-source.ts";
 import type { StripeSource } from "../sources/stripe-source.ts";
 import { BackgroundOrder } from "./background-order.ts";
+import { ReadAhead } from "./read-ahead.ts";
 import { pauseAfter, RETRY_DEFAULT, type RetryPolicy } from "./retry-policy.ts";
-import { isClaimed, isUnfetched, Phase, type StripeState } from "./stripe-state.ts";
+import { isClaimed, isUnfetched, Phase, phaseOf, type StripeState } from "./stripe-state.ts";
 
 /** What the fetcher needs done. */
 export interface FetchHost {
@@ -46,6 +47,10 @@ export interface FetcherOptions {
   readonly bufferAddresses: readonly number[];
   /** Buffers that the background leaves to demand. */
   readonly reservedBuffers: number;
+  /** As many while guests ask for stripes, so that those stand behind fewer others on the disk. */
+  readonly reservedWhenAsked?: number;
+  /** Stripes that are brought at most when guests ask for one after another; 0 for none. */
+  readonly aheadMax?: number;
   /** Stripes to fetch without demand, in this order; undefined for none. */
   readonly order?: (() => Iterator<number>) | undefined;
   readonly retry?: RetryPolicy;
@@ -54,6 +59,10 @@ export interface FetcherOptions {
 /** More stripes are not kept in mind: intents stay in their rings. */
 const DEMANDS_MAX = 65_536;
 const RECALL_MS = 1;
+/** So long after a demand others are likely. */
+const ASKED_MS = 500;
+/** Guesses in hand; more are dropped. */
+const AHEAD_MAX = 1_024;
 const EOPNOTSUPP = -95;
 const ENOENT = -2;
 const EIO = -5;
@@ -74,6 +83,10 @@ export class Fetcher {
   readonly #retry: RetryPolicy;
   /** In the order of their arrival. */
   readonly #demands = new Set<number>();
+  readonly #readAhead: ReadAhead;
+  /** Stripes that may be asked for next. */
+  readonly #ahead = new Set<number>();
+  #askedMs = Number.NEGATIVE_INFINITY;
   readonly #failures = new Map<number, number>();
   /** Each becomes a demand when its pause is over: by then somebody may wait for it. */
   #retries: Retry[] = [];
@@ -101,6 +114,7 @@ export class Fetcher {
     this.#source = options.source;
     this.#host = options.host;
     this.#retry = options.retry ?? RETRY_DEFAULT;
+    this.#readAhead = new ReadAhead(options.aheadMax ?? 0);
     this.background = new BackgroundOrder(options.state, options.order);
     this.#stage = new Uint8Array(buffers);
     this.#stripe = new Float64Array(buffers);
@@ -132,6 +146,7 @@ export class Fetcher {
   stop(): void {
     this.#isStopped = true;
     this.#demands.clear();
+    this.#ahead.clear();
     this.#retries = [];
   }
 
@@ -155,6 +170,8 @@ export class Fetcher {
 
   /** Somebody waits for the stripe. */
   demand(stripe: number): void {
+    this.#askedMs = this.#nowMs;
+    this.#lookAhead(stripe);
     const byte = this.#state.load(stripe);
     if (this.#isStopped || (!isUnfetched(byte) && !isClaimed(byte))) {
       return; // under way, or there
@@ -303,16 +320,35 @@ export class Fetcher {
     }
   }
 
+  #lookAhead(stripe: number): void {
+    const readAhead = this.#readAhead;
+    readAhead.note(stripe);
+    const end = Math.min(readAhead.first + readAhead.count, this.#state.stripeCount);
+    for (let next = readAhead.first; next < end && this.#ahead.size < AHEAD_MAX; next++) {
+      this.#ahead.add(next);
+    }
+  }
+
   #mayBackground(): boolean {
+    const { reservedBuffers, reservedWhenAsked } = this.#options;
+    const isAsked = this.#nowMs - this.#askedMs < ASKED_MS;
+    const reserved = isAsked ? (reservedWhenAsked ?? reservedBuffers) : reservedBuffers;
     return (
       !this.#isStopped &&
       this.#demands.size === 0 &&
       this.#retries.length < this.#freeBuffers.length &&
-      this.#freeCount > this.#options.reservedBuffers
+      this.#freeCount > reserved
     );
   }
 
   #beginBackground(): void {
+    while (this.#ahead.size > 0 && this.#mayBackground()) {
+      const stripe = this.#takeAhead();
+      if (phaseOf(this.#state.load(stripe)) === Phase.unfetched && this.#source.has(stripe)) {
+        this.#begin(stripe);
+        this.#state.count("aheadFetches", 1);
+      }
+    }
     while (this.#mayBackground()) {
       const stripe = this.background.next(this.#nowMs);
       if (stripe === undefined) {
@@ -323,6 +359,13 @@ export class Fetcher {
         this.background.began(this.#bytesOf(stripe), this.#nowMs);
       }
     }
+  }
+
+  #takeAhead(): number {
+    const [stripe] = this.#ahead;
+    assert(stripe !== undefined, "there is a guess to take");
+    this.#ahead.delete(stripe);
+    return stripe;
   }
 
   /** False when the stripe needs no fetch, or the source cannot have it. */

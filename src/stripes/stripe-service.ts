@@ -16,6 +16,7 @@ import { Intent, IntentRing } from "./intent-ring.ts";
 import { type CommitHost, MetadataCommit } from "./metadata-commit.ts";
 import type { RetryPolicy } from "./retry-policy.ts";
 import { isClaimed, Phase, phaseOf, type StripeState, WRITTEN_BIT } from "./stripe-state.ts";
+import type { TouchOrder } from "./touch-order.ts";
 
 /** What the stripe worker does for the service. Ends come back through `service.fetcher` and `.commit`. */
 export interface ServiceHost
@@ -41,7 +42,11 @@ export interface ServiceOptions {
   readonly reservedBuffers: number;
   readonly sectorPlaces: readonly Uint8Array[];
   readonly isWrittenTracked: boolean;
+  readonly reservedWhenAsked?: number;
+  readonly aheadMax?: number;
   readonly order?: (() => Iterator<number>) | undefined;
+  /** Is told of every stripe that a queue asks for. */
+  readonly touches?: TouchOrder | undefined;
   readonly retry?: RetryPolicy;
 }
 
@@ -57,6 +62,7 @@ export class StripeService {
   readonly #host: ServiceHost;
   readonly #rings: readonly IntentRing[];
   readonly #isWrittenTracked: boolean;
+  readonly #touches: TouchOrder | undefined;
   /** Stripes that are being fetched, to be WRITTEN together with FETCHED. */
   readonly #wantsWritten = new Set<number>();
   /** Stripes whose last attempt was given up. */
@@ -68,6 +74,7 @@ export class StripeService {
     this.#host = host;
     this.#rings = options.rings.map((ring) => new IntentRing(ring));
     this.#isWrittenTracked = options.isWrittenTracked;
+    this.#touches = options.touches;
     this.fetcher = new Fetcher({
       ...options,
       host: {
@@ -171,6 +178,7 @@ export class StripeService {
       this.#obeyWritten(stripe);
     }
     if ((intent & Intent.fetch) !== 0) {
+      this.#touches?.note(stripe);
       this.fetcher.demand(stripe);
     }
   }

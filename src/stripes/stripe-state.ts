@@ -64,6 +64,7 @@ const STRIPE_COUNTERS = [
   "written",
   "inFlight",
   "demandFetches",
+  "aheadFetches",
   "backgroundFetches",
   "sourceBytes",
   "zeroStripes",

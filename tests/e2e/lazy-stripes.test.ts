@@ -167,6 +167,31 @@ test("writes of all kinds over an image that is being fetched are there after a 
   );
 });
 
+test("prefetch brings its ranges in their order and no others; record writes what was touched", async () => {
+  const source = 'copy_on_read = true\nprefetch = "list"\nrecord = "touched"';
+  await using disk = new LazyDisk({
+    diskBytes: 16 * MIB,
+    imageBytes: 16 * MIB,
+    isEncrypted: true,
+    source,
+  });
+  await disk.init();
+  // Stripes 9 and 10, then 3, which a range only touches.
+  disk.files.write("list", "# boot\n18432 4096\n8000 1 # part of a stripe\n");
+  await disk.start();
+  await disk.until(({ status }) => status.stripes.fetched === 3);
+  using guest = new LazyGuest(disk);
+  for (const stripe of [12, 13, 1, 9, 2]) {
+    guest.read(stripe * MIB, 4096);
+  }
+  await disk.until(({ status }) => status.stripes.fetched === 7);
+  await disk.stop();
+  const head = "# ubiblk ranges 1: FIRST COUNT, in sectors of 512 bytes\n";
+  expect(disk.files.bytesOf("touched").toString()).toBe(`${head}24576 4096\n2048 4096\n`);
+  const dump = await disk.files.run("dump-metadata");
+  expect(dump.stdout).toContain("fetched stripes: 1-3, 9, 10, 12, 13\n");
+});
+
 describe("what cannot be served is refused at the start, with advice", () => {
   const sizes = { diskBytes: 4 * MIB, imageBytes: 4 * MIB, isEncrypted: true };
 
@@ -204,6 +229,17 @@ describe("what cannot be served is refused at the start, with advice", () => {
     const other = writeDiskConfig({ folder, isEncrypted: false, dataPath: image });
     await using backend = await startUbiblk(other);
     expect(await refusal(disk)).toContain(`in use by process ${backend.pid}`);
+  });
+
+  test("a list with a line that is no range; a record over another file", async () => {
+    await using disk = new LazyDisk({ ...sizes, source: 'prefetch = "list"' });
+    await disk.init();
+    disk.files.write("list", "0 8\nmany\n");
+    expect(await refusal(disk)).toMatch(/E_PREFETCH.*list:2: not a range/);
+    disk.configure({ source: 'copy_on_read = true\nrecord = "key"' });
+    expect(await refusal(disk)).toMatch(/E_PREFETCH.*not written over/);
+    disk.configure({ source: 'record = "touched"' });
+    expect(await refusal(disk)).toMatch(/E_CONFIG_VALUE.*needs stripe_source.copy_on_read/);
   });
 
   test("a read-only disk with stripes to fetch, and what needs metadata without any", async () => {

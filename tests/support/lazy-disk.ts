@@ -26,6 +26,8 @@ export interface LazyDiskOptions {
   readonly sections?: string;
   /** Stripes of 1 MiB that are zeros in the image. */
   readonly zeroStripes?: readonly number[];
+  /** Instead of one that is made up. */
+  readonly image?: Uint8Array;
 }
 
 /** A byte of the image; never zero, so that a hole is told from data. */
@@ -47,7 +49,7 @@ export class LazyDisk implements AsyncDisposable {
     this.files = new MetadataDisk({ diskBytes, imageBytes, isEncrypted });
     this.socketPath = this.files.file("vhost.sock");
     this.rpcPath = this.files.file("rpc.sock");
-    this.image = imageOf(options);
+    this.image = options.image ?? imageOf(options);
     this.files.write("image.raw", this.image);
     this.configure(options);
   }
@@ -79,6 +81,7 @@ export class LazyDisk implements AsyncDisposable {
       command: [EXECUTABLE, "vhost", "--config", "disk.toml"],
       socketPath: this.socketPath,
       logPath: this.files.file("log"),
+      env: { ...process.env, UBIBLK_LOG: "info" },
       cwd: this.files.folder,
     });
     return this.#backend;
