@@ -31,11 +31,17 @@ async function main(): Promise<void> {
   await build();
   // These need the built library.
   const { upkeepRows } = await import("../tests/bench/upkeep-rows.ts");
+  const { lazyRows } = await import("../tests/bench/lazy-rows.ts");
   const { cipherRows } = await import("../tests/bench/cipher.bench.ts");
   const { XtsCipher } = await import("../src/disk/cipher.ts");
   const machine = await describeMachine(XtsCipher.create(new Uint8Array(64)).provider);
   const files = dataFiles(settings.sizeMib);
-  const rows = [...loadRows(files, hasVaes512(machine)), ...cipherRows(), ...upkeepRows(files)];
+  const rows = [
+    ...loadRows(files, hasVaes512(machine)),
+    ...cipherRows(),
+    ...upkeepRows(files),
+    ...lazyRows(files),
+  ];
   if (settings.isList) {
     console.log(rows.map(({ id, title }) => `${id.padEnd(28)}${title}`).join("\n"));
     return;

@@ -1,7 +1,7 @@
 /** One measured run: our client against a server, or a program that uses the file directly. */
 import { readFileSync } from "node:fs";
 import { outputOf } from "../../scripts/command.ts";
-import { EXECUTABLE } from "../support/backend.ts";
+import { type Backend, EXECUTABLE } from "../support/backend.ts";
 import { type DataFiles, type ServerName, startServer } from "./servers.ts";
 
 export interface Workload {
@@ -30,10 +30,39 @@ export interface SampleOptions {
   readonly seed: number;
 }
 
+/** What our client does at a server. */
+export interface ClientLoad {
+  readonly workload: Workload;
+  readonly seconds: number;
+  readonly seed: number;
+  /** Leaves out so much of the disk, from its beginning. */
+  readonly offsetBytes?: number;
+}
+
 /** @throws Error with what the failing program said */
 export async function takeSample(options: SampleOptions): Promise<Sample> {
   const noise = await measureNoise();
   return { ...(await runParticipant(options)), noise };
+}
+
+/** One run of our client against a server that is there. @throws Error with what the client said */
+export async function clientFigures(backend: Backend, load: ClientLoad): Promise<Figures> {
+  const { name, blockBytes, queueDepth } = load.workload;
+  const output = await outputOf([
+    ...[EXECUTABLE, "bench", "--json", "--socket", backend.socketPath, "--workload", name],
+    ...["--block-size", `${blockBytes}`, "--queue-depth", `${queueDepth}`],
+    ...["--time", `${load.seconds}`, "--warmup", `${WARM_UP_SECONDS}`],
+    ...["--offset", `${load.offsetBytes ?? 0}`, "--seed", `${load.seed}`],
+    ...["--pid", `${backend.pid}`],
+  ]);
+  const report = objectOf(JSON.parse(output));
+  const latency = objectOf(objectOf(report.latency)[name.endsWith("read") ? "read" : "write"]);
+  return {
+    iops: numberOf(report.iops),
+    cpuUs: numberOf(report.backendCpuNsPerOperation) / 1000,
+    p50Us: numberOf(latency.p50Us),
+    p99Us: numberOf(latency.p99Us),
+  };
 }
 
 // --- internal ---
@@ -57,21 +86,7 @@ function runParticipant(options: SampleOptions): Promise<Figures> {
 
 async function runClient(options: SampleOptions, server: ServerName): Promise<Figures> {
   await using backend = await startServer(server, options.files);
-  const { name, blockBytes, queueDepth } = options.workload;
-  const output = await outputOf([
-    ...[EXECUTABLE, "bench", "--json", "--socket", backend.socketPath, "--workload", name],
-    ...["--block-size", `${blockBytes}`, "--queue-depth", `${queueDepth}`],
-    ...["--time", `${options.seconds}`, "--warmup", `${WARM_UP_SECONDS}`],
-    ...["--seed", `${options.seed}`, "--pid", `${backend.pid}`],
-  ]);
-  const report = objectOf(JSON.parse(output));
-  const latency = objectOf(objectOf(report.latency)[name.endsWith("read") ? "read" : "write"]);
-  return {
-    iops: numberOf(report.iops),
-    cpuUs: numberOf(report.backendCpuNsPerOperation) / 1000,
-    p50Us: numberOf(latency.p50Us),
-    p99Us: numberOf(latency.p99Us),
-  };
+  return await clientFigures(backend, options);
 }
 
 async function runFloor(options: SampleOptions): Promise<Figures> {
