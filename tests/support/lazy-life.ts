@@ -47,7 +47,8 @@ const JOURNALED: readonly JournaledPart[] = [
   { offset: 19 * MIB + 12 * KIB, bytes: 8 * MIB, blockBytes: 160 * KIB },
 ];
 const RANGES_OFFSET = 28 * MIB + 20 * KIB;
-const LOAD_TIME_MS = 400;
+/** Most happens at first: after that a part is fetched, or replaced by what was written. */
+const LOAD_TIMES_MS = [12, 40, 400] as const;
 const QUEUES = 2;
 
 export class LazyLife implements AsyncDisposable {
@@ -146,7 +147,7 @@ export class LazyLife implements AsyncDisposable {
     while (journalBytes(journal) === sizeBefore && performance.now() < limit) {
       await Bun.sleep(1);
     }
-    await Bun.sleep(this.#random.below(LOAD_TIME_MS));
+    await Bun.sleep(this.#loadTimeMs());
     await this.#kill();
     const { exitCode, stderr } = await running;
     expect(stderr).toContain("E_BENCH: the backend closed the connection");
@@ -163,7 +164,7 @@ export class LazyLife implements AsyncDisposable {
       stripeSectors: STRIPE_BYTES / SECTOR,
     };
     using load = new RangeLoad(options, this.#generation);
-    const endMs = performance.now() + this.#random.below(LOAD_TIME_MS);
+    const endMs = performance.now() + this.#loadTimeMs();
     do {
       load.send();
       await Bun.sleep(1);
@@ -173,6 +174,10 @@ export class LazyLife implements AsyncDisposable {
     await this.#kill();
     load.take();
     this.#generation = load.generation;
+  }
+
+  #loadTimeMs(): number {
+    return this.#random.below(this.#random.pick(LOAD_TIMES_MS));
   }
 
   async #kill(): Promise<void> {
