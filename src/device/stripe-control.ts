@@ -11,7 +11,7 @@ import { f64, i32 } from "../ffi/view.ts";
 const FAILED_LISTED_MAX = 32;
 
 /** What becomes of the source: it is read, or nobody needs it any more, or there never was one. */
-export const SOURCE_STATES = ["none", "open", "closed"] as const;
+const SOURCE_STATES = ["none", "open", "closed"] as const;
 export type SourceState = (typeof SOURCE_STATES)[number];
 
 const STOP = 0;

@@ -19,8 +19,16 @@ import { closeDescriptor } from "../ffi/socket.ts";
 import { f64, i32 } from "../ffi/view.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { LogLimiter } from "../log.ts";
-import type { ServiceHost, StripeService } from "../stripes/stripe-service.ts";
+import type { Fetcher } from "../stripes/fetcher.ts";
+import type { MetadataCommit } from "../stripes/metadata-commit.ts";
+import type { ServiceHost } from "../stripes/stripe-service.ts";
 import type { StripeState } from "../stripes/stripe-state.ts";
+
+/** Who is told of ends: a StripeService. */
+export interface StripeEnds {
+  readonly fetcher: Pick<Fetcher, "baseWritten">;
+  readonly commit: Pick<MetadataCommit, "baseFlushed" | "sectorWritten" | "metadataFlushed">;
+}
 
 export interface StripeHostOptions {
   readonly state: StripeState;
@@ -181,13 +189,13 @@ export class StripeHost implements ServiceHost, Disposable {
   // The loop:
 
   /** Tells the service of all that has ended. */
-  tellEnds(service: StripeService): void {
+  tellEnds(service: StripeEnds): void {
     this.#takeBaseEnds(service);
     this.#takeMetadataEnds(service);
   }
 
   /** Hands over what the service asked for. Call behind its turn. */
-  submit(service: StripeService): void {
+  submit(service: StripeEnds): void {
     this.#flushes.advance();
     this.#takeFlush(service);
     this.#takeMetadataEnds(service);
@@ -242,7 +250,7 @@ export class StripeHost implements ServiceHost, Disposable {
     }
   }
 
-  #takeBaseEnds(service: StripeService): void {
+  #takeBaseEnds(service: StripeEnds): void {
     const base = this.#base;
     const count = base.completions();
     for (let i = 0; i < count; i++) {
@@ -265,7 +273,7 @@ export class StripeHost implements ServiceHost, Disposable {
     this.#takeFlush(service);
   }
 
-  #baseEnded(service: StripeService, buffer: number, result: number): void {
+  #baseEnded(service: StripeEnds, buffer: number, result: number): void {
     const left = f64(this.#left, buffer);
     const isZeroing = this.#isZeroing[buffer] === 1;
     if (isZeroing ? result === 0 : result === left) {
@@ -295,7 +303,7 @@ export class StripeHost implements ServiceHost, Disposable {
     this.#flushes.ended(result >= 0);
   }
 
-  #takeFlush(service: StripeService): void {
+  #takeFlush(service: StripeEnds): void {
     const isOk = this.#hasFlushed;
     if (isOk !== undefined) {
       this.#hasFlushed = undefined;
@@ -306,7 +314,7 @@ export class StripeHost implements ServiceHost, Disposable {
   // --- internal: the metadata file ---
 
   /** What follows from an end is handed over, and may have ended by then. */
-  #takeMetadataEnds(service: StripeService): void {
+  #takeMetadataEnds(service: StripeEnds): void {
     const metadata = this.#metadata;
     while (metadata.hasWork() || this.#unsealed.length > 0) {
       metadata.submit(0);

@@ -1,6 +1,6 @@
 /** Disks that are filled from a raw image while they are served, by the compiled executable. */
 import { describe, expect, test } from "bun:test";
-import { readFileSync, symlinkSync, unlinkSync } from "node:fs";
+import { readFileSync, symlinkSync, truncateSync, unlinkSync } from "node:fs";
 import { startUbiblk, writeDiskConfig } from "../support/backend.ts";
 import { expectSame, LazyDisk, LazyGuest, MIB } from "../support/lazy-disk.ts";
 
@@ -192,6 +192,47 @@ test("prefetch brings its ranges in their order and no others; record writes wha
   expect(dump.stdout).toContain("fetched stripes: 1-3, 9, 10, 12, 13\n");
 });
 
+test("a source that fails: its stripes are told, the others go on, and they are there when it is back", async () => {
+  const size = 8 * MIB;
+  await using disk = new LazyDisk({
+    diskBytes: size,
+    imageBytes: size,
+    isEncrypted: true,
+    source: "copy_on_read = true",
+  });
+  await disk.init();
+  const backend = await disk.start();
+  truncateSync(disk.files.file("image.raw"), 6 * MIB);
+  using guest = new LazyGuest(disk);
+  expect(() => guest.read(7 * MIB, 4096)).toThrow();
+  expectSame(guest.read(2 * MIB, 4096), disk.expected().subarray(2 * MIB, 2 * MIB + 4096));
+  const { status } = await disk.until(({ status }) => status.stripes.fetched === 1);
+  expect(status.fetch).toMatchObject({ failed: 1, failed_stripes: [7], retries: 3 });
+  expect(backend.log()).toContain("event=stripe_fetch_failed stripe=7");
+  disk.files.write("image.raw", disk.image);
+  await disk.command({ command: "retry_failed" });
+  const after = await disk.until(({ status }) => status.stripes.fetched === 2);
+  expect(after.status.fetch).toMatchObject({ failed: 0, failed_stripes: [] });
+  expectSame(guest.read(7 * MIB, MIB), disk.expected().subarray(7 * MIB));
+});
+
+test("a disk with stripes left and nothing to do costs no CPU time", async () => {
+  await using disk = new LazyDisk({
+    diskBytes: 8 * MIB,
+    imageBytes: 8 * MIB,
+    isEncrypted: true,
+    source: "autofetch = true\ncopy_on_read = true\nbackground_bytes_per_second = 1",
+  });
+  await disk.init();
+  const backend = await disk.start();
+  using guest = new LazyGuest(disk);
+  guest.read(3 * MIB, 4096);
+  await Bun.sleep(500);
+  const before = cpuMs(backend.pid);
+  await Bun.sleep(2_000);
+  expect(cpuMs(backend.pid) - before).toBeLessThanOrEqual(30);
+});
+
 describe("what cannot be served is refused at the start, with advice", () => {
   const sizes = { diskBytes: 4 * MIB, imageBytes: 4 * MIB, isEncrypted: true };
 
@@ -277,3 +318,9 @@ test.each([1, 511, 512, 4095])(
     expectSame(guest.read(0, 3 * MIB), expected);
   },
 );
+
+/** CPU time of all threads of a process. */
+function cpuMs(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, "latin1").split(") ")[1]?.split(" ") ?? [];
+  return (Number(fields[11]) + Number(fields[12])) * 10;
+}
