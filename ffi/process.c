@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <time.h>
 
 int32_t ubi_process_harden(void) {
     struct rlimit none = {0, 0};
@@ -34,3 +35,16 @@ int32_t ubi_process_may_run_on(uint32_t cpu) {
 }
 
 int32_t ubi_process_name_thread(const char *name) { return ubi_result(prctl(PR_SET_NAME, name, 0, 0, 0)); }
+
+double ubi_process_cpu(int32_t pid) {
+    clockid_t clock;
+    struct timespec used;
+    int error = clock_getcpuclockid(pid, &clock);
+    if (error != 0) {
+        return -error;
+    }
+    if (clock_gettime(clock, &used) < 0) {
+        return -errno;
+    }
+    return (double)used.tv_sec * 1e9 + (double)used.tv_nsec;
+}

@@ -12,5 +12,7 @@ int32_t ubi_process_pin(uint32_t cpu);
 int32_t ubi_process_may_run_on(uint32_t cpu);
 /* Names the calling thread; at most 15 bytes are kept. */
 int32_t ubi_process_name_thread(const char *name);
+/* CPU time of a process in nanoseconds, ended threads included, or a negative errno. */
+double ubi_process_cpu(int32_t pid);
 
 #endif

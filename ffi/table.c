@@ -55,6 +55,7 @@ static const struct ubi_entry entries[] = {
     ENTRY(ubi_process_pin),
     ENTRY(ubi_process_may_run_on),
     ENTRY(ubi_process_name_thread),
+    ENTRY(ubi_process_cpu),
     ENTRY(ubi_file_probe),
     ENTRY(ubi_file_make_blocking),
     ENTRY(ubi_file_retire),

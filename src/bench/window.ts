@@ -1,6 +1,6 @@
 /** The measured time of a run: warm-up, window, end. CPU time is read exactly at both edges. */
 import { threadCpuNs } from "../ffi/event.ts";
-import { type CpuReading, cpuBetweenNs, readBackendCpu } from "./backend-cpu.ts";
+import { backendCpuNs } from "./backend-cpu.ts";
 
 export interface Measured {
   readonly elapsedNs: number;
@@ -11,7 +11,7 @@ export interface Measured {
 interface Edge {
   readonly nowNs: number;
   readonly clientNs: number;
-  readonly backend: CpuReading | undefined;
+  readonly backendNs: number | undefined;
 }
 
 export class MeasuringWindow {
@@ -69,11 +69,13 @@ export class MeasuringWindow {
     if (first === undefined || last === undefined) {
       return { elapsedNs: 0, clientCpuNs: 0, backendCpuNs: undefined };
     }
-    const hasBackend = first.backend !== undefined && last.backend !== undefined;
     return {
       elapsedNs: last.nowNs - first.nowNs,
       clientCpuNs: last.clientNs - first.clientNs,
-      backendCpuNs: hasBackend ? cpuBetweenNs(first.backend, last.backend) : undefined,
+      backendCpuNs:
+        first.backendNs === undefined || last.backendNs === undefined
+          ? undefined
+          : last.backendNs - first.backendNs,
     };
   }
 
@@ -81,7 +83,7 @@ export class MeasuringWindow {
     return {
       nowNs,
       clientNs: threadCpuNs(),
-      backend: this.#pid === undefined ? undefined : readBackendCpu(this.#pid),
+      backendNs: this.#pid === undefined ? undefined : backendCpuNs(this.#pid),
     };
   }
 }

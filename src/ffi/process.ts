@@ -6,6 +6,7 @@ const native = link({
   ubi_process_pin: { args: ["u32"], returns: "i32" },
   ubi_process_may_run_on: { args: ["u32"], returns: "i32" },
   ubi_process_name_thread: { args: ["ptr"], returns: "i32" },
+  ubi_process_cpu: { args: ["i32"], returns: "f64" },
 });
 
 /** No core dumps and no tracing by the same user: keys are in this memory. 0 or a negative errno. */
@@ -28,4 +29,9 @@ export function nameThread(name: string): void {
   const bytes = new Uint8Array(1024);
   new TextEncoder().encodeInto(name, bytes.subarray(0, 15));
   native.ubi_process_name_thread(bytes);
+}
+
+/** CPU time that a process has used, nanoseconds, with that of its ended threads; or a negative errno. */
+export function processCpuNs(pid: number): number {
+  return native.ubi_process_cpu(pid);
 }

@@ -5,7 +5,7 @@
 import { closeSync, fdatasyncSync, mkdirSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { outputOf } from "../../scripts/command.ts";
-import { cpuBetweenNs, readBackendCpu } from "../../src/bench/backend-cpu.ts";
+import { backendCpuNs } from "../../src/bench/backend-cpu.ts";
 import {
   attach,
   command,
@@ -124,13 +124,13 @@ async function fetchAll(
   });
   await command(paths.folder, "pause_fetch");
   const before = await statusWhen(paths.folder, ({ inFlight }) => inFlight === 0);
-  const cpuBefore = readBackendCpu(backend.pid);
+  const cpuBeforeNs = backendCpuNs(backend.pid);
   const beginMs = performance.now();
   await command(paths.folder, "resume_fetch");
   await statusWhen(paths.folder, ({ unfetched }) => unfetched === 0);
   const seconds = (performance.now() - beginMs) / 1000;
   const mib = (before.unfetched * STRIPE_BYTES) / MIB;
-  const cpuSeconds = cpuBetweenNs(cpuBefore, readBackendCpu(backend.pid)) / 1e9;
+  const cpuSeconds = (backendCpuNs(backend.pid) - cpuBeforeNs) / 1e9;
   return { mibPerSecond: mib / seconds, cpuSecondsPerGib: (cpuSeconds * 1024) / mib };
 }
 

@@ -3,7 +3,7 @@
  * attaches one queue, as an idle guest, and asks for nothing.
  */
 import { readFileSync } from "node:fs";
-import { cpuBetweenNs, readBackendCpu } from "../../src/bench/backend-cpu.ts";
+import { backendCpuNs } from "../../src/bench/backend-cpu.ts";
 import { FrontEnd } from "../../src/bench/front-end.ts";
 import {
   median,
@@ -114,11 +114,11 @@ async function idleFigures(
     usesMemorySlots: false,
   });
   await Bun.sleep(SETTLE_MS);
-  const before = readBackendCpu(backend.pid);
+  const beforeNs = backendCpuNs(backend.pid);
   const beginMs = performance.now();
   await Bun.sleep(Math.max(seconds, IDLE_SECONDS_MIN) * 1000);
   const elapsedMs = performance.now() - beginMs;
-  const cpuMs = cpuBetweenNs(before, readBackendCpu(backend.pid)) / 1e6;
+  const cpuMs = (backendCpuNs(backend.pid) - beforeNs) / 1e6;
   const memory = residentMib(backend.pid);
   frontEnd.stop();
   return { ...memory, cpuMsPerSecond: (cpuMs / elapsedMs) * 1000 };
