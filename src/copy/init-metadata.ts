@@ -53,7 +53,7 @@ export async function initMetadata(
   assert(metadataPath !== undefined, "the path was demanded when the configuration was read");
   checkShift(stripeShift);
   using data = new InputFile(dataPath, "data");
-  const sectors = sectorsOf(data, "data", "E_DISK_SIZE");
+  const sectors = sectorsOfDisk(data);
   lockDisk(data.fd, `data ${dataPath}`, "exclusive");
   const stripeCount = countOf(sectors, stripeShift);
   using image = openImage(config);
@@ -126,7 +126,9 @@ function sectorsOfImage(image: InputFile, data: InputFile): number {
       `image ${image.path} is the disk ${data.path} itself; a disk cannot be filled from itself`,
     );
   }
-  const sectors = sectorsOf(image, "image", "E_STRIPE_SOURCE");
+  if (image.sizeBytes === 0) {
+    throw new UbiError("E_STRIPE_SOURCE", `image ${image.path} is empty`);
+  }
   if (image.sizeBytes > data.sizeBytes) {
     const sizes = `${image.sizeBytes} bytes, the disk ${data.path} only ${data.sizeBytes}`;
     throw new UbiError(
@@ -134,18 +136,18 @@ function sectorsOfImage(image: InputFile, data: InputFile): number {
       `image ${image.path} has ${sizes}; make the disk as large as the image`,
     );
   }
-  return sectors;
+  return Math.ceil(image.sizeBytes / SECTOR_BYTES); // what is missing of the last one reads as zeros
 }
 
-function sectorsOf(file: InputFile, what: string, code: "E_DISK_SIZE" | "E_STRIPE_SOURCE"): number {
-  if (file.sizeBytes === 0) {
-    throw new UbiError(code, `${what} ${file.path} is empty`);
+function sectorsOfDisk(data: InputFile): number {
+  if (data.sizeBytes === 0) {
+    throw new UbiError("E_DISK_SIZE", `data ${data.path} is empty`);
   }
-  if (file.sizeBytes % SECTOR_BYTES !== 0) {
-    const size = `has ${file.sizeBytes} bytes, which is not a multiple of ${SECTOR_BYTES}`;
-    throw new UbiError(code, `${what} ${file.path} ${size}`);
+  if (data.sizeBytes % SECTOR_BYTES !== 0) {
+    const size = `has ${data.sizeBytes} bytes, which is not a multiple of ${SECTOR_BYTES}`;
+    throw new UbiError("E_DISK_SIZE", `data ${data.path} ${size}`);
   }
-  return file.sizeBytes / SECTOR_BYTES;
+  return data.sizeBytes / SECTOR_BYTES;
 }
 
 /** What is lost when the metadata is replaced. @throws UbiError E_METADATA_KEPT when that was not asked for */

@@ -303,7 +303,7 @@ test.each([1, 511, 512, 4095])(
     const imageBytes = 2 * MIB + 4096 + more;
     await using disk = new LazyDisk({
       diskBytes: 4 * MIB,
-      imageBytes: Math.ceil(imageBytes / 512) * 512,
+      imageBytes,
       isEncrypted: true,
       source: "copy_on_read = true",
     });

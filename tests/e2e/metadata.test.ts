@@ -135,8 +135,6 @@ describe("the stripes", () => {
   test("an image that does not fit the disk is refused, and nothing is made", async () => {
     using disk = new MetadataDisk({ diskBytes: MIB, imageBytes: 4 * MIB });
     expectFailure(await disk.run("init-metadata"), "E_STRIPE_SOURCE", "make the disk as large");
-    disk.makeSparse("image.raw", 700);
-    expectFailure(await disk.run("init-metadata"), "E_STRIPE_SOURCE", "not a multiple of 512");
     disk.makeSparse("image.raw", 0);
     expectFailure(await disk.run("init-metadata"), "E_STRIPE_SOURCE", "is empty");
     disk.configure({ diskBytes: 0, imageBytes: 0, imagePath: "disk.raw" });
