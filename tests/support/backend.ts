@@ -38,7 +38,8 @@ export async function startBackend(options: BackendCommand): Promise<Backend> {
     stdin: "ignore",
     stdout: logFd,
     stderr: logFd,
-    env: options.env ?? process.env,
+    // Its log is looked at, however little the tests in this process want to see of theirs.
+    env: options.env ?? { ...process.env, UBIBLK_LOG: undefined },
     cwd: options.cwd ?? process.cwd(),
   });
   closeSync(logFd);
