@@ -141,6 +141,14 @@ static void test_events(void) {
     CHECK(ubi_event_check(fd) == -ENOENT);
     CHECK(ubi_event_check(0) == -EINVAL);
     CHECK(ubi_event_clock() > 0);
+    int32_t timer = ubi_event_create_timer();
+    struct pollfd wait = {.fd = timer, .events = POLLIN};
+    CHECK(ubi_event_drain(timer) == 0);
+    CHECK(ubi_event_set_timer(timer, 1e6) == 0 && poll(&wait, 1, 5000) == 1);
+    CHECK(ubi_event_drain(timer) == 1 && ubi_event_drain(timer) == 0);
+    CHECK(ubi_event_set_timer(timer, 5e9) == 0 && ubi_event_set_timer(timer, 0) == 0);
+    CHECK(poll(&wait, 1, 10) == 0);
+    close(timer);
 }
 
 static void test_files(void) {

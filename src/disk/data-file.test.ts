@@ -4,6 +4,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readFileSync,
+  readSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -35,6 +36,25 @@ test("data file: its I/O may wait, whatever its opening did", () => {
   const flags = Number.parseInt(/^flags:\s+(\d+)$/m.exec(info)?.[1] ?? "", 8);
   expect(flags & constants.O_NONBLOCK).toBe(0);
 });
+
+test("data file: retired, it is free for others, and its descriptor's number leads to nothing", () => {
+  const path = makeFile(4096);
+  using file = DataFile.open({ path, what: "image", isReadOnly: true });
+  file.retire();
+  using next = open(path);
+  expect(next.sectors).toBe(8);
+  expect(readSync(file.fd, new Uint8Array(16))).toBe(0);
+});
+
+test.each([1, 511, 513, 4097])(
+  "image: one of %d bytes is opened, through the page cache",
+  (bytes) => {
+    const path = makeFile(bytes);
+    using file = DataFile.open({ path, what: "image", isReadOnly: true, isAnySize: true });
+    expect(file.geometry.sizeBytes).toBe(bytes);
+    expect([file.isDirect, file.blockBytes]).toEqual([false, 512]);
+  },
+);
 
 test("data file: a symbolic link leads to its file", () => {
   const link = join(folder, "link");

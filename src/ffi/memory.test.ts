@@ -11,6 +11,7 @@ import {
   fillMemory,
   guardMemory,
   installMemoryGuard,
+  isZeroMemory,
   load16,
   mapAnonymous,
   mapFile,
@@ -33,6 +34,23 @@ beforeEach(() => {
 });
 
 afterEach(() => rmSync(folder, { recursive: true }));
+
+test("zeros are told from memory with a single bit set, wherever it is, at any length and alignment", () => {
+  using arena = new Arena(PAGE_SIZE);
+  const { address, view } = arena.bytes(1024);
+  for (let length = 0; length < 200; length++) {
+    const start = length % 9;
+    expect(isZeroMemory(address + start, length)).toBe(true);
+    view[start + length] = 1; // behind the end
+    expect(isZeroMemory(address + start, length)).toBe(true);
+    view[start + length] = 0;
+    for (let at = 0; at < length; at++) {
+      view[start + at] = 0x80;
+      expect(isZeroMemory(address + start, length)).toBe(false);
+      view[start + at] = 0;
+    }
+  }
+});
 
 test("anonymous memory: zeroed and page-aligned", () => {
   const address = mapAnonymous(2 * PAGE_SIZE);

@@ -282,6 +282,30 @@ for (const { name, open } of engines) {
     expect(bench.signals(1)).toEqual([WATCH_ID]);
   });
 
+  test(`${name}: an engine that watches another one wakes when that one has completions`, () => {
+    using bench = new Bench(open);
+    using other = new Bench(open);
+    const { waitFd } = other.engine;
+    if (waitFd >= 0) {
+      bench.engine.watch(WATCH_ID, waitFd);
+    }
+    for (let round = 0; round < 200; round++) {
+      other.engine.prepareSync(3); // ends later than it is handed over
+      other.engine.submit(0);
+      while (other.engine.completions() === 0) {
+        bench.engine.submit(1); // hangs when nothing wakes it
+        const count = bench.engine.completions();
+        for (let i = 0; i < count; i++) {
+          bench.engine.completedId(i);
+        }
+        bench.engine.release(count);
+        other.engine.submit(0);
+      }
+      expect(other.engine.completedResult(0)).toBe(0);
+      other.engine.release(1);
+    }
+  });
+
   test(`${name}: signals of the system interrupt nothing`, async () => {
     using bench = new Bench(open);
     let received = 0;
