@@ -130,7 +130,7 @@ export class ReadsBesideFetches implements Work {
     if (this.#fetching < fetchesAtOnce) {
       const { value, done } = missing.next();
       if (done === true) {
-        throw new Error("all stripes are fetched before the end of the sample");
+        throw new Error("all stripes were fetched during the samples; a larger --size has more");
       }
       this.#begin(slot, Kind.fetch, nowNs);
       this.#fetching += 1;

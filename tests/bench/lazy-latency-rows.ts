@@ -42,25 +42,28 @@ export function lazyLatencyRows(files: DataFiles): readonly Row[] {
 // --- internal: the first read of a stripe ---
 
 const KIB = 1024;
-/** Between two reads where each is to be alone: the stripe is fetched behind the first one. */
-const ALONE_PAUSE_MS = 20;
+/** Between two first reads where each is to be alone: so long the stripe may be fetched behind the first one. */
+const ALONE_MS = 20;
+/** Until what was read is also fetched. */
+const FETCHES_END_MS = 3000;
 
 interface Mode {
   readonly name: string;
   readonly source: string;
-  readonly pauseMs: number;
+  /** So long the guest reads stripes that are there, before each first read. */
+  readonly busyMs: number;
   readonly isAsked: boolean;
 }
 
 const MODES: readonly Mode[] = [
   {
-    name: "fetched behind, alone",
+    name: "fetched behind, one in 20 ms",
     source: "copy_on_read = true",
-    pauseMs: ALONE_PAUSE_MS,
+    busyMs: ALONE_MS,
     isAsked: true,
   },
-  { name: "not kept, one by one", source: "copy_on_read = false", pauseMs: 0, isAsked: true },
-  { name: "fetched behind, one by one", source: "copy_on_read = true", pauseMs: 0, isAsked: false },
+  { name: "not kept, one by one", source: "copy_on_read = false", busyMs: 0, isAsked: true },
+  { name: "fetched behind, one by one", source: "copy_on_read = true", busyMs: 0, isAsked: false },
 ];
 
 interface FirstTouchFiles {
@@ -70,11 +73,12 @@ interface FirstTouchFiles {
   readonly stripes: number;
 }
 
-/** p50 of each repetition, us. */
-interface TouchTimes {
-  readonly touch: number[];
-  readonly small: number[];
-  readonly large: number[];
+/** p50, us: of first reads, of reads of stripes that are there, of direct reads. */
+interface Touch {
+  readonly first: number;
+  readonly ready: number;
+  readonly small: number;
+  readonly large: number;
 }
 
 async function runFirstTouch(files: DataFiles, options: RowOptions): Promise<RowResult> {
@@ -86,65 +90,75 @@ async function runFirstTouch(files: DataFiles, options: RowOptions): Promise<Row
     imagePath: files.plainPath,
     stripes: files.sizeBytes / STRIPE_BYTES,
   };
-  const times = MODES.map((): TouchTimes => ({ touch: [], small: [], large: [] }));
+  const times = MODES.map((): Touch[] => []);
   for (let turn = 0; turn < options.repetitions; turn++) {
     for (const [i, mode] of MODES.entries()) {
       const measured = await touchStripes(paths, mode, turn + 1);
-      times[i]?.touch.push(measured.touch);
-      times[i]?.small.push(measured.small);
-      times[i]?.large.push(measured.large);
+      times[i]?.push(measured);
       const story = JSON.stringify(measured);
       options.note(`${FIRST_TOUCH.id} ${turn + 1}/${options.repetitions} ${mode.name}: ${story}`);
     }
   }
-  const lines = MODES.flatMap((mode, i) => touchLines(mode, times[i]));
+  const lines = MODES.flatMap((mode, i) => touchLines(mode, times[i] ?? []));
   const details = Object.fromEntries(MODES.map(({ name }, i) => [name, times[i]]));
   return { ...FIRST_TOUCH, lines, details };
 }
 
-function touchLines({ name, isAsked }: Mode, times: TouchTimes | undefined): readonly ResultLine[] {
-  const { touch, small, large } = times ?? { touch: [], small: [], large: [] };
-  const beside = (what: string, peer: readonly number[], atMost: number) =>
+function touchLines({ name, isAsked }: Mode, times: readonly Touch[]): readonly ResultLine[] {
+  const beside = (what: string, pick: (touch: Touch) => number, atMost: number | undefined) =>
     compareMedians({
       what: `${name}, beside ${what}`,
-      ours: touch,
-      peer,
-      ...(isAsked ? { limit: { atMost } } : {}),
+      ours: times.map(({ first }) => first),
+      peer: times.map(pick),
+      ...(isAsked && atMost !== undefined ? { limit: { atMost } } : {}),
     });
-  return [beside("4 KiB read directly", small, 2), beside("1 MiB read directly", large, 1.2)];
+  return [
+    beside("4 KiB read directly", ({ small }) => small, 2),
+    beside("1 MiB read directly", ({ large }) => large, 1.2),
+    beside("4 KiB of a ready stripe", ({ ready }) => ready, undefined),
+  ];
 }
 
 /**
- * Stripes in random order, each read once: by the guest, directly 4 KiB of it, or directly as a whole, in turn.
- * Without pauses the direct reads come behind the guest's: they would meet the fetches.
+ * Stripes in random order, each read once: by the guest, directly 4 KiB of it, or directly as a whole. The direct
+ * reads come behind the guest's, and wait: they would meet the fetches.
  */
-async function touchStripes(
-  paths: FirstTouchFiles,
-  mode: Mode,
-  seed: number,
-): Promise<{ readonly touch: number; readonly small: number; readonly large: number }> {
+async function touchStripes(paths: FirstTouchFiles, mode: Mode, seed: number): Promise<Touch> {
   await using backend = await startLazyDisk({ ...paths, isEncrypted: true, source: mode.source });
   using frontEnd = attach(backend, 1, 4 * KIB);
   using guest = new Guest(frontEnd);
   using image = new DirectFile(paths.imagePath);
   const order = shuffled(paths.stripes, seed);
-  const count = Math.floor(paths.stripes / 4);
-  const part = (index: number) => order.slice(index * count, (index + 1) * count);
-  const measure = (stripes: readonly number[], read: (stripe: number) => number) =>
-    stripes.map((stripe) => {
-      Bun.sleepSync(mode.pauseMs);
-      return read(stripe) / 1000;
-    });
-  for (const stripe of part(0)) {
-    guest.read(stripe); // what is hot is compiled meanwhile
+  const quarter = Math.floor(paths.stripes / 4);
+  const part = (from: number, to: number) => order.slice(from * quarter, to * quarter);
+  const readReady = (stripe: number) => guest.read(paths.stripes + stripe);
+  const keepBusy = (stripe: number) => {
+    for (const endNs = clockNs() + mode.busyMs * 1e6; clockNs() < endNs; ) {
+      readReady(stripe);
+    }
+  };
+  // What is hot is compiled meanwhile.
+  for (const stripe of part(0, 2)) {
+    readReady(stripe);
+    guest.read(stripe);
   }
-  await Bun.sleep(2000);
-  const touch = measure(part(1), (stripe) => guest.read(stripe));
-  await Bun.sleep(mode.pauseMs === 0 ? 3000 : 0);
-  const small = measure(part(2), (stripe) => image.read(stripe, 4 * KIB));
-  const large = measure(part(3), (stripe) => image.read(stripe, MIB));
+  await Bun.sleep(FETCHES_END_MS);
+  const first = part(2, 3).map((stripe) => {
+    keepBusy(stripe);
+    return guest.read(stripe);
+  });
+  await Bun.sleep(FETCHES_END_MS);
+  const ready = part(3, 4).map(readReady);
+  const small = part(3, 4).map((stripe) => image.read(stripe, 4 * KIB));
+  const large = part(3, 4).map((stripe) => image.read(stripe, MIB));
   frontEnd.stop();
-  return { touch: median(touch), small: median(small), large: median(large) };
+  const medianUs = (times: readonly number[]) => Math.round(median(times) / 10) / 100;
+  return {
+    first: medianUs(first),
+    ready: medianUs(ready),
+    small: medianUs(small),
+    large: medianUs(large),
+  };
 }
 
 function shuffled(count: number, seed: number): readonly number[] {
