@@ -95,7 +95,7 @@ test("an image is read for exactly the sectors that are asked for, and the strip
   lazy.world.admit({ operation: read, sector: 130, segments: [1, 1535], gapBytes: 1 });
   lazy.world.turn();
   expect(lazy.image.underWay).toMatchObject([{ kind: "read", offset: 130 * SECTOR, bytes: 1536 }]);
-  expect(lazy.intents()).toEqual([[Intent.fetch, 2, 1]]);
+  expect(lazy.intents()).toEqual([[Intent.touched, 2, 1]]);
   expect(lazy.wakes).toBe(1);
   expect(lazy.finishImage(0)[0]?.data).toEqual(lazy.source.slice(130 * SECTOR, 133 * SECTOR));
   expect(lazy.world.engine.underWay).toEqual([]);

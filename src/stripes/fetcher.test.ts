@@ -44,6 +44,46 @@ test("the last stripe of the disk is as short as the disk is", () => {
   expect(log).toEqual([`write 0 at ${(STRIPES - 1) * STRIPE_BYTES}: 512`]);
 });
 
+test("stripes that guests read from the source come when they pause, one now and then while they go on", () => {
+  const { fetcher, source } = started({});
+  for (const stripe of [7, 90, 30]) {
+    fetcher.touched(stripe);
+    fetcher.advance(0, true);
+  }
+  expect(stripesOf(source)).toEqual([7]);
+  fetcher.touched(60);
+  endFirst(fetcher, source, 1);
+  fetcher.advance(1, true);
+  expect(stripesOf(source)).toEqual([]);
+  expect(fetcher.dueMs).toBe(3); // 2 ms after the last one was told
+  fetcher.advance(3, true);
+  expect(stripesOf(source)).toEqual([90, 30]);
+});
+
+test("guests that go on and on reading from the source do not keep stripes from being fetched", () => {
+  const { fetcher, source } = started({});
+  let begun = 0;
+  for (let ms = 0; ms < 1000; ms++) {
+    fetcher.touched(ms % STRIPES);
+    fetcher.advance(ms, true);
+    begun += source.underWay.length;
+    if (source.underWay.length > 0) {
+      endFirst(fetcher, source, ms);
+    }
+  }
+  expect(begun).toBe(50);
+});
+
+test("a demand for a stripe that was read from the source begins at once", () => {
+  const { fetcher, source } = started({});
+  fetcher.touched(7);
+  fetcher.advance(0, true);
+  fetcher.touched(90);
+  fetcher.demand(90);
+  fetcher.advance(0, true);
+  expect(stripesOf(source)).toEqual([7, 90]);
+});
+
 test("the background leaves buffers to demand, and begins nothing while demand waits", () => {
   const { fetcher, source } = started({ order: true });
   fetcher.advance(0, true);
@@ -287,9 +327,9 @@ function stripesOf(source: FakeSource): readonly number[] {
 }
 
 /** The oldest read of the source ends, and the write of the base with it. */
-function endFirst(fetcher: Fetcher, source: FakeSource): void {
+function endFirst(fetcher: Fetcher, source: FakeSource, nowMs = 0): void {
   const buffer = source.underWay[0]?.id ?? -1;
   source.finish(0);
-  fetcher.advance(0, true);
+  fetcher.advance(nowMs, true);
   fetcher.baseWritten(buffer, 0);
 }

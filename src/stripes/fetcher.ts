@@ -9,7 +9,9 @@
  *                        +----- failed -----+--> pause, again; after the last retry: FAILED
  *
  * Demand goes before the background, always: the background begins only when no demand waits, and leaves some
- * buffers to it; between them come stripes that guests are likely to ask for next. `seal` turns the buffer into what the base holds (enciphers it).
+ * buffers to it. First in the background are stripes that guests read from the source itself, then those that they
+ * are likely to ask for next. While such reads go on they have the disks almost to themselves: what is fetched a few
+ * milliseconds later helps as much. `seal` turns the buffer into what the base holds (enciphers it).
  */
 import { assert } from "../errors.ts";
 import { f64, i32, u8 } from "../ffi/view.ts";
@@ -19,7 +21,14 @@ import type { StripeSource } from "../sources/stripe-source.ts";
 import { BackgroundOrder } from "./background-order.ts";
 import { ReadAhead } from "./read-ahead.ts";
 import { pauseAfter, RETRY_DEFAULT, type RetryPolicy } from "./retry-policy.ts";
-import { isClaimed, isUnfetched, Phase, phaseOf, type StripeState } from "./stripe-state.ts";
+import {
+  isClaimed,
+  isUnfetched,
+  Phase,
+  phaseOf,
+  type StripeCounter,
+  type StripeState,
+} from "./stripe-state.ts";
 
 /** What the fetcher needs done. */
 export interface FetchHost {
@@ -61,6 +70,12 @@ const DEMANDS_MAX = 65_536;
 const RECALL_MS = 1;
 /** So long after a demand others are likely. */
 const ASKED_MS = 500;
+/** A guest that read from the source is through with it when so long nothing came. */
+const CALM_MS = 2;
+/** Until then one stripe is fetched at a time, and begun this long after the one before. */
+const PRESSED_MS = 20;
+/** Stripes read from the source that are kept in mind; of others the next read tells again. */
+const TOUCHED_MAX = 65_536;
 /** Guesses in hand; more are dropped. */
 const AHEAD_MAX = 1_024;
 const EOPNOTSUPP = -95;
@@ -84,6 +99,13 @@ export class Fetcher {
   /** In the order of their arrival. */
   readonly #demands = new Set<number>();
   readonly #readAhead: ReadAhead;
+  /** Stripes that guests read from the source. */
+  readonly #touched = new Set<number>();
+  /** Since the last turn: a guest waits for a stripe, or read from the source. */
+  #isAsked = false;
+  #isTouched = false;
+  #touchedMs = Number.NEGATIVE_INFINITY;
+  #backgroundBegunMs = Number.NEGATIVE_INFINITY;
   /** Stripes that may be asked for next. */
   readonly #ahead = new Set<number>();
   #askedMs = Number.NEGATIVE_INFINITY;
@@ -146,6 +168,7 @@ export class Fetcher {
   stop(): void {
     this.#isStopped = true;
     this.#demands.clear();
+    this.#touched.clear();
     this.#ahead.clear();
     this.#retries = [];
   }
@@ -164,13 +187,14 @@ export class Fetcher {
     }
     const retry = this.#retries.reduce((due, { dueMs }) => Math.min(due, dueMs), Infinity);
     const recall = this.#recalled > 0 ? this.#nowMs + RECALL_MS : Infinity;
-    const mayBegin = this.#mayBeginBackground && this.#mayBackground();
-    return Math.min(retry, recall, mayBegin ? this.background.dueMs : Infinity);
+    const hasGuests = this.#touched.size + this.#ahead.size > 0;
+    const background = Math.max(this.#mayBackgroundMs(), hasGuests ? 0 : this.background.dueMs);
+    return Math.min(retry, recall, this.#mayBeginBackground ? background : Infinity);
   }
 
   /** Somebody waits for the stripe. */
   demand(stripe: number): void {
-    this.#askedMs = this.#nowMs;
+    this.#isAsked = true;
     this.#lookAhead(stripe);
     const byte = this.#state.load(stripe);
     if (this.#isStopped || (!isUnfetched(byte) && !isClaimed(byte))) {
@@ -182,9 +206,24 @@ export class Fetcher {
     }
   }
 
+  /** A guest reads from the stripe in the source: it is to be kept, but nobody waits. */
+  touched(stripe: number): void {
+    this.#isAsked = true;
+    this.#isTouched = true;
+    this.#lookAhead(stripe);
+    const isPaused = this.#retries.some((retry) => retry.stripe === stripe);
+    if (!this.#isStopped && !isPaused && this.#touched.size < TOUCHED_MAX) {
+      this.#touched.add(stripe);
+    }
+  }
+
   /** Takes what completed, begins what can begin. Call once a turn and at `dueMs`. */
   advance(nowMs: number, mayBeginBackground: boolean): void {
     this.#nowMs = nowMs;
+    this.#askedMs = this.#isAsked ? nowMs : this.#askedMs;
+    this.#touchedMs = this.#isTouched ? nowMs : this.#touchedMs;
+    this.#isAsked = false;
+    this.#isTouched = false;
     this.#mayBeginBackground = mayBeginBackground;
     this.#collect();
     this.#freeRecalled();
@@ -329,24 +368,36 @@ export class Fetcher {
     }
   }
 
-  #mayBackground(): boolean {
+  /** When something may begin that nobody waits for; Infinity until something ends. */
+  #mayBackgroundMs(): number {
     const { reservedBuffers, reservedWhenAsked } = this.#options;
     const isAsked = this.#nowMs - this.#askedMs < ASKED_MS;
     const reserved = isAsked ? (reservedWhenAsked ?? reservedBuffers) : reservedBuffers;
-    return (
-      !this.#isStopped &&
-      this.#demands.size === 0 &&
-      this.#retries.length < this.#freeBuffers.length &&
-      this.#freeCount > reserved
-    );
+    if (
+      this.#isStopped ||
+      this.#demands.size > 0 ||
+      this.#retries.length >= this.#freeBuffers.length ||
+      this.#freeCount <= reserved
+    ) {
+      return Number.POSITIVE_INFINITY;
+    }
+    const calmMs = this.#touchedMs + CALM_MS;
+    const isAlone = this.#freeCount === this.#freeBuffers.length;
+    return isAlone ? Math.min(calmMs, this.#backgroundBegunMs + PRESSED_MS) : calmMs;
+  }
+
+  #mayBackground(): boolean {
+    return this.#mayBackgroundMs() <= this.#nowMs;
   }
 
   #beginBackground(): void {
+    while (this.#touched.size > 0 && this.#mayBackground()) {
+      this.#beginUndemanded(takeFirst(this.#touched), "demandFetches");
+    }
     while (this.#ahead.size > 0 && this.#mayBackground()) {
-      const stripe = this.#takeAhead();
+      const stripe = takeFirst(this.#ahead);
       if (phaseOf(this.#state.load(stripe)) === Phase.unfetched && this.#source.has(stripe)) {
-        this.#begin(stripe);
-        this.#state.count("aheadFetches", 1);
+        this.#beginUndemanded(stripe, "aheadFetches");
       }
     }
     while (this.#mayBackground()) {
@@ -354,18 +405,19 @@ export class Fetcher {
       if (stripe === undefined) {
         return;
       }
-      if (this.#begin(stripe)) {
-        this.#state.count("backgroundFetches", 1);
+      if (this.#beginUndemanded(stripe, "backgroundFetches")) {
         this.background.began(this.#bytesOf(stripe), this.#nowMs);
       }
     }
   }
 
-  #takeAhead(): number {
-    const [stripe] = this.#ahead;
-    assert(stripe !== undefined, "there is a guess to take");
-    this.#ahead.delete(stripe);
-    return stripe;
+  #beginUndemanded(stripe: number, counter: StripeCounter): boolean {
+    const hasBegun = this.#begin(stripe);
+    if (hasBegun) {
+      this.#backgroundBegunMs = this.#nowMs;
+      this.#state.count(counter, 1);
+    }
+    return hasBegun;
   }
 
   /** False when the stripe needs no fetch, or the source cannot have it. */
@@ -424,4 +476,11 @@ export class Fetcher {
     const { stripeSectors, diskSectors } = this.#options;
     return Math.min(stripeSectors, diskSectors - stripe * stripeSectors) * SECTOR_BYTES;
   }
+}
+
+function takeFirst(stripes: Set<number>): number {
+  const [stripe] = stripes;
+  assert(stripe !== undefined, "there is one to take");
+  stripes.delete(stripe);
+  return stripe;
 }

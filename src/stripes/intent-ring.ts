@@ -17,6 +17,8 @@ export const Intent = {
   written: 2,
   /** Claimed stripes were replaced on the base: make that durable. */
   changed: 4,
+  /** The guest reads from the stripes in the source itself: they are to be kept, but nobody waits. */
+  touched: 8,
 } as const;
 
 const WRITTEN = 0;

@@ -104,7 +104,7 @@ test("with copy-on-read a read goes to the source and has its stripe fetched, as
   const { gate, intents } = started({ directStripes: STRIPES });
   expect(gate.admitTransfer(0, read, 4 * SIZE, 1)).toBe(Verdict.source);
   expect(gate.admitTransfer(1, read, 4 * SIZE + 8, 1)).toBe(Verdict.source);
-  expect(intents()).toEqual([[Intent.fetch, 4, 1]]);
+  expect(intents()).toEqual([[Intent.touched, 4, 1]]);
 });
 
 test("a stripe that is being fetched is read from the source, a claimed one is waited for", () => {
@@ -122,7 +122,7 @@ test("a stripe that failed since it was asked for is asked for again", () => {
   intents();
   state.failUntaken(4);
   expect(gate.admitTransfer(0, read, 4 * SIZE, 1)).toBe(Verdict.source);
-  expect(intents()).toEqual([[Intent.fetch, 4, 1]]);
+  expect(intents()).toEqual([[Intent.touched, 4, 1]]);
 });
 
 test("a stripe that the source does not hold wholly is fetched", () => {

@@ -266,7 +266,7 @@ export class RequestGate {
     if (!this.#options.isCopyOnRead || !isUnfetched(byte) || isAsked) {
       return;
     }
-    if (this.#tell(Intent.fetch, stripe, 1)) {
+    if (this.#tell(Intent.touched, stripe, 1)) {
       this.#askedStripe[place] = stripe;
       this.#askedByte[place] = byte;
     }

@@ -181,6 +181,10 @@ export class StripeService {
       this.#touches?.note(stripe);
       this.fetcher.demand(stripe);
     }
+    if ((intent & Intent.touched) !== 0) {
+      this.#touches?.note(stripe);
+      this.fetcher.touched(stripe);
+    }
   }
 
   #obeyWritten(stripe: number): void {
