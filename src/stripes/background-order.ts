@@ -16,9 +16,16 @@ export class BackgroundOrder {
   readonly #state: StripeState;
   readonly #order: (() => Iterator<number>) | undefined;
   #pass: Iterator<number> | undefined;
-  #dueMs = 0;
+  /** Of the next look at the list. */
+  #lookMs = 0;
   #failures = 0;
   #bytesPerSecond = Number.POSITIVE_INFINITY;
+  /** The last fetch: when it was due, and its size. */
+  #beganMs = 0;
+  #beganBytes = 0;
+  /** The last fetch that began, as long as it is what the next one waits for. */
+  #lastBytes = 0;
+  #lastBeganMs = 0;
   #passPauseMs = PASS_PAUSE_MS;
   #isPaused = false;
 
@@ -36,7 +43,8 @@ export class BackgroundOrder {
   /** When there may be a next one; Infinity when there is none. */
   get dueMs(): number {
     const isOver = this.#order === undefined || this.#state.counter("unfetched") === 0;
-    return isOver || this.#isPaused ? Number.POSITIVE_INFINITY : this.#dueMs;
+    const dueMs = Math.max(this.#lookMs, this.#rateMs);
+    return isOver || this.#isPaused ? Number.POSITIVE_INFINITY : dueMs;
   }
 
   pause(): void {
@@ -48,9 +56,14 @@ export class BackgroundOrder {
     this.#failures = 0;
   }
 
-  /** Infinity for no limit. */
+  /** Infinity for no limit. It holds from the last fetch on: what the old limit demanded is forgotten. */
   limit(bytesPerSecond: number): void {
-    this.#bytesPerSecond = bytesPerSecond;
+    if (bytesPerSecond !== this.#bytesPerSecond) {
+      this.#bytesPerSecond = bytesPerSecond;
+      if (this.#lastBytes > 0) {
+        this.#waitBehindLast();
+      }
+    }
   }
 
   /** A stripe to fetch, or undefined when none is wanted now. */
@@ -63,6 +76,7 @@ export class BackgroundOrder {
       const { done, value } = this.#pass?.next() ?? { done: true, value: undefined };
       if (done === true || value === undefined) {
         this.#pass = undefined;
+        this.#lastBytes = 0;
         this.#dueMs = nowMs + this.#passPauseMs;
         this.#passPauseMs = Math.min(this.#passPauseMs * 2, PASS_PAUSE_MAX_MS);
         return undefined;
@@ -78,7 +92,9 @@ export class BackgroundOrder {
 
   /** A fetch of so many bytes began. */
   began(bytes: number, nowMs: number): void {
-    this.#dueMs = Math.max(this.#dueMs, nowMs) + (bytes * 1000) / this.#bytesPerSecond;
+    this.#lastBytes = bytes;
+    this.#lastBeganMs = Math.max(this.#dueMs, nowMs);
+    this.#waitBehindLast();
   }
 
   succeeded(): void {
@@ -88,5 +104,11 @@ export class BackgroundOrder {
   failed(): void {
     this.#failures += 1;
     this.#isPaused ||= this.#failures >= BACKGROUND_FAILURES_MAX;
+  }
+
+  // --- internal ---
+
+  #waitBehindLast(): void {
+    this.#dueMs = this.#lastBeganMs + (this.#lastBytes * 1000) / this.#bytesPerSecond;
   }
 }
