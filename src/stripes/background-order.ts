@@ -16,13 +16,9 @@ export class BackgroundOrder {
   readonly #state: StripeState;
   readonly #order: (() => Iterator<number>) | undefined;
   #pass: Iterator<number> | undefined;
-  /** Of the next look at the list. */
-  #lookMs = 0;
+  #dueMs = 0;
   #failures = 0;
   #bytesPerSecond = Number.POSITIVE_INFINITY;
-  /** The last fetch: when it was due, and its size. */
-  #beganMs = 0;
-  #beganBytes = 0;
   /** The last fetch that began, as long as it is what the next one waits for. */
   #lastBytes = 0;
   #lastBeganMs = 0;
@@ -43,8 +39,7 @@ export class BackgroundOrder {
   /** When there may be a next one; Infinity when there is none. */
   get dueMs(): number {
     const isOver = this.#order === undefined || this.#state.counter("unfetched") === 0;
-    const dueMs = Math.max(this.#lookMs, this.#rateMs);
-    return isOver || this.#isPaused ? Number.POSITIVE_INFINITY : dueMs;
+    return isOver || this.#isPaused ? Number.POSITIVE_INFINITY : this.#dueMs;
   }
 
   pause(): void {
