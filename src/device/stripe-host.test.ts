@@ -110,6 +110,25 @@ test("a sync that was interrupted is done again, and is no failure", () => {
   expect(world.state.baseFailures()).toBe(0);
 });
 
+test("ends of what was just handed over are told at once, and then there is no sleep", () => {
+  const world = started({ isMetadataDoneAtOnce: true });
+  world.host.writeSector(0, 1);
+  world.host.flushMetadata();
+  expect(world.sleepsBehindTurn()).toBe(false);
+  expect(world.told).toEqual(["sector 0: true", "metadata: true"]);
+  expect(world.sleepsBehindTurn()).toBe(true);
+});
+
+test("a flush that another member's sync has answered is told at once, and then there is no sleep", () => {
+  const world = started({});
+  world.host.flushBase();
+  Atomics.add(new Int32Array(world.flush), 1, 1); // a sync began and ended: FlushGroup's words
+  Atomics.add(new Int32Array(world.flush), 2, 1);
+  expect(world.sleepsBehindTurn()).toBe(false);
+  expect(world.told).toEqual(["flush: true"]);
+  expect(world.sleepsBehindTurn()).toBe(true);
+});
+
 // --- internal ---
 
 type Fault = NonNullable<ConstructorParameters<typeof FakeEngine>[0]["fault"]>;
@@ -118,6 +137,8 @@ interface Start {
   readonly baseFault?: Fault;
   readonly metadataFault?: Fault;
   readonly isEncrypted?: boolean;
+  /** As the synchronous engine does. */
+  readonly isMetadataDoneAtOnce?: boolean;
 }
 
 function started(start: Start): World {
@@ -138,6 +159,19 @@ function shortOnce(bytes: number): Fault {
   };
 }
 
+class WatchedEngine extends FakeEngine {
+  isDoneAtOnce = false;
+  hasSlept = false;
+
+  override submit(completionsMin = 0): void {
+    super.submit();
+    this.hasSlept = completionsMin > 0;
+    while (this.isDoneAtOnce && this.underWay.length > 0) {
+      this.finish(0);
+    }
+  }
+}
+
 /** A host over two files in memory, and a service that writes down what it is told. */
 class World implements Disposable {
   readonly told: string[] = [];
@@ -151,13 +185,22 @@ class World implements Disposable {
   readonly #arena = new Arena(FILE_BYTES);
   readonly #files = [createSharedMemory(FILE_BYTES), createSharedMemory(FILE_BYTES)] as const;
   readonly #mappings: readonly number[];
-  readonly #engines: readonly FakeEngine[];
+  readonly flush = new SharedArrayBuffer(FlushGroup.sharedBytes(2));
+  readonly #engines: readonly WatchedEngine[];
+  readonly #service: StripeEnds = {
+    fetcher: { baseWritten: (buffer, result) => this.told.push(`base ${buffer}: ${result}`) },
+    commit: {
+      baseFlushed: (isOk) => this.told.push(`flush: ${isOk}`),
+      sectorWritten: (place, isOk) => this.told.push(`sector ${place}: ${isOk}`),
+      metadataFlushed: (isOk) => this.told.push(`metadata: ${isOk}`),
+    },
+  };
   readonly #wakeFd = createEvent();
   readonly #queueFd = createEvent();
 
-  constructor({ baseFault, metadataFault, isEncrypted = false }: Start) {
+  constructor({ baseFault, metadataFault, isEncrypted = false, ...start }: Start) {
     const engine = (fd: number, fault: Fault | undefined) =>
-      new FakeEngine({
+      new WatchedEngine({
         fd,
         requestsMax: 64,
         blockBytes: 1,
@@ -166,6 +209,7 @@ class World implements Disposable {
       });
     const baseEngine = engine(this.#files[0], baseFault);
     const metadataEngine = engine(this.#files[1], metadataFault);
+    metadataEngine.isDoneAtOnce = start.isMetadataDoneAtOnce === true;
     this.#engines = [baseEngine, metadataEngine];
     this.#mappings = this.#files.map((fd) =>
       mapFile({ fd, offsetBytes: 0, lengthBytes: FILE_BYTES, writable: true }),
@@ -185,23 +229,25 @@ class World implements Disposable {
       sourceFd: -1,
       cipher: this.cipher,
       flush: {
-        shared: new SharedArrayBuffer(FlushGroup.sharedBytes(2)),
+        shared: this.flush,
         queues: 1,
         queueWakeFds: [this.#queueFd],
       },
     });
   }
 
+  /** Hands over, then waits for ever. */
+  sleepsBehindTurn(): boolean {
+    this.host.submit(this.#service);
+    this.host.wait(Number.POSITIVE_INFINITY, 0);
+    const hasSlept = this.#engines[0]?.hasSlept === true;
+    this.host.tellEnds(this.#service);
+    return hasSlept;
+  }
+
   /** Until nothing is under way. */
   run(): void {
-    const service: StripeEnds = {
-      fetcher: { baseWritten: (buffer, result) => this.told.push(`base ${buffer}: ${result}`) },
-      commit: {
-        baseFlushed: (isOk) => this.told.push(`flush: ${isOk}`),
-        sectorWritten: (place, isOk) => this.told.push(`sector ${place}: ${isOk}`),
-        metadataFlushed: (isOk) => this.told.push(`metadata: ${isOk}`),
-      },
-    };
+    const service = this.#service;
     do {
       this.host.submit(service);
       this.host.wait(0, 0);

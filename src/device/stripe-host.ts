@@ -81,6 +81,8 @@ export class StripeHost implements ServiceHost, Disposable {
   /** Places whose sectors could not be enciphered. */
   #unsealed: number[] = [];
   #hasFlushed: boolean | undefined;
+  /** The service was told of ends since its last turn, and has not told the queues yet. */
+  #hasTold = false;
   #syncRetries = 0;
   #timerDueMs = Number.POSITIVE_INFINITY;
   #isSourceWatched: boolean;
@@ -188,23 +190,26 @@ export class StripeHost implements ServiceHost, Disposable {
 
   // The loop:
 
-  /** Tells the service of all that has ended. */
+  /** Tells the service of all that has ended. Its turn follows. */
   tellEnds(service: StripeEnds): void {
     this.#takeBaseEnds(service);
     this.#takeMetadataEnds(service);
+    this.#hasTold = false;
   }
 
-  /** Hands over what the service asked for. Call behind its turn. */
+  /** Hands over what the service asked for, and tells it of what ended at once. Call behind its turn. */
   submit(service: StripeEnds): void {
     this.#flushes.advance();
     this.#takeFlush(service);
     this.#takeMetadataEnds(service);
   }
 
-  /** Sleeps until something ends, somebody signals, or `dueMs` has come. */
+  /**
+   * Sleeps until something ends, somebody signals, or `dueMs` has come. Not when the service was told something
+   * behind its turn: it has queues to wake, and may have more to ask for.
+   */
   wait(dueMs: number, nowMs: number): void {
-    const hasEnds = this.#metadata.completions() > 0 || this.#unsealed.length > 0;
-    if (hasEnds || dueMs <= nowMs) {
+    if (this.#hasTold || dueMs <= nowMs) {
       this.#base.submit(0);
       return;
     }
@@ -307,6 +312,7 @@ export class StripeHost implements ServiceHost, Disposable {
     const isOk = this.#hasFlushed;
     if (isOk !== undefined) {
       this.#hasFlushed = undefined;
+      this.#hasTold = true;
       service.commit.baseFlushed(isOk);
     }
   }
@@ -330,6 +336,7 @@ export class StripeHost implements ServiceHost, Disposable {
       }
       metadata.release(count);
       const unsealed = this.#unsealed;
+      this.#hasTold ||= count + unsealed.length > 0;
       this.#unsealed = [];
       for (const place of unsealed) {
         service.commit.sectorWritten(place, false);
