@@ -84,17 +84,21 @@ export class IntentRing {
     return u32(this.#entries, this.#place() + 3) | 0;
   }
 
-  /** The first `count` stripes of the oldest entry are done; it goes when none is left. */
-  shift(count: number): void {
+  /**
+   * The first `count` stripes of the oldest entry are done; it goes when none is left. True when the ring was full
+   * before that: the writer may wait for the place.
+   */
+  shift(count: number): boolean {
     const place = this.#place();
     const left = u32(this.#entries, place + 2) - count;
     assert(left >= 0, "no more is taken than there is");
     if (left === 0) {
       Atomics.add(this.#indexes, READ, 1);
-      return;
+      return this.waiting() >= this.#size - 1; // looked at behind the step: an entry may have come in before it
     }
     this.#entries[place + 1] = u32(this.#entries, place + 1) + count;
     this.#entries[place + 2] = left;
+    return false;
   }
 
   // --- internal ---

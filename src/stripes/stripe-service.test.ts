@@ -67,6 +67,24 @@ test("a stripe whose retries are used up is listed, and forgotten when it is tri
   expect(world.phase(7)).toBe(Phase.ready);
 });
 
+test("a queue that found its ring full is woken when there is room, though no stripe has changed", () => {
+  const world = started();
+  const stripe = 7;
+  world.state.take(stripe, Phase.fetching);
+  world.state.setPhase(stripe, Phase.ready);
+  world.turn();
+  while (world.ring.push(Intent.fetch, stripe, 1, 0)) {
+    // There already: nothing comes of it.
+  }
+  world.state.want(0);
+  world.turn();
+  expect(world.wakes).toBe(1);
+  world.ring.push(Intent.fetch, stripe, 1, 0);
+  world.state.want(0);
+  world.turn();
+  expect(world.wakes).toBe(1);
+});
+
 test("stopped: what is on the base becomes durable, what is read is dropped, then it is drained", () => {
   const world = started();
   world.ring.push(Intent.fetch, 0, 2, 0);

@@ -165,7 +165,9 @@ export class StripeService {
       for (let i = 0; i < count; i++) {
         this.#obey(intent, stripe + i, baseFailures);
       }
-      ring.shift(count);
+      if (ring.shift(count)) {
+        this.#state.noteNews(); // what the queue could not tell may be about stripes that do not change
+      }
     }
   }
 
