@@ -34,6 +34,22 @@ test("a stripe asked for twice, or under way, is fetched once", () => {
   expect(source.underWay.length).toBe(1);
 });
 
+test("a demand outlives the claim of a queue that was faster by a moment and gives it up", () => {
+  const { fetcher, source, state } = started({});
+  const take = state.take.bind(state);
+  state.take = (stripe, phase) => {
+    state.take = take;
+    return take(stripe, Phase.claimed) && take(stripe, phase);
+  };
+  fetcher.demand(7);
+  fetcher.advance(0, true);
+  expect(source.underWay).toEqual([]);
+  state.setPhase(7, Phase.unfetched);
+  fetcher.advance(0, true);
+  expect(stripesOf(source)).toEqual([7]);
+  expect(fetcher.isIdle).toBe(false);
+});
+
 test("the last stripe of the disk is as short as the disk is", () => {
   const { fetcher, source, log } = started({});
   fetcher.demand(STRIPES - 1);

@@ -348,15 +348,21 @@ export class Fetcher {
       if (this.#freeCount === 0) {
         return;
       }
-      if (isClaimed(this.#state.load(stripe))) {
-        this.#kept += 1;
-        continue; // a queue may give it up, unfetched, and whoever waits would wait for ever
-      }
-      this.#demands.delete(stripe);
-      if (this.#begin(stripe)) {
+      if (!isClaimed(this.#state.load(stripe)) && this.#begin(stripe)) {
+        this.#demands.delete(stripe);
         this.#state.count("demandFetches", 1);
+      } else if (this.#mayComeBack(stripe)) {
+        this.#kept += 1;
+      } else {
+        this.#demands.delete(stripe);
       }
     }
+  }
+
+  /** A queue claims it: that may be given up, unfetched, and whoever waits would wait for ever. */
+  #mayComeBack(stripe: number): boolean {
+    const byte = this.#state.load(stripe);
+    return isClaimed(byte) || (isUnfetched(byte) && this.#source.has(stripe));
   }
 
   #lookAhead(stripe: number): void {
