@@ -208,6 +208,38 @@ test("a write claims nothing before the stripes at its ends are there", () => {
   expect(phaseOf(state.load(5))).toBe(Phase.claimed);
 });
 
+test("tracked: a stripe that comes between the look at it and its claim is not written before WRITTEN", () => {
+  const { gate, state, intents, announce, released } = started({
+    isWrittenTracked: true,
+    whenClaiming: (state) => ready(state, 5),
+  });
+  expect(gate.admitTransfer(0, write, 4 * SIZE, 2 * SIZE)).toBe(Verdict.parked);
+  expect(intents()).toEqual([[Intent.written, 5, 1]]);
+  state.setWritten(5);
+  announce();
+  expect(released()).toEqual([[0, Verdict.base]]);
+});
+
+test("a read of several stripes looks again at one that was on the base and had to be fetched anew", () => {
+  const { gate, state, intents, announce, released } = started({});
+  ready(state, 3);
+  state.take(4, Phase.fetching);
+  state.setPhase(4, Phase.onBase);
+  expect(gate.admitTransfer(0, read, 3 * SIZE, 3 * SIZE)).toBe(Verdict.parked);
+  state.setPhase(4, Phase.unfetched); // a sync failed: what the base has there is not certain
+  ready(state, 5);
+  intents();
+  announce();
+  expect(released()).toEqual([]);
+  expect(intents()).toEqual([
+    [Intent.fetch, 4, 1],
+    [Intent.fetch, 5, 1],
+  ]);
+  ready(state, 4);
+  announce();
+  expect(released()).toEqual([[0, Verdict.base]]);
+});
+
 test("a claimed write that fails gives its stripes up, and wakes who waits for them", () => {
   const { gate, state, announce, released } = started({});
   gate.admitTransfer(0, write, 4 * SIZE, SIZE);
@@ -272,6 +304,8 @@ interface Start {
   readonly isCopyOnRead?: boolean;
   readonly directStripes?: number;
   readonly isWrittenTracked?: boolean;
+  /** What others do when the gate has looked at the stripes of a request and is about to claim them. */
+  readonly whenClaiming?: (state: StripeState) => void;
 }
 
 function started(options: Start) {
@@ -279,8 +313,13 @@ function started(options: Start) {
   const state = StripeState.create(new Uint8Array(STRIPES).fill(flags), { queues: 1, buffers: 1 });
   const shared = new SharedArrayBuffer(IntentRing.sharedBytes(entries));
   const ring = new IntentRing(shared);
+  const own = new StripeState(state.shared);
+  own.baseFailures = () => {
+    options.whenClaiming?.(state);
+    return state.baseFailures();
+  };
   const gate = new RequestGate({
-    state: new StripeState(state.shared),
+    state: own,
     ring: shared,
     queue: 0,
     slotsMax: 8,

@@ -233,9 +233,14 @@ export class RequestGate {
     }
     const first = ranges.first(slot, 0);
     const last = ranges.last(slot, 0);
+    let isPrefix = true;
     for (let stripe = ranges.start(slot, 0); stripe <= last; stripe++) {
       const byte = this.#state.load(stripe);
       const phase = phaseOf(byte);
+      isPrefix &&= phase === Phase.ready; // what is on the base may have to be fetched anew
+      if (isPrefix) {
+        ranges.moveTo(slot, 0, stripe + 1);
+      }
       if (phase === Phase.ready || phase === Phase.onBase) {
         continue;
       }
@@ -248,7 +253,6 @@ export class RequestGate {
           return Verdict.source;
         }
       }
-      ranges.moveTo(slot, 0, stripe);
       this.#park(slot, stripe, byte, isUnfetched(byte) ? Intent.fetch : 0);
       if (isUnfetched(byte) && stripe < last) {
         // To save a round trip a stripe; if the ring is full they are asked for when their turn comes.
@@ -317,7 +321,8 @@ export class RequestGate {
       const last = ranges.lastWhole(slot, range);
       let stripe = ranges.startWhole(slot, range);
       for (; stripe <= last; stripe++) {
-        if (phaseOf(this.#state.load(stripe)) === Phase.ready) {
+        const byte = this.#state.load(stripe);
+        if (phaseOf(byte) === Phase.ready && this.#needsOfWrite(slot, range, stripe, byte) === 0) {
           continue;
         }
         if (!this.#state.take(stripe, Phase.claimed)) {
