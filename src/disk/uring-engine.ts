@@ -9,6 +9,7 @@
  * Cost: about 20 ns an entry prepared, 5 ns a completion, one system call a batch.
  * Source: io_uring_setup(2), io_uring_enter(2), linux/io_uring.h.
  */
+import { readFileSync } from "node:fs";
 import { assert, errnoText, UbiError } from "../errors.ts";
 import { Arena, type ArenaView } from "../ffi/arena.ts";
 import { createEvent, drainEvent } from "../ffi/event.ts";
@@ -49,9 +50,11 @@ const IORING_REGISTER_FILES = 2;
 const IORING_REGISTER_EVENTFD = 4;
 const IORING_REGISTER_BUFFERS2 = 15;
 const IORING_REGISTER_BUFFERS_UPDATE = 16;
+const IORING_REGISTER_IOWQ_MAX_WORKERS = 19;
 const IORING_RSRC_REGISTER_SPARSE = 1;
 
 const IOSQE_FIXED_FILE = 1;
+const IOSQE_ASYNC = 1 << 4;
 const RWF_DSYNC = 2;
 const POLLIN = 1;
 
@@ -91,6 +94,8 @@ export class UringEngine implements IoEngine {
   #waitFd = -1;
   #fileIndex = -1;
   #fileFd: number;
+  /** Beside the opcode of each entry. */
+  #entryFlags = 0;
   #sqTail: number;
   #sqSubmitted: number;
   #cqHead = 0;
@@ -139,6 +144,9 @@ export class UringEngine implements IoEngine {
     }
     this.#fileFd = file.fd;
     this.#registerFile(file.fd);
+    if (isServedByProgram(file.fd)) {
+      this.#leaveToKernelThreads(requestsMax);
+    }
     this.setWriteThrough(file.isWriteThrough);
   }
 
@@ -319,11 +327,10 @@ export class UringEngine implements IoEngine {
   ): void {
     const at = this.#next();
     const sqe = this.#sqe;
-    const isFixed = this.#fileIndex >= 0;
     const offsetHigh = high64(offset);
     const addressHigh = high64(address);
-    sqe[at] = isFixed ? opcode | (IOSQE_FIXED_FILE << 8) : opcode;
-    sqe[at + 1] = isFixed ? this.#fileIndex : this.#fileFd;
+    sqe[at] = opcode | (this.#entryFlags << 8);
+    sqe[at + 1] = this.#fileIndex >= 0 ? this.#fileIndex : this.#fileFd;
     sqe[at + 2] = offset - offsetHigh * 4294967296;
     sqe[at + 3] = offsetHigh;
     sqe[at + 4] = address - addressHigh * 4294967296;
@@ -369,6 +376,16 @@ export class UringEngine implements IoEngine {
     this.#registration.view[0] = fd;
     const result = uringRegister(this.#fd, IORING_REGISTER_FILES, this.#registration.address, 1);
     this.#fileIndex = result === 0 ? 0 : -1;
+    this.#entryFlags = result === 0 ? IOSQE_FIXED_FILE : 0;
+  }
+
+  /** One a request: they also do the syncs of this thread's other rings, which shall not queue behind. */
+  #leaveToKernelThreads(requestsMax: number): void {
+    this.#entryFlags |= IOSQE_ASYNC;
+    const words = this.#registration.view.fill(0);
+    words[0] = requestsMax + ENTRIES_SPARE;
+    // Kernel 5.15; with an older one the limit is four threads a processor.
+    uringRegister(this.#fd, IORING_REGISTER_IOWQ_MAX_WORKERS, this.#registration.address, 2);
   }
 
   #registerSparseBuffers(): boolean {
@@ -395,6 +412,22 @@ export class UringEngine implements IoEngine {
       32,
     );
     return result === 1;
+  }
+}
+
+/**
+ * Files of FUSE tell the kernel that a read would not wait, and it waits in the middle of `submit`: with it all
+ * else that this thread serves. The file system is found without a question to it, which would wait as well.
+ */
+function isServedByProgram(fd: number): boolean {
+  try {
+    const mount = /^mnt_id:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "latin1"))?.[1];
+    const line = readFileSync("/proc/self/mountinfo", "latin1")
+      .split("\n")
+      .find((text) => text.startsWith(`${mount} `));
+    return /^(fuse|virtiofs)/.test(line?.split(" - ")[1] ?? "");
+  } catch {
+    return false; // no /proc
   }
 }
 

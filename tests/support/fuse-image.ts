@@ -1,0 +1,198 @@
+/**
+ * A file that stops answering when it is told to: its file system is a program of ours, which can be halted. Needs
+ * root and FUSE (fuse.h of the kernel, version 7.31).
+ *
+ *     read(path) -> kernel -> /dev/fuse -> this file as a program -> the real file
+ *                                          ^ SIGSTOP: reads wait, SIGCONT: they go on
+ *
+ * The mount has one file and no folder: its root is the file itself.
+ */
+import {
+  closeSync,
+  fstatSync,
+  openSync,
+  readFileSync,
+  readSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
+
+/** A reason why there is no such file here, or undefined. */
+export function missingFuse(): string | undefined {
+  if (process.getuid?.() !== 0) {
+    return "FUSE needs root";
+  }
+  if (!/\tfuse$/m.test(readFileSync("/proc/filesystems", "utf8"))) {
+    return "the kernel has no FUSE";
+  }
+  try {
+    closeSync(openSync("/dev/fuse", "r+"));
+    return undefined;
+  } catch (error) {
+    return `FUSE cannot be opened: ${error instanceof Error ? error.message : error}`;
+  }
+}
+
+export class FuseImage implements AsyncDisposable {
+  readonly #path: string;
+  readonly #server: Bun.Subprocess;
+
+  /** `path` shows what `imagePath` holds. @throws Error when the system refuses */
+  constructor(imagePath: string, path: string) {
+    this.#path = path;
+    writeFileSync(path, "");
+    const fd = openSync("/dev/fuse", "r+");
+    const own = `fd=3,rootmode=100000,user_id=0,group_id=0,allow_other`;
+    run(["mount", "-i", "-t", "fuse", "-o", own, "test-image", path], fd);
+    this.#server = Bun.spawn([process.execPath, import.meta.path, imagePath], {
+      stdio: ["ignore", "inherit", "inherit", fd],
+    });
+    closeSync(fd);
+  }
+
+  halt(): void {
+    this.#server.kill("SIGSTOP");
+  }
+
+  goOn(): void {
+    this.#server.kill("SIGCONT");
+  }
+
+  /** With the program goes the connection: what still waits for it fails. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#server.kill("SIGKILL");
+    await this.#server.exited;
+    run(["umount", "-l", this.#path]);
+  }
+}
+
+// --- internal ---
+
+/** @param fd is number 3 there */
+function run(command: string[], fd: number | "ignore" = "ignore"): void {
+  const env = { ...process.env, PATH: `${process.env.PATH ?? ""}:/usr/sbin:/sbin` };
+  const stdio: ["ignore", "pipe", "pipe", number | "ignore"] = ["ignore", "pipe", "pipe", fd];
+  const { exitCode, stderr } = Bun.spawnSync(command, { env, stdio });
+  if (exitCode !== 0) {
+    throw new Error(`${command.join(" ")}: ${stderr}`);
+  }
+}
+
+const FUSE_FD = 3;
+const OPERATION = {
+  GETATTR: 3,
+  OPEN: 14,
+  READ: 15,
+  STATFS: 17,
+  RELEASE: 18,
+  INIT: 26,
+  DESTROY: 38,
+} as const;
+/** FORGET, INTERRUPT, BATCH_FORGET: nobody waits for an answer. */
+const UNANSWERED: readonly number[] = [2, 36, 42];
+const IN_HEADER_BYTES = 40;
+const OUT_HEADER_BYTES = 16;
+const REQUEST_BYTES_MAX = 256 * 1024;
+const VALID_SECONDS = 1000n;
+const MODE_FILE = 0o100600;
+const FOPEN_NOFLUSH = 1 << 5;
+const ENOSYS = -38;
+
+/** Answers until the file system is unmounted. */
+function serve(imagePath: string): void {
+  const image = openSync(imagePath, "r");
+  const sizeBytes = fstatSync(image).size;
+  const request = Buffer.alloc(REQUEST_BYTES_MAX);
+  for (;;) {
+    const lengthBytes = readSync(FUSE_FD, request);
+    answer(request.subarray(0, lengthBytes), image, sizeBytes);
+  }
+}
+
+function answer(request: Buffer, image: number, sizeBytes: number): void {
+  const operation = request.readUInt32LE(4);
+  if (!UNANSWERED.includes(operation)) {
+    const body = bodyOf(operation, request, image, sizeBytes);
+    reply(request, body ?? Buffer.alloc(0), body === undefined ? ENOSYS : 0);
+  }
+}
+
+/** Undefined for what is not served here. */
+function bodyOf(
+  operation: number,
+  request: Buffer,
+  image: number,
+  sizeBytes: number,
+): Buffer | undefined {
+  switch (operation) {
+    case OPERATION.INIT:
+      return initialised(request);
+    case OPERATION.GETATTR:
+      return attributes(sizeBytes);
+    case OPERATION.OPEN:
+      return opened();
+    case OPERATION.READ: {
+      const offset = Number(request.readBigUInt64LE(IN_HEADER_BYTES + 8));
+      const data = Buffer.alloc(request.readUInt32LE(IN_HEADER_BYTES + 16));
+      return data.subarray(0, readSync(image, data, 0, data.length, offset));
+    }
+    case OPERATION.STATFS:
+      return Buffer.alloc(80);
+    case OPERATION.RELEASE:
+    case OPERATION.DESTROY:
+      return Buffer.alloc(0);
+    default:
+      return undefined;
+  }
+}
+
+function reply(request: Buffer, body: Buffer, error: number): void {
+  const head = Buffer.alloc(OUT_HEADER_BYTES);
+  head.writeUInt32LE(OUT_HEADER_BYTES + body.length, 0);
+  head.writeInt32LE(error, 4);
+  request.copy(head, 8, 8, 16); // the number of the request
+  try {
+    writeSync(FUSE_FD, Buffer.concat([head, body]));
+  } catch (e) {
+    if (!(e instanceof Error && "code" in e && e.code === "ENOENT")) {
+      throw e; // the one that asked has gone: no fault
+    }
+  }
+}
+
+/** struct fuse_init_out: version 7.31, no options, requests of up to 128 KiB. */
+function initialised(request: Buffer): Buffer {
+  const body = Buffer.alloc(64);
+  body.writeUInt32LE(7, 0);
+  body.writeUInt32LE(31, 4);
+  body.writeUInt32LE(request.readUInt32LE(IN_HEADER_BYTES + 8), 8); // read-ahead, as offered
+  body.writeUInt16LE(64, 16); // requests in the background
+  body.writeUInt16LE(64, 18);
+  body.writeUInt32LE(128 * 1024, 20);
+  body.writeUInt32LE(1, 24);
+  return body;
+}
+
+/** struct fuse_open_out: closing tells us nothing, since whoever closes would wait for a program that is halted. */
+function opened(): Buffer {
+  const body = Buffer.alloc(16);
+  body.writeUInt32LE(FOPEN_NOFLUSH, 8);
+  return body;
+}
+
+/** struct fuse_attr_out. */
+function attributes(sizeBytes: number): Buffer {
+  const body = Buffer.alloc(104);
+  body.writeBigUInt64LE(VALID_SECONDS, 0);
+  body.writeBigUInt64LE(1n, 16);
+  body.writeBigUInt64LE(BigInt(sizeBytes), 24);
+  body.writeBigUInt64LE(BigInt(Math.ceil(sizeBytes / 512)), 32);
+  body.writeUInt32LE(MODE_FILE, 76);
+  body.writeUInt32LE(1, 80); // links
+  body.writeUInt32LE(4096, 96); // block
+  return body;
+}
+
+if (import.meta.main) {
+  serve(process.argv[2] ?? "");
+}
