@@ -3,7 +3,7 @@ export {};
 
 if (Bun.isMainThread) {
   void import("./commands/command-line.ts").then(({ runCommandLine }) =>
-    runCommandLine(process.argv.slice(2)),
+    runCommandLine(process.argv.slice(2), process.argv0),
   );
 } else {
   addEventListener(

@@ -3,6 +3,7 @@
  * exit code (0 success, 1 failure, 2 wrong usage). A command's code is loaded only when it is named;
  * `--version` loads nothing else at all.
  */
+import { basename } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
 import { nearestName } from "../config/nearest-name.ts";
 import { UbiError, UbiErrors } from "../errors.ts";
@@ -53,13 +54,24 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   },
 };
 
+/** A link to the executable with one of these names is that command. */
+const LINKS: Readonly<Record<string, keyof typeof COMMANDS>> = {
+  "vhost-backend": "vhost",
+  "init-metadata": "init-metadata",
+  "dump-metadata": "dump-metadata",
+  xts: "xts",
+  ubitop: "top",
+};
+
 /**
- * Runs the command that `argv` (without the program's own name) asks for. Ends the process with code
- * 1 or 2 on failure; on success returns, and the process ends when nothing is left to do.
+ * Runs the command that `argv` (without the program's own name) or the program's name asks for. Ends the process
+ * with code 1 or 2 on failure; on success returns, and the process ends when nothing is left to do.
  */
-export async function runCommandLine(argv: readonly string[]): Promise<void> {
+export async function runCommandLine(argv: readonly string[], programPath: string): Promise<void> {
   try {
-    const text = await dispatch(argv);
+    const program = basename(programPath);
+    const linked = Object.hasOwn(LINKS, program) ? LINKS[program] : undefined;
+    const text = await dispatch(linked === undefined ? argv : [linked, ...argv]);
     if (text !== undefined) {
       writePieces(1, [`${text}\n`]);
     }

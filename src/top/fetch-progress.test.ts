@@ -39,6 +39,8 @@ test("bytes by second: as told, or from the size of a stripe", () => {
   progress.add({ ...stripes(0), stripeBytes: 1024 }, 0);
   expect(progress.add({ ...stripes(2), stripeBytes: 1024 }, 1000).bytesPerSecond).toBe(2048);
   expect(progress.add({ ...stripes(2), bytesPerSecond: 7 }, 2000).bytesPerSecond).toBe(7);
+  const told = progress.add({ ...stripes(2), bytesPerSecond: 7168, stripeBytes: 1024 }, 3000);
+  expect(told).toMatchObject({ bytesPerSecond: 7168, stripesPerSecond: 7 });
 });
 
 // --- internal ---

@@ -37,7 +37,11 @@ export class FetchProgress {
     while (this.#readings.length > READINGS_MAX || this.#isSecondOldEnough(nowMs)) {
       this.#readings.shift();
     }
-    const stripesPerSecond = this.#rate(nowMs);
+    // What the backend tells goes before what was seen here, so that speeds and remaining time agree.
+    const stripesPerSecond =
+      stripes.bytesPerSecond === undefined || stripeBytes === undefined
+        ? this.#rate(nowMs)
+        : stripes.bytesPerSecond / stripeBytes;
     const computedBytes =
       stripesPerSecond === undefined || stripeBytes === undefined
         ? undefined
