@@ -56,6 +56,12 @@ test.each([1, 511, 513, 4097])(
   },
 );
 
+test("image: one of any size that another one has locked is refused as such", () => {
+  const image = { path: makeFile(513), what: "image", isAnySize: true };
+  using _holder = DataFile.open({ ...image, isReadOnly: false });
+  expect(() => DataFile.open({ ...image, isReadOnly: true })).toThrow("in use by process");
+});
+
 test("data file: a symbolic link leads to its file", () => {
   const link = join(folder, "link");
   symlinkSync(makeFile(4096), link);

@@ -54,20 +54,20 @@ export class DataFile implements Disposable {
       }
       const isUsedDirectly = isDirect && geometry.isDirectIoSupported;
       const file = new DataFile(path, fd, geometry, isUsedDirectly);
-      if (options.isAnySize === true && isUsedDirectly && !isWholeBlocks(file)) {
-        closeSync(fd);
-        return DataFile.open({ ...options, isBuffered: true });
+      if (options.isAnySize !== true || !isUsedDirectly || isWholeBlocks(file)) {
+        checkSize(file, options);
+        lockDisk(fd, `${what} ${path}`, options.isReadOnly ? "shared" : "exclusive");
+        if (geometry.isBlockDevice && !options.isReadOnly) {
+          file.#claimFd = claimDevice(fd, `${what} ${path}`);
+        }
+        return file;
       }
-      checkSize(file, options);
-      lockDisk(fd, `${what} ${path}`, options.isReadOnly ? "shared" : "exclusive");
-      if (geometry.isBlockDevice && !options.isReadOnly) {
-        file.#claimFd = claimDevice(fd, `${what} ${path}`);
-      }
-      return file;
     } catch (error) {
       closeSync(fd);
       throw error;
     }
+    closeSync(fd);
+    return DataFile.open({ ...options, isBuffered: true });
   }
 
   /** Smallest unit of I/O, bytes: at least a sector. */
