@@ -50,7 +50,6 @@ const IORING_REGISTER_FILES = 2;
 const IORING_REGISTER_EVENTFD = 4;
 const IORING_REGISTER_BUFFERS2 = 15;
 const IORING_REGISTER_BUFFERS_UPDATE = 16;
-const IORING_REGISTER_IOWQ_MAX_WORKERS = 19;
 const IORING_RSRC_REGISTER_SPARSE = 1;
 
 const IOSQE_FIXED_FILE = 1;
@@ -145,7 +144,7 @@ export class UringEngine implements IoEngine {
     this.#fileFd = file.fd;
     this.#registerFile(file.fd);
     if (isServedByProgram(file.fd)) {
-      this.#leaveToKernelThreads(requestsMax);
+      this.#entryFlags |= IOSQE_ASYNC;
     }
     this.setWriteThrough(file.isWriteThrough);
   }
@@ -377,15 +376,6 @@ export class UringEngine implements IoEngine {
     const result = uringRegister(this.#fd, IORING_REGISTER_FILES, this.#registration.address, 1);
     this.#fileIndex = result === 0 ? 0 : -1;
     this.#entryFlags = result === 0 ? IOSQE_FIXED_FILE : 0;
-  }
-
-  /** One a request: they also do the syncs of this thread's other rings, which shall not queue behind. */
-  #leaveToKernelThreads(requestsMax: number): void {
-    this.#entryFlags |= IOSQE_ASYNC;
-    const words = this.#registration.view.fill(0);
-    words[0] = requestsMax + ENTRIES_SPARE;
-    // Kernel 5.15; with an older one the limit is four threads a processor.
-    uringRegister(this.#fd, IORING_REGISTER_IOWQ_MAX_WORKERS, this.#registration.address, 2);
   }
 
   #registerSparseBuffers(): boolean {

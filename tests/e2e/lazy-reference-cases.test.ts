@@ -208,7 +208,7 @@ describe.each([{ isEncrypted: true }, { isEncrypted: false }])("%j", ({ isEncryp
       const across = new Pending(guest, 1, IN, 2 * MIB - 4 * KIB);
       const reading = Array.from(
         { length: 30 },
-        (_, i) => new Pending(guest, 2 + i, IN, 3 * MIB + i * 8 * KIB),
+        (_, i) => new Pending(guest, 2 + i, IN, 3 * MIB + i * 24 * KIB),
       );
       const all = [writing, across, ...reading];
       await Bun.sleep(200);
@@ -228,7 +228,7 @@ describe.each([{ isEncrypted: true }, { isEncrypted: false }])("%j", ({ isEncryp
       }
       expected.set(contentOf(4 * KIB), 2 * MIB + 4 * KIB);
       for (const [i, { data }] of reading.entries()) {
-        const start = 3 * MIB + i * 8 * KIB;
+        const start = 3 * MIB + i * 24 * KIB;
         expectSame(data, expected.subarray(start, start + 8 * KIB));
       }
       expectSame(guest.read(0, 4 * MIB), expected);
