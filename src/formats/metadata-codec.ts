@@ -102,6 +102,7 @@ const MAGIC = Uint8Array.of(0x42, 0x44, 0x45, 0x56, 0x5f, 0x55, 0x42, 0x49, 0x00
 /** Byte offsets in the header. */
 const HEADER = { MAJOR: 9, MINOR: 11, SHIFT: 13, COUNT: 14 } as const;
 const CRC_OFFSET = 508;
+const ADVICE = "name the right file and key, or bring the file back from a copy";
 
 function checkLength(sizeBytes: number): void {
   if (sizeBytes < SECTOR_BYTES) {
@@ -163,14 +164,20 @@ function reasonOfBadHeader(sector: Uint8Array): string {
     return "it is empty; run init-metadata first";
   }
   if (!hasMagic(sector)) {
-    return "this is no metadata file, or one under another key";
+    return `this is no metadata file, or one under another key, or the sector is damaged; ${ADVICE}`;
   }
   if (isUnfinished(sector)) {
     return "an earlier init-metadata was cut short; run it again";
   }
-  return viewBytes(sector).getUint16(HEADER.MAJOR, true) === 0
+  return isVersion0(sector)
     ? "a file of version 0, which has none, cannot be read"
     : "the sector is damaged; bring the file back from a copy";
+}
+
+/** It had neither a number of stripes nor a CRC. */
+function isVersion0(sector: Uint8Array): boolean {
+  const isOld = viewBytes(sector).getUint16(HEADER.MAJOR, true) === 0;
+  return isOld && sector.subarray(HEADER.COUNT).every((byte) => byte === 0);
 }
 
 function headerError(what: string): UbiError {
