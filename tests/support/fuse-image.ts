@@ -17,10 +17,13 @@ import {
   writeSync,
 } from "node:fs";
 
+const CAP_SYS_ADMIN = 21n;
+
 /** A reason why there is no such file here, or undefined. */
 export function missingFuse(): string | undefined {
-  if (process.getuid?.() !== 0) {
-    return "FUSE needs root";
+  const capabilities = /^CapEff:\s*(\w+)$/m.exec(readFileSync("/proc/self/status", "latin1"))?.[1];
+  if (process.getuid?.() !== 0 || ((BigInt(`0x${capabilities}`) >> CAP_SYS_ADMIN) & 1n) === 0n) {
+    return "a mount needs root";
   }
   if (!/\tfuse$/m.test(readFileSync("/proc/filesystems", "utf8"))) {
     return "the kernel has no FUSE";
