@@ -165,7 +165,10 @@ export class VhostBackend {
         if (message.isFlushed) {
           this.#stopped.resolve();
         } else {
-          this.#fail("E_DISK_IO", "the disk did not end its requests or its flush at the stop");
+          this.#fail(
+            "E_DISK_IO",
+            "the disk or its stripe source did not end its requests, or the disk its flush, at the stop",
+          );
         }
     }
   }

@@ -295,6 +295,6 @@ function replaced(old: number, fd: number): number {
 function stuck(ring: number): UbiError {
   return new UbiError(
     "E_DISK_IO",
-    `queue ${ring} did not end its requests in time; the disk does not answer`,
+    `queue ${ring} did not end its requests in time; the disk or its stripe source does not answer`,
   );
 }
