@@ -99,7 +99,8 @@ export class DiskStripes {
     this.#image = image;
     this.#isImageUsed = image !== undefined;
     this.#stripeBytes = stripeBytes(metadata.metadata);
-    this.#prefetch = openLists(config, metadata.metadata);
+    this.#prefetch =
+      image === undefined ? new Float64Array(0) : openLists(config, metadata.metadata);
     this.#buffers = fetchBuffers(this.#stripeBytes);
     this.#control = StripeControl.create(image === undefined ? "none" : "open");
     const buffers = this.#buffers.count;
@@ -155,6 +156,11 @@ export class DiskStripes {
       flush: options.flush,
       queueWakeFds: options.queueWakeFds,
     };
+  }
+
+  /** Stripes are still to be fetched. */
+  get isFetching(): boolean {
+    return this.#state.counter("unfetched") > 0;
   }
 
   get counts(): StripeCounts {

@@ -77,6 +77,13 @@ function checkImage(image: DataFile, metadata: Metadata, data: DataFile): void {
         "make the disk as large as the image",
     );
   }
+  if (stripeBytes(metadata) % image.blockBytes !== 0) {
+    throw new UbiError(
+      "E_STRIPE_SOURCE",
+      `image ${image.path} lies on a medium with blocks of ${image.blockBytes} bytes, and the metadata has stripes ` +
+        `of ${stripeBytes(metadata)}; make metadata with larger stripes`,
+    );
+  }
   const stripes = Math.ceil(sizeBytes / stripeBytes(metadata));
   const last = lastUnfetched(metadata.flags);
   if (last >= stripes) {

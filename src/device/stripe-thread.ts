@@ -15,7 +15,9 @@ export class StripeThread {
   /** @param worker watched by the caller for its failure */
   constructor(worker: Worker, stripes: DiskStripes, ready: () => void) {
     this.#stripes = stripes;
-    this.#timer = setInterval(() => stripes.noteProgress(), PROGRESS_MS);
+    if (stripes.isFetching) {
+      this.#timer = setInterval(() => stripes.noteProgress(), PROGRESS_MS);
+    }
     worker.addEventListener("message", (event: MessageEvent<StripeMessage>) => {
       switch (event.data) {
         case "ready":

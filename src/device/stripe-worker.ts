@@ -185,7 +185,7 @@ class StripeWorker implements Disposable {
   #publish(): void {
     const { fetcher, failedStripes } = this.#service;
     this.#control.setPaused(fetcher.background.isPaused);
-    if (failedStripes.size !== this.#failedTold) {
+    if (failedStripes.size > 0 || this.#failedTold > 0) {
       this.#failedTold = failedStripes.size;
       this.#control.setFailed(failedStripes);
     }
