@@ -40,8 +40,14 @@ export function lazyCostRows(files: DataFiles): readonly Row[] {
 // --- internal: CPU time of an operation ---
 
 const COST_RATIO_MAX = 1.03;
-/** The difference looked for is smaller than what one pair of samples shows. */
-const PAIRS_FACTOR = 2;
+/** The difference looked for is small: pairs follow each other quickly, on servers that both stay there. */
+const PAIRS_OF_SERVERS = 8;
+const SETTLE_SECONDS = 0.2;
+
+interface Pairs {
+  readonly lazy: number[];
+  readonly plain: number[];
+}
 
 async function runCost(
   row: Pick<RowResult, "id" | "title">,
@@ -49,32 +55,56 @@ async function runCost(
   files: DataFiles,
   options: RowOptions,
 ): Promise<RowResult> {
-  const disks = await costDisks(files, name === "randwrite");
-  const workload = { name, blockBytes: 4096, queueDepth: 32 };
-  const measure = async (disk: DiskFiles, seed: number) => {
-    await using backend = await startUbiblk(disk);
-    // The first stripe is the one that is not fetched.
-    const load = { workload, seconds: options.seconds, seed, offsetBytes: MIB };
-    return (await clientFigures(backend, load)).cpuUs;
-  };
-  const lazy: number[] = [];
-  const plain: number[] = [];
-  const pairs = PAIRS_FACTOR * options.repetitions;
-  for (let pair = 0; pair < pairs; pair++) {
-    const isLazyFirst = pair % 2 === 0;
-    for (const isLazy of [isLazyFirst, !isLazyFirst]) {
-      (isLazy ? lazy : plain).push(await measure(isLazy ? disks.lazy : disks.plain, pair + 1));
-    }
-    const story = `lazy ${lazy[pair]?.toFixed(3)}, plain ${plain[pair]?.toFixed(3)}`;
-    options.note(`${row.id} ${pair + 1}/${pairs}: ${story} us CPU/op`);
+  const folder = lazyFolder(files);
+  mkdirSync(folder, { recursive: true });
+  const basePath = await writtenFile(join(folder, "base.raw"), 2 * files.sizeBytes);
+  const pairs: Pairs = { lazy: [], plain: [] };
+  for (let turn = 0; turn < options.repetitions; turn++) {
+    const inOrder = [files.plainPath, basePath] as const;
+    const [lazyPath, plainPath] = turn % 2 === 0 ? inOrder : [inOrder[1], inOrder[0]];
+    const lazy = await layeredDisk(folder, lazyPath, name === "randwrite");
+    const plain = writeDiskConfig({
+      folder: join(folder, "no-layer"),
+      dataPath: plainPath,
+      isEncrypted: false,
+    });
+    await measurePairs({ lazy, plain }, name, files.sizeBytes, { ...options, turn }, pairs);
+    const story = `lazy ${median(pairs.lazy).toFixed(3)}, plain ${median(pairs.plain).toFixed(3)}`;
+    options.note(`${row.id} ${turn + 1}/${options.repetitions}: so far ${story} us CPU/op`);
   }
   const limit = { atMost: COST_RATIO_MAX };
-  const line = compareMedians({ what: "CPU us/op", ours: lazy, peer: plain, limit });
-  return { ...row, lines: [line, spreadLine(lazy, plain)], details: { lazy, plain } };
+  const line = compareMedians({ what: "CPU us/op", ours: pairs.lazy, peer: pairs.plain, limit });
+  return { ...row, lines: [line, spreadLine(pairs)], details: pairs };
+}
+
+async function measurePairs(
+  disks: { readonly lazy: DiskFiles; readonly plain: DiskFiles },
+  name: Workload["name"],
+  sizeBytes: number,
+  options: RowOptions & { readonly turn: number },
+  pairs: Pairs,
+): Promise<void> {
+  await using lazy = await startUbiblk(disks.lazy);
+  await using plain = await startUbiblk(disks.plain);
+  // The first stripe is the one that is not fetched.
+  const range = { offsetBytes: MIB, sizeBytes: sizeBytes - MIB };
+  const workload = { name, blockBytes: 4096, queueDepth: 32 };
+  const load = { workload, ...range, seconds: options.seconds / 2, seed: options.turn + 1 };
+  await clientFigures(lazy, load);
+  await clientFigures(plain, load);
+  for (let pair = 0; pair < PAIRS_OF_SERVERS; pair++) {
+    const measure = async (backend: Backend) =>
+      (await clientFigures(backend, { ...load, warmUpSeconds: SETTLE_SECONDS })).cpuUs;
+    const isLazyFirst = pair % 2 === 0;
+    const first = await measure(isLazyFirst ? lazy : plain);
+    const second = await measure(isLazyFirst ? plain : lazy);
+    pairs.lazy.push(isLazyFirst ? first : second);
+    pairs.plain.push(isLazyFirst ? second : first);
+  }
 }
 
 /** How far the pairs lie apart: what the ratio of the medians is worth. */
-function spreadLine(lazy: readonly number[], plain: readonly number[]): ResultLine {
+function spreadLine({ lazy, plain }: Pairs): ResultLine {
   const ratios = lazy.map((us, i) => us / (plain[i] ?? Number.NaN)).sort((a, b) => a - b);
   const quarter = Math.floor(ratios.length / 4);
   const [low, high] = [ratios[quarter], ratios[ratios.length - 1 - quarter]];
@@ -88,21 +118,19 @@ function spreadLine(lazy: readonly number[], plain: readonly number[]): ResultLi
   };
 }
 
-/** Both have one data file. The lazy one's image is one stripe long, and nothing asks for that. */
-async function costDisks(
-  files: DataFiles,
+/** Its image is one stripe long, and nothing asks for that; all other stripes are there from the beginning. */
+async function layeredDisk(
+  folder: string,
+  dataPath: string,
   isTracked: boolean,
-): Promise<{ readonly lazy: DiskFiles; readonly plain: DiskFiles }> {
-  const folder = lazyFolder(files);
-  mkdirSync(folder, { recursive: true });
-  const common = { dataPath: files.plainPath, isEncrypted: false };
-  const lazy = await makeLazyDisk({
-    ...common,
+): Promise<DiskFiles> {
+  return makeLazyDisk({
     folder: join(folder, "layer"),
+    dataPath,
     imagePath: await writtenFile(join(folder, "stripe.raw"), MIB),
+    isEncrypted: false,
     device: isTracked ? "track_written = true" : "",
   });
-  return { lazy, plain: writeDiskConfig({ ...common, folder: join(folder, "no-layer") }) };
 }
 
 // --- internal: very large disks ---

@@ -35,8 +35,11 @@ export interface ClientLoad {
   readonly workload: Workload;
   readonly seconds: number;
   readonly seed: number;
-  /** Leaves out so much of the disk, from its beginning. */
+  /** The part of the disk; left out: from its beginning, to its end. */
   readonly offsetBytes?: number;
+  readonly sizeBytes?: number;
+  /** Left out: as long as a server that just started needs. */
+  readonly warmUpSeconds?: number;
 }
 
 /** @throws Error with what the failing program said */
@@ -51,8 +54,9 @@ export async function clientFigures(backend: Backend, load: ClientLoad): Promise
   const output = await outputOf([
     ...[EXECUTABLE, "bench", "--json", "--socket", backend.socketPath, "--workload", name],
     ...["--block-size", `${blockBytes}`, "--queue-depth", `${queueDepth}`],
-    ...["--time", `${load.seconds}`, "--warmup", `${WARM_UP_SECONDS}`],
+    ...["--time", `${load.seconds}`, "--warmup", `${load.warmUpSeconds ?? WARM_UP_SECONDS}`],
     ...["--offset", `${load.offsetBytes ?? 0}`, "--seed", `${load.seed}`],
+    ...(load.sizeBytes === undefined ? [] : ["--size", `${load.sizeBytes}`]),
     ...["--pid", `${backend.pid}`],
   ]);
   const report = objectOf(JSON.parse(output));
