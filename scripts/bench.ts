@@ -5,7 +5,7 @@
  *   --rows a,b         only rows whose name begins so (`--list` names them)
  *   --repetitions N    samples of each participant, default 5; medians count
  *   --seconds S        length of a sample, default 2
- *   --size MIB         size of the data files, default 1024
+ *   --size MIB         size of the data files, default 1024; rows of lazy disks also have files of twice that
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
