@@ -3,17 +3,17 @@
  * completion waits to be read. For kernels and containers that refuse io_uring, and `io_engine = "sync"`.
  */
 import { assert } from "../errors.ts";
+import { Arena } from "../ffi/arena.ts";
 import { drainEvent } from "../ffi/event.ts";
 import {
   allocateFile,
-  readFileAt,
   readVectorAt,
   syncFileData,
   writeFileAt,
   writeVectorAt,
 } from "../ffi/file.ts";
 import { PollSet } from "../ffi/socket.ts";
-import { i32 } from "../ffi/view.ts";
+import { high64, i32, low64 } from "../ffi/view.ts";
 import type { EngineFile, IoEngine } from "./io-engine.ts";
 
 const WATCHES_MAX = 8;
@@ -28,6 +28,9 @@ export class SyncEngine implements IoEngine {
   readonly #watchIds = new Int32Array(WATCHES_MAX).fill(-1);
   readonly #watchFds = new Int32Array(WATCHES_MAX).fill(-1);
   readonly #poll = new PollSet(WATCHES_MAX);
+  readonly #arena = new Arena(4096);
+  /** One struct iovec. */
+  readonly #vector = this.#arena.words(4);
   #isWriteThrough: boolean;
   #count = 0;
   #isDisposed = false;
@@ -48,9 +51,13 @@ export class SyncEngine implements IoEngine {
     return this.#capacity - WATCHES_MAX - this.#count;
   }
 
+  /** At the end of the file it is short, as in every engine: images end anywhere. */
   prepareRead(id: number, offset: number, address: number, lengthBytes: number): void {
-    const result = readFileAt(this.#fd, offset, address, lengthBytes);
-    this.#complete(id, result === 0 ? lengthBytes : result);
+    const { view, address: vector } = this.#vector;
+    view[0] = low64(address);
+    view[1] = high64(address);
+    view[2] = lengthBytes;
+    this.prepareReadVector(id, offset, vector, 1);
   }
 
   prepareWrite(id: number, offset: number, address: number, lengthBytes: number): void {
@@ -147,6 +154,7 @@ export class SyncEngine implements IoEngine {
     if (!this.#isDisposed) {
       this.#isDisposed = true;
       this.#poll[Symbol.dispose]();
+      this.#arena[Symbol.dispose]();
     }
   }
 

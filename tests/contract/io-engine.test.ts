@@ -85,16 +85,17 @@ for (const { name, open } of engines) {
     expect(bench.fileBytes().subarray(4096, 8192)).toEqual(Buffer.alloc(4096));
   });
 
-  test(`${name}: a read over the end of the file never claims all its bytes`, () => {
+  test(`${name}: a read over the end of the file moves what is there`, () => {
     using bench = new Bench(open);
     bench.engine.prepareRead(1, FILE_BYTES - 512, bench.memory.address, 1024);
     bench.engine.prepareRead(2, FILE_BYTES, bench.memory.address, 512);
     bench.vector([bench.memory.address, 512], [bench.memory.address + 512, 512]);
     bench.engine.prepareReadVector(3, FILE_BYTES - 512, bench.vectors.address, 2);
-    const results = new Map(bench.results(3));
-    expect(results.get(1)).toBeLessThan(1024);
-    expect(results.get(2)).toBeLessThan(512);
-    expect(results.get(3)).toBeLessThan(1024);
+    expect(bench.results(3).toSorted()).toEqual([
+      [1, 512],
+      [2, 0],
+      [3, 512],
+    ]);
   });
 
   test(`${name}: what a descriptor may not do is an error, and the engine goes on`, () => {
