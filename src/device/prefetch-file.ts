@@ -1,5 +1,16 @@
 /** The files of `prefetch` and `record`: read once at the start, and written now and then. */
-import { existsSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
+import { randomBytes } from "node:crypto";
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fstatSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { errorText, UbiError } from "../errors.ts";
 import {
   formatRange,
@@ -79,8 +90,7 @@ export class TouchRecorder {
       formatRange({ first: first * size, count: count * size }),
     );
     try {
-      writeFileSync(`${this.#path}.new`, RANGE_LIST_HEAD + lines.join(""), { mode: 0o600 });
-      renameSync(`${this.#path}.new`, this.#path);
+      replaceRecord(this.#path, RANGE_LIST_HEAD + lines.join(""));
     } catch (error) {
       this.#limiter.warn("cannot record what is read", {
         path: this.#path,
@@ -92,18 +102,41 @@ export class TouchRecorder {
 
 // --- internal ---
 
-function readText(path: string, name: string): string {
+/** Under a name of its own first: beside the record there may be any file. Another one may be at its place by now. */
+function replaceRecord(path: string, text: string): void {
+  const temporaryPath = `${path}.${randomBytes(6).toString("hex")}.new`;
+  checkRecord(path);
   try {
-    const { size } = statSync(path);
-    if (size > RANGE_LIST_BYTES_MAX) {
-      const limit = `more than ${RANGE_LIST_BYTES_MAX}`;
-      throw new UbiError("E_PREFETCH", `${name}: the file has ${size} bytes, ${limit}`);
+    writeFileSync(temporaryPath, text, { mode: 0o600, flag: "wx" });
+    renameSync(temporaryPath, path);
+  } catch (error) {
+    rmSync(temporaryPath, { force: true });
+    throw error;
+  }
+}
+
+/** Without waiting for the writer of a pipe. */
+function readText(path: string, name: string): string {
+  let fd = -1;
+  try {
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    const file = fstatSync(fd);
+    if (!file.isFile()) {
+      throw new UbiError("E_PREFETCH", `${name} is not a regular file; name one`);
     }
-    return readFileSync(path, "latin1");
+    if (file.size > RANGE_LIST_BYTES_MAX) {
+      const limit = `more than ${RANGE_LIST_BYTES_MAX}`;
+      throw new UbiError("E_PREFETCH", `${name}: the file has ${file.size} bytes, ${limit}`);
+    }
+    return readFileSync(fd, "latin1");
   } catch (error) {
     if (error instanceof UbiError) {
       throw error;
     }
     throw new UbiError("E_PREFETCH", `cannot read ${name}: ${errorText(error)}`, { cause: error });
+  } finally {
+    if (fd >= 0) {
+      closeSync(fd);
+    }
   }
 }
