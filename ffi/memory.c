@@ -16,10 +16,21 @@
 #include <unistd.h>
 
 #define GUARD_RANGES_MAX 1024
+#define HUGE_PAGE_BYTES (2.0 * 1024 * 1024)
 
+/*
+ * In huge pages a megabyte of I/O is one segment and not 256, of which a disk's ring holds few: others' requests and
+ * flushes do not stand behind them.
+ */
 double ubi_memory_map_anonymous(double length) {
     void *address = mmap(NULL, (size_t)length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return address == MAP_FAILED ? -(double)errno : ubi_address(address);
+    if (address == MAP_FAILED) {
+        return -(double)errno;
+    }
+    if (length >= HUGE_PAGE_BYTES) {
+        (void)madvise(address, (size_t)length, MADV_HUGEPAGE); /* a wish: without them all works as well */
+    }
+    return ubi_address(address);
 }
 
 double ubi_memory_map_file(int32_t fd, double offset, double length, uint32_t writable) {

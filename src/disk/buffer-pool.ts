@@ -1,7 +1,8 @@
 /**
- * Bounce buffers of one queue: a buddy allocator over chunks of 1 MiB that are mapped and registered with
+ * Bounce buffers of one queue: a buddy allocator over chunks of 1 MiB that take memory and are registered with
  * the I/O engine when they are first needed, up to a limit. A buffer never crosses a chunk, so that one
- * registered buffer covers it.
+ * registered buffer covers it. All chunks are one mapping, which may have huge pages: then a large transfer is
+ * one segment of memory and fills the disk's ring with one entry.
  *
  *   chunk 0          | 4 KiB unit | unit | ... 256 units |     order n = 2^n units, 0 <= n <= 8
  *   chunk 1          | ...
@@ -10,7 +11,7 @@
  */
 import { assert } from "../errors.ts";
 import { mapAnonymous, unmap, wipeMemory } from "../ffi/memory.ts";
-import { f64, i32 } from "../ffi/view.ts";
+import { i32 } from "../ffi/view.ts";
 
 export const UNIT_BYTES = 4096;
 export const CHUNK_BYTES = 2 ** 20;
@@ -25,7 +26,6 @@ export type RegisterChunk = (chunk: number, address: number, lengthBytes: number
 export class BufferPool implements Disposable {
   readonly #chunksMax: number;
   readonly #register: RegisterChunk;
-  readonly #chunkAddresses: Float64Array;
   readonly #isRegistered: Uint8Array;
   /** Order of the free block that starts at a unit, or NOT_FREE. */
   readonly #freeOrder: Int8Array;
@@ -34,6 +34,8 @@ export class BufferPool implements Disposable {
   readonly #next: Int32Array;
   readonly #previous: Int32Array;
   readonly #heads = new Int32Array(ORDER_MAX + 1).fill(-1);
+  /** Of the mapping, 0 before the first chunk is needed. */
+  #address = 0;
   #chunks = 0;
 
   /** @param limitBytes at least one chunk is granted */
@@ -41,7 +43,6 @@ export class BufferPool implements Disposable {
     this.#chunksMax = Math.max(1, Math.floor(limitBytes / CHUNK_BYTES));
     this.#register = register;
     const units = this.#chunksMax * UNITS_PER_CHUNK;
-    this.#chunkAddresses = new Float64Array(this.#chunksMax);
     this.#isRegistered = new Uint8Array(this.#chunksMax);
     this.#freeOrder = new Int8Array(units).fill(NOT_FREE);
     this.#takenOrder = new Int8Array(units).fill(NOT_TAKEN);
@@ -49,7 +50,7 @@ export class BufferPool implements Disposable {
     this.#previous = new Int32Array(units).fill(-1);
   }
 
-  /** Bytes mapped so far. */
+  /** Bytes of the chunks in use. */
   get sizeBytes(): number {
     return this.#chunks * CHUNK_BYTES;
   }
@@ -106,8 +107,7 @@ export class BufferPool implements Disposable {
   }
 
   addressOf(unit: number): number {
-    const chunk = Math.floor(unit / UNITS_PER_CHUNK);
-    return f64(this.#chunkAddresses, chunk) + (unit % UNITS_PER_CHUNK) * UNIT_BYTES;
+    return this.#address + unit * UNIT_BYTES;
   }
 
   /** The engine's registered buffer that covers `unit`, or -1 when it could not be registered. */
@@ -118,10 +118,10 @@ export class BufferPool implements Disposable {
 
   /** Wipes and unmaps everything: no I/O may use the buffers any more. */
   [Symbol.dispose](): void {
-    for (let chunk = 0; chunk < this.#chunks; chunk++) {
-      const address = f64(this.#chunkAddresses, chunk);
-      wipeMemory(address, CHUNK_BYTES);
-      unmap(address, CHUNK_BYTES);
+    if (this.#address !== 0) {
+      wipeMemory(this.#address, this.sizeBytes);
+      unmap(this.#address, this.#chunksMax * CHUNK_BYTES);
+      this.#address = 0;
     }
     this.#chunks = 0;
     this.#heads.fill(-1);
@@ -136,8 +136,10 @@ export class BufferPool implements Disposable {
       return false;
     }
     const chunk = this.#chunks;
-    const address = mapAnonymous(CHUNK_BYTES);
-    this.#chunkAddresses[chunk] = address;
+    if (this.#address === 0) {
+      this.#address = mapAnonymous(this.#chunksMax * CHUNK_BYTES);
+    }
+    const address = this.#address + chunk * CHUNK_BYTES;
     this.#isRegistered[chunk] = this.#register(chunk, address, CHUNK_BYTES) ? 1 : 0;
     this.#chunks += 1;
     this.#link(chunk * UNITS_PER_CHUNK, ORDER_MAX);
