@@ -8,10 +8,9 @@
  *                        |                  |
  *                        +----- failed -----+--> pause, again; after the last retry: FAILED
  *
- * Demand goes before the background, always: the background begins only when no demand waits, and leaves some
- * buffers to it. First in the background are stripes that guests read from the source itself, then those that they
- * are likely to ask for next. While such reads go on they have the disks almost to themselves: what is fetched a few
- * milliseconds later helps as much. `seal` turns the buffer into what the base holds (enciphers it).
+ * Demand goes before the background, always: that begins only when no demand waits, and leaves some buffers to it.
+ * Its order: stripes that guests read from the source itself, those they are likely to ask for next, the list. While
+ * such reads go on they have the disks almost to themselves. `seal` makes of a buffer what the base holds.
  */
 import { assert } from "../errors.ts";
 import { f64, i32, u8 } from "../ffi/view.ts";
@@ -72,7 +71,7 @@ const RECALL_MS = 1;
 const ASKED_MS = 500;
 /** A guest that read from the source is through with it when so long nothing came. */
 const CALM_MS = 2;
-/** Until then one stripe is fetched at a time, and begun this long after the one before. */
+/** Until then one stripe is fetched at a time, and one in so long. */
 const PRESSED_MS = 20;
 /** Stripes read from the source that are kept in mind; of others the next read tells again. */
 const TOUCHED_MAX = 65_536;
@@ -87,6 +86,8 @@ const Stage = { free: 0, source: 1, base: 2, zero: 3, recalled: 4 } as const;
 interface Retry {
   readonly stripe: number;
   readonly dueMs: number;
+  /** Somebody has asked for the stripe since it failed. */
+  isAwaited: boolean;
 }
 
 export class Fetcher {
@@ -99,18 +100,18 @@ export class Fetcher {
   /** In the order of their arrival. */
   readonly #demands = new Set<number>();
   readonly #readAhead: ReadAhead;
-  /** Stripes that guests read from the source. */
+  /** Stripes that guests read from the source, and what failed and nobody waits for. */
   readonly #touched = new Set<number>();
   /** Since the last turn: a guest waits for a stripe, or read from the source. */
   #isAsked = false;
   #isTouched = false;
   #touchedMs = Number.NEGATIVE_INFINITY;
-  #backgroundBegunMs = Number.NEGATIVE_INFINITY;
+  /** Since when such reads follow each other, or the last fetch for nobody began. */
+  #pressedMs = Number.NEGATIVE_INFINITY;
   /** Stripes that may be asked for next. */
   readonly #ahead = new Set<number>();
   #askedMs = Number.NEGATIVE_INFINITY;
   readonly #failures = new Map<number, number>();
-  /** Each becomes a demand when its pause is over: by then somebody may wait for it. */
   #retries: Retry[] = [];
   // Columns by buffer:
   readonly #stage: Uint8Array;
@@ -201,8 +202,11 @@ export class Fetcher {
       return; // under way, or there
     }
     // The pause of a retry is kept: a guest must not hammer a source that fails.
-    if (!this.#retries.some((retry) => retry.stripe === stripe)) {
+    const retry = this.#retries.find((other) => other.stripe === stripe);
+    if (retry === undefined) {
       this.#demands.add(stripe);
+    } else {
+      retry.isAwaited = true;
     }
   }
 
@@ -221,7 +225,10 @@ export class Fetcher {
   advance(nowMs: number, mayBeginBackground: boolean): void {
     this.#nowMs = nowMs;
     this.#askedMs = this.#isAsked ? nowMs : this.#askedMs;
-    this.#touchedMs = this.#isTouched ? nowMs : this.#touchedMs;
+    if (this.#isTouched) {
+      this.#pressedMs = nowMs < this.#touchedMs + CALM_MS ? this.#pressedMs : nowMs;
+      this.#touchedMs = nowMs;
+    }
     this.#isAsked = false;
     this.#isTouched = false;
     this.#mayBeginBackground = mayBeginBackground;
@@ -274,7 +281,8 @@ export class Fetcher {
     this.#state.count("retries", 1);
     this.#state.setPhase(stripe, Phase.unfetched);
     if (!this.#isStopped) {
-      this.#retries.push({ stripe, dueMs: this.#nowMs + pauseMs });
+      // Who waits for it sees it unfetched and asks again.
+      this.#retries.push({ stripe, dueMs: this.#nowMs + pauseMs, isAwaited: false });
     }
   }
 
@@ -337,8 +345,8 @@ export class Fetcher {
     }
     const due = this.#retries.filter(({ dueMs }) => dueMs <= this.#nowMs);
     this.#retries = this.#retries.filter(({ dueMs }) => dueMs > this.#nowMs);
-    for (const { stripe } of due) {
-      this.#demands.add(stripe);
+    for (const { stripe, isAwaited } of due) {
+      (isAwaited ? this.#demands : this.#touched).add(stripe);
     }
   }
 
@@ -389,7 +397,7 @@ export class Fetcher {
     }
     const calmMs = this.#touchedMs + CALM_MS;
     const isAlone = this.#freeCount === this.#freeBuffers.length;
-    return isAlone ? Math.min(calmMs, this.#backgroundBegunMs + PRESSED_MS) : calmMs;
+    return isAlone ? Math.min(calmMs, this.#pressedMs + PRESSED_MS) : calmMs;
   }
 
   #mayBackground(): boolean {
@@ -420,7 +428,7 @@ export class Fetcher {
   #beginUndemanded(stripe: number, counter: StripeCounter): boolean {
     const hasBegun = this.#begin(stripe);
     if (hasBegun) {
-      this.#backgroundBegunMs = this.#nowMs;
+      this.#pressedMs = this.#nowMs;
       this.#state.count(counter, 1);
     }
     return hasBegun;
