@@ -31,6 +31,7 @@ export const ERROR_CODES = [
   "E_METADATA_SIZE",
   "E_STRIPE_SOURCE",
   "E_PREFETCH",
+  "E_STORE",
   "E_MEMORY",
   "E_URING",
   "E_SOCKET",
