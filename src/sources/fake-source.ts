@@ -22,6 +22,7 @@ export interface FakeSourceOptions {
 export interface FakeRequest extends StripePart {
   readonly id: number;
   readonly address: number;
+  readonly isDemanded: boolean;
 }
 
 export class FakeSource implements StripeSource {
@@ -57,14 +58,21 @@ export class FakeSource implements StripeSource {
     return stripe * this.#options.stripeBytes < this.sectors * SECTOR_BYTES;
   }
 
-  request(id: number, part: StripePart, address: number): void {
+  request(id: number, part: StripePart, address: number, isDemanded = false): void {
     const { stripeBytes, requestsMax } = this.#options;
     assert(part.offsetBytes % SECTOR_BYTES === 0, "a source is read from the start of a sector");
     assert(part.lengthBytes % SECTOR_BYTES === 0, "a source is read in whole sectors");
     assert(part.offsetBytes + part.lengthBytes <= stripeBytes, "a part lies inside its stripe");
     assert(id < requestsMax, "ids are below the number of requests");
     assert(!this.#underWay.some((other) => other.id === id), "an id is under way once");
-    this.#underWay.push({ ...part, id, address });
+    this.#underWay.push({ ...part, id, address, isDemanded });
+  }
+
+  raise(id: number): void {
+    const index = this.#underWay.findIndex((request) => request.id === id);
+    const request = this.#underWay[index];
+    assert(request !== undefined, "only a request under way is raised");
+    this.#underWay[index] = { ...request, isDemanded: true };
   }
 
   submit(): void {}
@@ -137,13 +145,17 @@ export class FlakySource implements StripeSource {
     return this.#source.has(stripe);
   }
 
-  request(id: number, part: StripePart, address: number): void {
+  request(id: number, part: StripePart, address: number, isDemanded = false): void {
     const fault = this.#fault(part);
     if (fault === 0) {
-      this.#source.request(id, part, address);
+      this.#source.request(id, part, address, isDemanded);
     } else {
       this.#ends.add(id, fault);
     }
+  }
+
+  raise(id: number): void {
+    this.#source.raise(id);
   }
 
   submit(): void {

@@ -11,6 +11,7 @@ export const NO_SOURCE: StripeSource = {
   request: () => {
     throw new AssertionError("nothing is asked of a source that holds nothing");
   },
+  raise: () => {},
   submit: () => {},
   completions: () => 0,
   completedId: () => -1,

@@ -84,6 +84,9 @@ export class RawSource implements StripeSource {
     this.#read(id);
   }
 
+  /** Reads have no order that could be changed. */
+  raise(_id: number): void {}
+
   submit(): void {
     do {
       this.#engine.submit(0);

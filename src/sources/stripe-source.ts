@@ -6,7 +6,7 @@
 export interface StripeSource extends Disposable {
   /** Size in sectors, exact: the last stripe may be short. */
   readonly sectors: number;
-  /** Offsets and lengths of requests are multiples of this; at least a sector. */
+  /** Offsets and lengths of requests are multiples of this; at least a sector, at most a stripe. */
   readonly unitBytes: number;
   /** Signalled when completions can be read; -1 when requests have ended as soon as they were submitted. */
   readonly waitFd: number;
@@ -18,8 +18,12 @@ export interface StripeSource extends Disposable {
    * Begins to fill `lengthBytes` at `address`, which the source may write until the completion was read.
    * What lies behind the end of the source becomes zeros.
    * @param id comes back with the completion; under way once
+   * @param isDemanded somebody waits for it: it goes before requests that nobody waits for
    */
-  request(id: number, part: StripePart, address: number): void;
+  request(id: number, part: StripePart, address: number, isDemanded?: boolean): void;
+
+  /** Somebody waits by now for a request under way. */
+  raise(id: number): void;
 
   /** Hands over what was requested; never waits. */
   submit(): void;
@@ -31,6 +35,9 @@ export interface StripeSource extends Disposable {
   completedResult(index: number): number;
   /** Drops the first `count` completions. */
   release(count: number): void;
+
+  /** For owners with an event loop, instead of `waitFd`: resolves when completions may be read. */
+  nextCompletion?(): Promise<void>;
 }
 
 /** A range of bytes of a stripe. */
