@@ -7,6 +7,7 @@
 #include "memory.h"
 #include "process.h"
 #include "socket.h"
+#include "stream.h"
 #include "uring.h"
 #include "xts.h"
 
@@ -41,6 +42,15 @@ static const struct ubi_entry entries[] = {
     ENTRY(ubi_socket_send),
     ENTRY(ubi_socket_wait),
     ENTRY(ubi_socket_close),
+    ENTRY(ubi_stream_connect),
+    ENTRY(ubi_stream_connect_path),
+    ENTRY(ubi_stream_error),
+    ENTRY(ubi_stream_listen),
+    ENTRY(ubi_stream_port),
+    ENTRY(ubi_stream_peer),
+    ENTRY(ubi_stream_tune),
+    ENTRY(ubi_stream_read),
+    ENTRY(ubi_stream_write),
     ENTRY(ubi_event_create),
     ENTRY(ubi_event_check),
     ENTRY(ubi_event_signal),

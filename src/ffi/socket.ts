@@ -17,6 +17,7 @@ const native = link({
 });
 
 export const POLLIN = 1;
+export const POLLOUT = 4;
 
 /** Listens at `path`; the socket file has `mode` before anyone can connect. */
 export function listenSocket(path: string, mode: number, backlog: number): number {
@@ -96,19 +97,20 @@ export class MessageChannel implements Disposable {
 
 /** One bounded wait over a fixed number of descriptors, as poll(2). */
 export class PollSet implements Disposable {
-  readonly #arena = new Arena(4096);
+  readonly #arena: Arena;
   readonly #entries: ArenaView<Int32Array>;
   readonly #count: number;
 
   constructor(count: number) {
     this.#count = count;
+    this.#arena = new Arena(count * 8 + 64);
     this.#entries = this.#arena.signedWords(count * 2);
   }
 
-  /** Watches `fd` for reading in place `index`; -1 empties the place. */
-  watch(index: number, fd: number): void {
+  /** Watches `fd` in place `index` for POLLIN, POLLOUT or both (and always for errors); -1 empties the place. */
+  watch(index: number, fd: number, events = POLLIN): void {
     this.#entries.view[index * 2] = fd;
-    this.#entries.view[index * 2 + 1] = POLLIN;
+    this.#entries.view[index * 2 + 1] = events;
   }
 
   /** Number of ready places, 0 after `timeoutMs` (-1 = no limit) or an interruption, or a negative errno. */
