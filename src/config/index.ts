@@ -7,5 +7,7 @@ export {
   type KeyConfig,
   loadDeviceConfig,
   loadKeyConfig,
+  loadServerConfig,
+  type ServerConfig,
 } from "./load-config.ts";
 export { resolveSecrets } from "./resolve-secrets.ts";

@@ -35,7 +35,7 @@ export type DeviceConfig = Loaded & Sections<typeof DeviceDocument>;
 export type KeyConfig = Loaded & Sections<typeof KeyDocument>;
 type TargetConfig = Loaded & Sections<typeof TargetDocument>;
 type ArchiveConfig = Loaded & Sections<typeof ArchiveDocument>;
-type ServerConfig = Loaded & Sections<typeof ServerDocument>;
+export type ServerConfig = Loaded & Sections<typeof ServerDocument>;
 
 /** Keys that a document may lack, but a program may need. */
 type DemandedKey = "vhost_socket" | "metadata_path" | "rpc_socket";

@@ -152,7 +152,21 @@ export const ArchiveStoreSection = Type.Union(
   { variants: ["storage"] },
 );
 
-export const ServerSection = Type.Object(remoteKeys, closed);
+export const ServerSection = Type.Object(
+  {
+    ...remoteKeys,
+    address: Type.Optional(text()),
+    unix_socket: Type.Optional(Type.String({ minLength: 1, path: true, ...ours })),
+    max_connections: Type.Integer({ minimum: 1, maximum: 4096, default: 256, ...ours }),
+    idle_timeout_ms: Type.Integer({
+      minimum: 1,
+      maximum: Number.MAX_SAFE_INTEGER,
+      default: 3_600_000,
+      ...ours,
+    }),
+  },
+  closed,
+);
 
 /** One `[secrets.NAME]` table. `source` holds exactly one of its three keys. */
 export const SecretSection = Type.Object(

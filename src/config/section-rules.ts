@@ -13,7 +13,8 @@ import type {
 type StripeSource = Static<typeof StripeSourceSection>;
 type ArchiveStore = Static<typeof ArchiveStoreSection>;
 type S3Store = Extract<ArchiveStore, { storage: "s3" }>;
-type Remote = Static<typeof ServerSection>;
+/** `[server]`, or a remote source, whose schema demands the address. */
+type Remote = Pick<Static<typeof ServerSection>, "address" | "psk" | "unix_socket">;
 
 export function checkDevice(device: Static<typeof DeviceSection>, findings: Findings): void {
   const idBytes = new TextEncoder().encode(device.device_id).length;
@@ -77,8 +78,9 @@ export function checkRemote(
   gate: DangerGate,
   findings: Findings,
 ): void {
+  const isLocal = remote.address === undefined && remote.unix_socket !== undefined;
   if (remote.psk === undefined) {
-    if (!gate.allows("allow_unencrypted_connection", section)) {
+    if (!isLocal && !gate.allows("allow_unencrypted_connection", section)) {
       findings.error("E_CONFIG_DANGER", [section, "psk"], PSK_REQUIRED);
     }
   } else {
@@ -92,7 +94,11 @@ export function checkRemote(
       findings.error("E_CONFIG_VALUE", path, "must not contain a NUL character");
     }
   }
-  if (!isAddress(remote.address)) {
+  if (remote.address === undefined) {
+    if (remote.unix_socket === undefined) {
+      findings.error("E_CONFIG", [section, "address"], ADDRESS_MISSING);
+    }
+  } else if (!isAddress(remote.address)) {
     findings.error("E_CONFIG_VALUE", [section, "address"], ADDRESS_EXPECTED);
   }
 }
@@ -104,6 +110,7 @@ const PSK_IDENTITY_BYTES_MAX = 255;
 const PSK_REQUIRED =
   "missing: a connection without PSK is not encrypted; add psk, or set danger_zone.enabled with " +
   "danger_zone.allow_unencrypted_connection";
+const ADDRESS_MISSING = "missing: this key is required where there is no unix_socket";
 const ADDRESS_EXPECTED = "not an address; HOST:PORT or [IPv6]:PORT is expected";
 
 function checkS3(section: string, store: S3Store, findings: Findings): void {
