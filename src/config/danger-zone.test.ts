@@ -29,6 +29,8 @@ test("all five flags can be ignored", () => {
     allow_secret_over_regular_file: true,
     allow_unencrypted_connection: true,
     allow_env_secrets: true,
+    allow_plain_archive: false,
+    allow_archive_keys_in_clear: false,
   };
   expect(ignoredFlags(zone)).toHaveLength(5);
 });

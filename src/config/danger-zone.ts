@@ -12,6 +12,8 @@ export const DANGER_ZONE_OFF: Static<typeof DangerZoneSection> = {
   allow_secret_over_regular_file: false,
   allow_unencrypted_connection: false,
   allow_env_secrets: false,
+  allow_plain_archive: false,
+  allow_archive_keys_in_clear: false,
 };
 
 /** The flags that are set although `enabled` is false, in the order of the schema. */

@@ -3,11 +3,15 @@
  * secret and reports every mistake at once; `resolveSecrets` then reads what a program needs.
  */
 export {
+  type ArchiveConfig,
   type DeviceConfig,
   type KeyConfig,
+  loadArchiveConfig,
   loadDeviceConfig,
   loadKeyConfig,
   loadServerConfig,
+  loadTargetConfig,
   type ServerConfig,
+  type TargetConfig,
 } from "./load-config.ts";
 export { resolveSecrets } from "./resolve-secrets.ts";

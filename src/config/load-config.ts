@@ -33,8 +33,8 @@ type Sections<Schema extends TObject> = Omit<Settings<Static<Schema>>, "secrets"
 
 export type DeviceConfig = Loaded & Sections<typeof DeviceDocument>;
 export type KeyConfig = Loaded & Sections<typeof KeyDocument>;
-type TargetConfig = Loaded & Sections<typeof TargetDocument>;
-type ArchiveConfig = Loaded & Sections<typeof ArchiveDocument>;
+export type TargetConfig = Loaded & Sections<typeof TargetDocument>;
+export type ArchiveConfig = Loaded & Sections<typeof ArchiveDocument>;
 export type ServerConfig = Loaded & Sections<typeof ServerDocument>;
 
 /** Keys that a document may lack, but a program may need. */
@@ -85,10 +85,15 @@ export async function loadTargetConfig(path: string): Promise<TargetConfig> {
   const { values, secrets, warnings } = await loadDocument(path, {
     schema: TargetDocument,
     unresolvedSections: ["target"],
-    check: ({ sections: { target }, findings }) => {
+    check: ({ sections: { target }, gate, findings }) => {
       if (target !== undefined) {
         checkArchiveStore("target", target, findings);
         warnIgnored("target", { autofetch: target.autofetch }, findings);
+        // Whether they are needed depends on the disk and on the command line.
+        gate.allows("allow_plain_archive", "target");
+        if (target.archive_kek === undefined) {
+          gate.allows("allow_archive_keys_in_clear", "target");
+        }
       }
     },
   });

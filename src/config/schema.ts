@@ -79,6 +79,8 @@ export const DangerZoneSection = Type.Object(
     allow_secret_over_regular_file: flag(),
     allow_unencrypted_connection: flag(),
     allow_env_secrets: flag(),
+    allow_plain_archive: flag(ours),
+    allow_archive_keys_in_clear: flag(ours),
   },
   { ...closed, default: {} },
 );
