@@ -32,6 +32,9 @@ async function main(): Promise<void> {
   // These need the built library.
   const { upkeepRows } = await import("../tests/bench/upkeep-rows.ts");
   const { lazyRows } = await import("../tests/bench/lazy-rows.ts");
+  const { archiveRows } = await import("../tests/bench/archive-rows.ts");
+  const { mappingRow } = await import("../tests/bench/mapping-row.ts");
+  const { remoteRows } = await import("../tests/bench/remote-rows.ts");
   const { cipherRows } = await import("../tests/bench/cipher.bench.ts");
   const { XtsCipher } = await import("../src/disk/cipher.ts");
   const machine = await describeMachine(XtsCipher.create(new Uint8Array(64)).provider);
@@ -41,6 +44,9 @@ async function main(): Promise<void> {
     ...cipherRows(),
     ...upkeepRows(files),
     ...lazyRows(files),
+    ...archiveRows(files),
+    mappingRow(),
+    ...remoteRows(files),
   ];
   if (settings.isList) {
     console.log(rows.map(({ id, title }) => `${id.padEnd(28)}${title}`).join("\n"));

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 BUILD_PACKAGES=(gcc libc6-dev make libssl-dev)
 # The guest: an emulated machine, its small root file system and the disk tools in it. tmux: a terminal.
 TEST_PACKAGES=(qemu-system-x86 qemu-utils qemu-system-common busybox-static e2fsprogs xz-utils lz4 tmux)
-BENCH_PACKAGES=(qemu-utils qemu-system-common fio liburing-dev libfuse3-dev)
+BENCH_PACKAGES=(qemu-utils qemu-system-common fio liburing-dev libfuse3-dev zstd openssl)
 
 main() {
   local mode=${1:-}

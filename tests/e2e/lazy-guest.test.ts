@@ -3,15 +3,10 @@
  * empty and encrypted at first. When all is fetched the image is taken away, and the guest boots once more.
  */
 import { expect } from "bun:test";
-import {
-  type GuestOptions,
-  type GuestResult,
-  missingForGuest,
-  runGuest,
-  valuesOf,
-} from "../support/guest.ts";
+import { missingForGuest, valuesOf } from "../support/guest.ts";
 import { makeGuestImage } from "../support/guest-image.ts";
 import { hasGuestKernel } from "../support/guest-kernel.ts";
+import { FIRST_BOOT, SECOND_BOOT, succeeds } from "../support/guest-root.ts";
 import { LazyDisk, MIB } from "../support/lazy-disk.ts";
 import { isInstalled, skipUnless } from "../support/requires.ts";
 
@@ -26,50 +21,6 @@ const missing =
   missingForGuest(hasGuestKernel()) ??
   (isInstalled("mke2fs") ? undefined : "mke2fs is not installed");
 const testWithGuest = skipUnless(missing ?? "", missing === undefined);
-
-/** From here on nothing but what is on the disk is run. */
-const ENTER_ROOT = `
-mount -t ext4 /dev/vda /mnt
-mount -t proc proc /mnt/proc
-mount -t devtmpfs devtmpfs /mnt/dev
-`;
-const LEAVE_ROOT = `
-umount /mnt/proc /mnt/dev /mnt
-e2fsck -fn /dev/vda
-`;
-
-const FIRST_BOOT = `${ENTER_ROOT}
-cat >/mnt/first <<'END'
-/bin/busybox --install -s /bin
-export PATH=/bin
-cd /
-sha256sum -c -s sums
-echo "sums=$(sha256sum <sums)"
-mkdir new
-for i in $(seq 60); do head -c $((i * 3001)) /dev/urandom >new/$i; done
-dd if=/dev/urandom of=new/large bs=64k count=50 2>/dev/null
-sync
-find new -type f | sort | xargs sha256sum >newsums
-sync
-echo "newsums=$(sha256sum <newsums)"
-END
-chroot /mnt /bin/sh -eu /first
-${LEAVE_ROOT}`;
-
-const SECOND_BOOT = `
-e2fsck -fn /dev/vda
-${ENTER_ROOT}
-cat >/mnt/second <<'END'
-export PATH=/bin
-cd /
-sha256sum -c -s sums
-sha256sum -c -s newsums
-echo "files=$(wc -l <newsums)"
-echo "sums=$(sha256sum <sums)"
-echo "newsums=$(sha256sum <newsums)"
-END
-chroot /mnt /bin/sh -eu /second
-${LEAVE_ROOT}`;
 
 testWithGuest(
   "a guest boots from an image while it is fetched, writes, and boots again when the image is gone",
@@ -108,15 +59,6 @@ testWithGuest(
 );
 
 // --- internal ---
-
-/** Runs a script that must end well; what the guest said is shown when it does not. */
-async function succeeds(options: GuestOptions): Promise<GuestResult> {
-  const result = await runGuest(options);
-  const story = `${result.console}\n${result.output}`;
-  expect(result.exitCode === 0 ? "" : story).toBe("");
-  expect(result.console).not.toMatch(/I\/O error|EXT4-fs error|Call Trace|blk_update_request/);
-  return result;
-}
 
 /** Asks for the count of fetched stripes again and again, until `end`: all answers. */
 function watchFetched(disk: LazyDisk): { readonly end: () => Promise<readonly number[]> } {

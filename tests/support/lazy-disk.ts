@@ -176,7 +176,8 @@ export function expectSame(actual: Uint8Array, expected: Uint8Array): void {
 export class LazyGuest implements Disposable {
   readonly client: HostileClient;
 
-  constructor(disk: LazyDisk) {
+  /** @param disk any that listens at vhost.sock in its folder */
+  constructor(disk: { readonly files: { readonly folder: string } }) {
     this.client = HostileClient.attach(join(disk.files.folder, "vhost.sock"));
   }
 
