@@ -8,6 +8,7 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -152,6 +153,12 @@ int32_t ubi_file_datasync(int32_t fd) {
         result = fdatasync(fd);
     } while (result < 0 && errno == EINTR);
     return ubi_result(result);
+}
+
+int32_t ubi_file_sync_filesystem(int32_t fd) { return ubi_result(syncfs(fd)); }
+
+int32_t ubi_file_read_entries(int32_t fd, void *buffer, uint32_t length) {
+    return ubi_result(syscall(SYS_getdents64, fd, buffer, length));
 }
 
 int32_t ubi_file_allocate(int32_t fd, uint32_t mode, double offset, double length) {

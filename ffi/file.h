@@ -37,6 +37,13 @@ int32_t ubi_file_read_vector(int32_t fd, double offset, const void *vector, uint
 int32_t ubi_file_write_vector(int32_t fd, double offset, const void *vector, uint32_t count, uint32_t durable);
 
 int32_t ubi_file_datasync(int32_t fd);
+
+/* syncfs(2): everything that was written to the file system of `fd`, by anybody. */
+int32_t ubi_file_sync_filesystem(int32_t fd);
+
+/* getdents64(2): the next entries of a folder, as the kernel packs them: bytes filled, 0 at the end. */
+int32_t ubi_file_read_entries(int32_t fd, void *buffer, uint32_t length);
+
 int32_t ubi_file_allocate(int32_t fd, uint32_t mode, double offset, double length);
 
 #endif
