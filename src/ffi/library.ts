@@ -15,6 +15,8 @@ import { errorText, UbiError } from "../errors.ts";
 /** What a worker needs to share the main thread's library; part of the first message to every worker. */
 export interface NativeInheritance {
   readonly nativeTable: number;
+  /** Of the second library (ssl-library.ts), 0 when it has not been loaded. */
+  readonly sslTable: number;
 }
 
 type Definitions = Readonly<Record<string, Pick<FFIFunction, "args" | "returns">>>;
@@ -38,12 +40,23 @@ export function link<T extends Definitions>(definitions: T) {
 /** In a worker, before anything else of the library: shares the main thread's copy. */
 export function adoptNativeLibrary(inheritance: NativeInheritance): void {
   tableAddress = inheritance.nativeTable;
+  sslTableAddress = inheritance.sslTable;
 }
 
 /** For the first message to a new worker. */
 export function nativeInheritance(): NativeInheritance {
   tableByName();
-  return { nativeTable: tableAddress };
+  return { nativeTable: tableAddress, sslTable: sslTableAddress };
+}
+
+/** Where the table of the second library is, 0 when nobody has loaded it that this thread knows of. */
+export function sslTable(): number {
+  return sslTableAddress;
+}
+
+/** Workers that this thread starts from here on share the second library. */
+export function announceSslTable(address: number): void {
+  sslTableAddress = address;
 }
 
 /**
@@ -87,6 +100,7 @@ const MFD_EXEC = 0x10;
 
 let functions: Map<string, Pointer> | undefined;
 let tableAddress = 0;
+let sslTableAddress = 0;
 
 function tableByName(): Map<string, Pointer> {
   if (functions === undefined) {

@@ -1,12 +1,13 @@
 /**
  * The second native library (ffi/ssl/): OpenSSL, for what the first one cannot do. It is embedded like the
- * first, and read and loaded only when something asks for it, 4 MB and some milliseconds later.
+ * first, and read and loaded only when something asks for it, 4 MB and some milliseconds later. Workers share
+ * it with the thread that starts them, if that one has loaded it by then; else each loads its own.
  */
-import { dlopen, linkSymbols, type Pointer } from "bun:ffi";
+import { dlopen, type FFIFunction, linkSymbols, type Pointer } from "bun:ffi";
 import { readFileSync } from "node:fs";
 import embeddedLibrary from "../../build/libubissl.so" with { type: "file" };
 import { errorText, UbiError } from "../errors.ts";
-import { readTable, sealedLibraryPath } from "./library.ts";
+import { announceSslTable, readTable, sealedLibraryPath, sslTable } from "./library.ts";
 
 /** Its functions by name; the first call in a thread loads it. @throws UbiError E_NATIVE_LIBRARY */
 export function sslFunctions(): ReadonlyMap<string, Pointer> {
@@ -14,16 +15,36 @@ export function sslFunctions(): ReadonlyMap<string, Pointer> {
   return functions;
 }
 
+/** Resolves functions of it by name. @throws UbiError E_NATIVE_LIBRARY */
+export function linkSsl<T extends Readonly<Record<string, Pick<FFIFunction, "args" | "returns">>>>(
+  definitions: T,
+) {
+  const table = sslFunctions();
+  const symbols = Object.entries(definitions).map(([name, definition]) => {
+    const pointer = table.get(name);
+    if (pointer === undefined) {
+      throw new UbiError("E_NATIVE_LIBRARY", `the second native library has no function ${name}`);
+    }
+    return [name, { ...definition, ptr: pointer }];
+  });
+  return linkSymbols<T>(Object.fromEntries(symbols)).symbols;
+}
+
 // --- internal ---
 
 let functions: ReadonlyMap<string, Pointer> | undefined;
 
 function load(): ReadonlyMap<string, Pointer> {
-  const table = readTable(tableAddress());
+  if (sslTable() !== 0) {
+    return readTable(sslTable());
+  }
+  const address = tableAddress();
+  const table = readTable(address);
   const start = table.get("ubi_ssl_start");
   if (start === undefined || startLibrary(start) !== 0) {
     throw new UbiError("E_NATIVE_LIBRARY", "the second native library does not start");
   }
+  announceSslTable(address);
   return table;
 }
 
