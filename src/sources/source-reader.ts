@@ -10,6 +10,8 @@ export interface SourceReaderOptions {
   readonly requestsMax: number;
   /** As messages name the source. */
   readonly name: string;
+  /** What is to be done when the source is not used any more. */
+  readonly close?: () => Promise<void>;
 }
 
 interface Read {
@@ -23,9 +25,10 @@ interface Read {
 /** Between looks at a source that does not tell when something completed. */
 const POLL_MS = 1;
 
-export class SourceReader implements Disposable {
+export class SourceReader implements AsyncDisposable {
+  readonly name: string;
   readonly #source: StripeSource;
-  readonly #name: string;
+  readonly #close: (() => Promise<void>) | undefined;
   readonly #waiting: Read[] = [];
   readonly #underWay: (Read | undefined)[];
   readonly #freeIds: number[];
@@ -35,7 +38,8 @@ export class SourceReader implements Disposable {
   /** The source belongs to the reader from here on. */
   constructor(source: StripeSource, options: SourceReaderOptions) {
     this.#source = source;
-    this.#name = options.name;
+    this.name = options.name;
+    this.#close = options.close;
     this.#underWay = new Array<Read | undefined>(options.requestsMax).fill(undefined);
     this.#freeIds = Array.from({ length: options.requestsMax }, (_, i) => i).reverse();
   }
@@ -62,8 +66,8 @@ export class SourceReader implements Disposable {
     return this.#source.has(stripe);
   }
 
-  /** Reads that have not ended are rejected; what is under way may still write its memory until the source is closed. */
-  [Symbol.dispose](): void {
+  /** Rejects what has not ended. When it resolves nothing is written to the memory of reads any more. */
+  async [Symbol.asyncDispose](): Promise<void> {
     if (this.#isClosed) {
       return;
     }
@@ -74,6 +78,7 @@ export class SourceReader implements Disposable {
     }
     this.#underWay.fill(undefined);
     this.#waiting.length = 0;
+    await this.#close?.();
   }
 
   // --- internal ---
@@ -132,7 +137,7 @@ export class SourceReader implements Disposable {
   #failure(read: Read, why: string): UbiError {
     return new UbiError(
       "E_STRIPE_SOURCE",
-      `cannot read stripe ${read.stripe} from ${this.#name}: ${why}`,
+      `cannot read stripe ${read.stripe} from ${this.name}: ${why}`,
     );
   }
 }
