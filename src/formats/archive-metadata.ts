@@ -1,0 +1,6 @@
+/** metadata.json */
+export type Compression =
+  | { readonly kind: "none" }
+  | { readonly kind: "zstd"; readonly level: number };
+
+export const HMAC_KEY_BYTES = 32;
