@@ -42,6 +42,8 @@ export const ERROR_CODES = [
   "E_SOCKET_IN_USE",
   "E_SOCKET_NOT_OURS",
   "E_PROTOCOL",
+  "E_REMOTE",
+  "E_REMOTE_PSK",
   "E_WORKER",
   "E_RPC_REQUEST",
   "E_RPC_COMMAND",
@@ -130,9 +132,11 @@ const ERRNO_NAMES: Readonly<Record<number, string>> = {
   38: "ENOSYS (not implemented by this kernel)",
   95: "EOPNOTSUPP (operation not supported)",
   98: "EADDRINUSE (address in use)",
+  101: "ENETUNREACH (network unreachable)",
   104: "ECONNRESET (connection reset)",
   110: "ETIMEDOUT (timed out)",
   111: "ECONNREFUSED (connection refused)",
+  113: "EHOSTUNREACH (no route to host)",
 };
 
 /** The text for a kernel result: `errno` is positive or negative, as system calls return it. */
