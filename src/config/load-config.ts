@@ -87,7 +87,7 @@ export async function loadTargetConfig(path: string): Promise<TargetConfig> {
     unresolvedSections: ["target"],
     check: ({ sections: { target }, gate, findings }) => {
       if (target !== undefined) {
-        checkArchiveStore("target", target, findings);
+        checkArchiveStore("target", target, gate, findings);
         warnIgnored("target", { autofetch: target.autofetch }, findings);
         // Whether they are needed depends on the disk and on the command line.
         gate.allows("allow_plain_archive", "target");
@@ -105,9 +105,9 @@ export async function loadTargetConfig(path: string): Promise<TargetConfig> {
 export async function loadArchiveConfig(path: string): Promise<ArchiveConfig> {
   const { values, secrets, warnings } = await loadDocument(path, {
     schema: ArchiveDocument,
-    check: ({ sections: { archive }, findings }) => {
+    check: ({ sections: { archive }, gate, findings }) => {
       if (archive !== undefined) {
-        checkArchiveStore("archive", archive, findings);
+        checkArchiveStore("archive", archive, gate, findings);
         warnIgnored("archive", { autofetch: archive.autofetch }, findings);
       }
     },

@@ -59,16 +59,22 @@ export function checkStripeSource(
       }
       break;
     case "archive":
-      checkArchiveStore("stripe_source", source, findings);
+      checkArchiveStore("stripe_source", source, gate, findings);
       break;
     case "remote":
       checkRemote("stripe_source", source, gate, findings);
   }
 }
 
-export function checkArchiveStore(section: string, store: ArchiveStore, findings: Findings): void {
+export function checkArchiveStore(
+  section: string,
+  store: ArchiveStore,
+  gate: DangerGate,
+  findings: Findings,
+): void {
   if (store.storage === "s3") {
     checkS3(section, store, findings);
+    checkEndpoint(section, store, gate, findings);
   }
 }
 
@@ -111,6 +117,10 @@ const PSK_REQUIRED =
   "missing: a connection without PSK is not encrypted; add psk, or set danger_zone.enabled with " +
   "danger_zone.allow_unencrypted_connection";
 const ADDRESS_MISSING = "missing: this key is required where there is no unix_socket";
+const ENDPOINT_EXPECTED = "not a URL of a service; https://HOST[:PORT][/PATH] is expected";
+const HTTPS_REQUIRED =
+  "http to another machine is not encrypted; use https, or set danger_zone.enabled with " +
+  "danger_zone.allow_unencrypted_connection";
 const ADDRESS_EXPECTED = "not an address; HOST:PORT or [IPv6]:PORT is expected";
 
 function checkS3(section: string, store: S3Store, findings: Findings): void {
@@ -119,11 +129,52 @@ function checkS3(section: string, store: S3Store, findings: Findings): void {
     const message = 'must not have "." or ".." as a part of the prefix';
     findings.error("E_CONFIG_VALUE", [section, "prefix"], message);
   }
+  for (const key of ["region", "storage_class", "server_side_encryption"] as const) {
+    if (store[key] !== undefined && !/^[A-Za-z0-9:_.-]+$/.test(store[key])) {
+      findings.error("E_CONFIG_VALUE", [section, key], "must have letters, digits and :_.- only");
+    }
+  }
   const retry = store.rate_limited_retry;
   if (retry.enabled && retry.min_delay_ms === 0) {
     const path = [section, "rate_limited_retry", "min_delay_ms"];
     findings.error("E_CONFIG_VALUE", path, "must be above 0 when rate_limited_retry is enabled");
   }
+}
+
+/** Requests are signed but not secret without TLS, and an answer can be forged. */
+function checkEndpoint(
+  section: string,
+  store: S3Store,
+  gate: DangerGate,
+  findings: Findings,
+): void {
+  const path = [section, "endpoint"];
+  if (store.endpoint === undefined) {
+    if (store.region === "auto") {
+      const message = "AWS has no such region; name it, or set endpoint for another service";
+      findings.error("E_CONFIG_VALUE", [section, "region"], message);
+    }
+    return;
+  }
+  const url = URL.canParse(store.endpoint) ? new URL(store.endpoint) : undefined;
+  if (url === undefined || (url.protocol !== "http:" && url.protocol !== "https:")) {
+    findings.error("E_CONFIG_VALUE", path, ENDPOINT_EXPECTED);
+  } else if (url.username !== "" || url.password !== "" || url.search !== "" || url.hash !== "") {
+    findings.error("E_CONFIG_VALUE", path, "must not have a user, a password, ? or #");
+  } else if (
+    url.protocol === "http:" &&
+    !isLoopback(url.hostname) &&
+    !gate.allows("allow_unencrypted_connection", `${section}.endpoint`)
+  ) {
+    findings.error("E_CONFIG_DANGER", path, HTTPS_REQUIRED);
+  }
+  if (store.ca_file !== undefined && url?.protocol === "http:") {
+    findings.warn([section, "ca_file"], "has no effect: the endpoint is not https");
+  }
+}
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "[::1]" || /^127\.\d+\.\d+\.\d+$/.test(host);
 }
 
 /** Whether `address` reads `HOST:PORT` or `[V6]:PORT`, with a port of 0 to 65535. */

@@ -65,6 +65,8 @@ test("an s3 archive has the documented defaults", async () => {
     bucket: "b",
     accessKeyId: { ref: "id" },
     secretAccessKey: { ref: "key" },
+    forcePathStyle: false,
+    checksums: "always",
     connections: 16,
     connectTimeoutMs: 5000,
     operationAttemptTimeoutMs: 20000,
@@ -90,6 +92,18 @@ test("an s3 archive keeps everything that is given", async () => {
     maxAttempts: 7,
     rateLimitedRetry: { enabled: true, minDelayMs: 1500, jitterMs: 1000 },
   });
+});
+
+test.each(["http://localhost:9", "http://127.1.2.3:9", "http://[::1]", "https://example.org/s3"])(
+  "the endpoint %s needs no danger flag",
+  async (endpoint) => {
+    expect(await errorsOf(load(`${S3}endpoint = "${endpoint}"`))).toBe("");
+  },
+);
+
+test("an http endpoint on another machine is accepted when the danger zone allows it", async () => {
+  const zone = `${ZONE}allow_unencrypted_connection = true\n${SECRETS}`;
+  expect(await errorsOf(load(`${S3}endpoint = "http://example.org"`, zone))).toBe("");
 });
 
 test("a remote source has the documented defaults", async () => {
@@ -131,6 +145,15 @@ test.each([
   [S3.replace('secret_access_key.ref = "key"\n', ""), "secret_access_key: missing"],
   [S3.replace('"b"', '""'), "stripe_source.bucket: must not be empty"],
   [`${S3}connections = 0`, "connections: 0 is out of range"],
+  [`${S3}connections = 129`, "connections: 129 is out of range; 1 to 128 is accepted (more"],
+  [`${S3}storage_class = "A\\nB"`, "storage_class: must have letters"],
+  [`${S3}region = "auto"`, "region: AWS has no such region"],
+  [`${S3}endpoint = "example.org"`, "endpoint: not a URL"],
+  [`${S3}endpoint = "ftp://example.org"`, "endpoint: not a URL"],
+  [`${S3}endpoint = "https://user@example.org"`, "endpoint: must not have a user"],
+  [`${S3}endpoint = "https://example.org/?a"`, "endpoint: must not have a user"],
+  [`${S3}endpoint = "http://example.org"`, "endpoint: http to another machine"],
+  [`${S3}endpoint = "http://127.0.0.1.example.org"`, "endpoint: http to another machine"],
   [`${S3}connect_timeout_ms = 0`, "connect_timeout_ms: 0 is out of range"],
   [`${S3}operation_attempt_timeout_ms = 0`, "operation_attempt_timeout_ms: 0 is out of range"],
   [`${S3}max_attempts = 0`, "max_attempts: 0 is out of range"],
