@@ -2,18 +2,113 @@
  * An archive as a source: its manifest is opened and verified once, in the main thread; workers get, check and
  * decode the objects, each with a store of its own (archive-worker.ts).
  */
-import type { StoreSettings } from "../archive/open-store.ts";
+import { availableParallelism } from "node:os";
+import { type ArchiveManifest, openArchive } from "../archive/archive-manifest.ts";
+import type { ObjectStore, StoreDescription } from "../archive/object-store.ts";
+import { describeStore, openStore, type StoreSettings } from "../archive/open-store.ts";
 import type { ResolvedSecrets } from "../config/resolve-secrets.ts";
-import { AssertionError } from "../errors.ts";
-import type { OpenedSource } from "./opened-source.ts";
+import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
+import { log } from "../log.ts";
+import type { ArchiveWorkerData } from "./archive-worker.ts";
+import type { OpenedSource, SourceStart } from "./opened-source.ts";
+import { RequestBoard } from "./request-board.ts";
+import { SourceWorkers } from "./source-workers.ts";
+
+/** Decoding is the work of CPUs; more threads than this only cost memory. */
+const WORKERS_MAX = 4;
+/** One object is read from the disk while another one is decoded. */
+const LANES_FILESYSTEM = 2;
 
 /**
  * @param secrets those of the archive's section among them
  * @throws UbiError E_STORE, E_ARCHIVE*
  */
 export async function openArchiveSource(
-  _settings: StoreSettings,
-  _secrets: ResolvedSecrets,
+  settings: StoreSettings,
+  secrets: ResolvedSecrets,
 ): Promise<OpenedSource> {
-  throw new AssertionError("archives are not read yet");
+  const description = await describeStore(settings, secrets, "read");
+  const kek =
+    settings.archiveKek === undefined ? undefined : secrets.get(settings.archiveKek).bytes;
+  const store = await openStore(description);
+  try {
+    const manifest = await openArchive(store, kek);
+    if (!manifest.isKeyProtected && manifest.xtsKey !== undefined) {
+      log.warn("the keys of the archive lie in clear beside it", { archive: store.name });
+    }
+    return new ArchiveSource(store, description, manifest);
+  } catch (error) {
+    await store[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+// --- internal ---
+
+class ArchiveSource implements OpenedSource {
+  readonly name: string;
+  readonly sectors: number;
+  readonly stripeSectors: number;
+  readonly #store: ObjectStore;
+  readonly #description: StoreDescription;
+  readonly #manifest: ArchiveManifest;
+
+  constructor(store: ObjectStore, description: StoreDescription, manifest: ArchiveManifest) {
+    this.name = `archive ${store.name}`;
+    this.sectors = Math.ceil(manifest.sizeBytes / SECTOR_BYTES);
+    this.stripeSectors = manifest.stripeSectors;
+    this.#store = store;
+    this.#description = description;
+    this.#manifest = manifest;
+  }
+
+  /** Also a stripe that is known to be zeros. */
+  has(stripe: number): boolean {
+    const { map } = this.#manifest;
+    return stripe < map.stripeEnd && map.kind(stripe) !== "absent";
+  }
+
+  start({ requestsMax, onFailure }: SourceStart): SourceWorkers {
+    const { map, stripeSectors, compression, xtsKey } = this.#manifest;
+    const store = this.#description;
+    const count = Math.min(availableParallelism(), WORKERS_MAX, requestsMax);
+    const wanted = store.kind === "s3" ? store.connections : LANES_FILESYSTEM * count;
+    const lanes = Math.min(wanted, requestsMax);
+    const board = RequestBoard.create(requestsMax);
+    const data = Array.from({ length: count }, (_, worker): ArchiveWorkerData => {
+      const share = Math.floor(lanes / count) + (worker < lanes % count ? 1 : 0);
+      return {
+        board,
+        lanes: Math.max(1, share),
+        store,
+        map: map.shared,
+        stripeSectors,
+        compression: compression.kind,
+        xtsKey,
+      };
+    });
+    return new SourceWorkers({
+      role: "archive-source",
+      description: { board, held: this.#held(), sectors: this.sectors, stripeSectors },
+      data,
+      onFailure,
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#manifest.xtsKey?.fill(0);
+    this.#manifest.hmacKey.fill(0);
+    await this.#store[Symbol.asyncDispose]();
+  }
+
+  // --- internal ---
+
+  #held(): SharedArrayBuffer {
+    const { map } = this.#manifest;
+    const held = new Uint8Array(new SharedArrayBuffer(map.stripeEnd));
+    for (let stripe = 0; stripe < held.length; stripe++) {
+      held[stripe] = map.kind(stripe) === "absent" ? 0 : 1;
+    }
+    return held.buffer;
+  }
 }
