@@ -10,7 +10,7 @@ import { openImage } from "../sources/open-raw-source.ts";
  * @throws UbiError E_STRIPE_SOURCE, E_DISK_OPEN, E_DISK_SIZE, E_DISK_LOCKED
  */
 export function openStripeImage(
-  config: DeviceConfig,
+  config: Pick<DeviceConfig, "device" | "stripeSource">,
   metadata: Metadata,
   files: { readonly data: DataFile; readonly metadata: DataFile },
 ): DataFile {
@@ -31,7 +31,10 @@ export function openStripeImage(
 
 const { FETCHED, HAS_SOURCE } = STRIPE_FLAG;
 
-function imagePathOf({ device, stripeSource }: DeviceConfig): string {
+function imagePathOf({
+  device,
+  stripeSource,
+}: Pick<DeviceConfig, "device" | "stripeSource">): string {
   if (stripeSource === undefined) {
     throw new UbiError(
       "E_STRIPE_SOURCE",
