@@ -155,6 +155,10 @@ int32_t ubi_file_datasync(int32_t fd) {
     return ubi_result(result);
 }
 
+int32_t ubi_file_will_need(int32_t fd, double offset, double length) {
+    return -posix_fadvise(fd, (off_t)offset, (off_t)length, POSIX_FADV_WILLNEED);
+}
+
 int32_t ubi_file_sync_filesystem(int32_t fd) { return ubi_result(syncfs(fd)); }
 
 int32_t ubi_file_read_entries(int32_t fd, void *buffer, uint32_t length) {

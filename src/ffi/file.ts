@@ -15,6 +15,7 @@ const native = link({
   ubi_file_read_vector: { args: ["i32", "f64", "ptr", "u32"], returns: "i32" },
   ubi_file_write_vector: { args: ["i32", "f64", "ptr", "u32", "u32"], returns: "i32" },
   ubi_file_datasync: { args: ["i32"], returns: "i32" },
+  ubi_file_will_need: { args: ["i32", "f64", "f64"], returns: "i32" },
   ubi_file_allocate: { args: ["i32", "u32", "f64", "f64"], returns: "i32" },
 });
 
@@ -118,6 +119,11 @@ export function writeVectorAt(
   isDurable: boolean,
 ): number {
   return native.ubi_file_write_vector(fd, offset, vector as Pointer, count, isDurable ? 1 : 0);
+}
+
+/** Asks the kernel to read a range into the page cache meanwhile. Only advice: what comes of it is not told. */
+export function willNeedFile(fd: number, offset: number, lengthBytes: number): void {
+  native.ubi_file_will_need(fd, offset, lengthBytes);
 }
 
 export function syncFileData(fd: number): number {

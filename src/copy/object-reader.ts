@@ -1,0 +1,174 @@
+/**
+ * One of the threads that read an archive's objects (role "object-reader"), to write an image or to check them:
+ *
+ *   get -> SHA-256 -> decipher -> decompress -> write at the stripe's place
+ *
+ * Everything but the get is synchronous, on one buffer; `getsMax` objects are in memory at a time. A check goes on
+ * after what it finds, and tells it; for an image the first failure ends everything.
+ */
+import type { ObjectStore, StoreDescription } from "../archive/object-store.ts";
+import { openStore } from "../archive/open-store.ts";
+import { type SharedStripeMap, StripeMap } from "../archive/stripe-map.ts";
+import { StripeDecoder, stripeObjectBytesMax, stripeObjectKey } from "../archive/stripe-object.ts";
+import { type ErrorCode, errnoText, UbiError } from "../errors.ts";
+import { writeFileAt } from "../ffi/file.ts";
+import { mapAnonymous, viewOf } from "../ffi/memory.ts";
+import type { Compression } from "../formats/archive-metadata.ts";
+import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
+import { nextTurn, runGroupPart } from "./group-worker.ts";
+import { ObjectNames, type SharedObjectNames } from "./object-names.ts";
+import { COUNTER, type SharedStripeBoard, StripeBoard } from "./stripe-board.ts";
+
+export interface ObjectReaderData {
+  readonly worker: number;
+  readonly board: SharedStripeBoard;
+  readonly map: SharedStripeMap;
+  readonly store: StoreDescription;
+  readonly stripeSectors: number;
+  readonly compression: Compression["kind"];
+  /** A copy for this worker, which wipes it. */
+  readonly xtsKey: Uint8Array | undefined;
+  readonly getsMax: number;
+  readonly use: ObjectUse;
+}
+
+export type ObjectUse =
+  /** The image that the main thread keeps open. What lies behind `sizeBytes` is left out. */
+  | {
+      readonly kind: "write";
+      readonly path: string;
+      readonly fd: number;
+      readonly sizeBytes: number;
+    }
+  /** Objects of several stripes are read once, where they are the same for all of them. */
+  | { readonly kind: "check"; readonly names: SharedObjectNames | undefined };
+
+/** What a check found. */
+export interface BadStripe {
+  readonly stripe: number;
+  readonly code: ErrorCode;
+  readonly message: string;
+}
+
+export async function runObjectReader(data: ObjectReaderData): Promise<void> {
+  await runGroupPart<BadStripe>({
+    run: async ({ signal, note }) => {
+      await using store = await openStore(data.store);
+      using reader = new ObjectReader(data, { store, signal, note });
+      const turns = Array.from({ length: data.getsMax }, () => reader.run());
+      const failed = (await Promise.allSettled(turns)).find((turn) => turn.status === "rejected");
+      if (failed !== undefined) {
+        throw failed.reason;
+      }
+    },
+  });
+}
+
+// --- internal ---
+
+interface ReaderTools {
+  readonly store: ObjectStore;
+  readonly signal: AbortSignal;
+  readonly note: (bad: BadStripe) => void;
+}
+
+class ObjectReader implements Disposable {
+  readonly #data: ObjectReaderData;
+  readonly #tools: ReaderTools;
+  readonly #board: StripeBoard;
+  readonly #map: StripeMap;
+  readonly #names: ObjectNames | undefined;
+  readonly #decoder: StripeDecoder;
+  readonly #stripeBytes: number;
+  readonly #objectBytesMax: number;
+  readonly #address: number;
+  readonly #view: Uint8Array;
+
+  constructor(data: ObjectReaderData, tools: ReaderTools) {
+    const { stripeSectors, compression, xtsKey, use } = data;
+    this.#data = data;
+    this.#tools = tools;
+    this.#board = StripeBoard.attach(data.board);
+    this.#map = StripeMap.attach(data.map);
+    const names = use.kind === "check" ? use.names : undefined;
+    this.#names = names === undefined ? undefined : ObjectNames.attach(names);
+    this.#decoder = new StripeDecoder({ compression, xtsKey, stripeSectors });
+    xtsKey?.fill(0);
+    this.#stripeBytes = stripeSectors * SECTOR_BYTES;
+    this.#objectBytesMax = stripeObjectBytesMax(compression, stripeSectors);
+    this.#address = mapAnonymous(this.#stripeBytes);
+    this.#view = new Uint8Array(viewOf(this.#address, this.#stripeBytes));
+  }
+
+  /** One of several that take turns. @throws UbiError E_STORE, E_ARCHIVE_DATA, E_EXPORT */
+  async run(): Promise<void> {
+    for (let stripe = this.#board.claim(); stripe >= 0; stripe = this.#board.claim()) {
+      try {
+        await this.#read(stripe);
+      } catch (error) {
+        if (this.#data.use.kind !== "check" || !isFinding(error)) {
+          this.#board.stop();
+          throw error;
+        }
+        this.#count(COUNTER.BAD, 1);
+        this.#tools.note({ stripe, code: error.code, message: error.message });
+      }
+      this.#count(COUNTER.STRIPES, 1);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#decoder[Symbol.dispose]();
+  }
+
+  // --- internal ---
+
+  async #read(stripe: number): Promise<void> {
+    const hash = this.#map.hash(stripe);
+    const hashHex = hash.toHex();
+    const hasHash = (other: number) => this.#map.hashHex(other) === hashHex;
+    if (this.#names?.claim(stripe, hash, hasHash) === false) {
+      this.#count(COUNTER.DUPLICATES, 1);
+      await nextTurn();
+      return;
+    }
+    const { store, signal } = this.#tools;
+    const key = stripeObjectKey(hashHex);
+    const object = await store.get(key, { lengthMax: this.#objectBytesMax, signal });
+    if (object === undefined) {
+      const message = `object ${key} of stripe ${stripe} is missing in ${store.name}`;
+      throw new UbiError("E_ARCHIVE_DATA", `${message}; bring it back from a copy`);
+    }
+    this.#decoder.decode(stripe, hash, object, this.#view);
+    this.#count(COUNTER.OBJECTS, 1);
+    this.#count(COUNTER.OBJECT_BYTES, object.length);
+    this.#write(stripe);
+    this.#count(COUNTER.DATA_BYTES, this.#stripeBytes);
+  }
+
+  #write(stripe: number): void {
+    const { use } = this.#data;
+    if (use.kind !== "write") {
+      return;
+    }
+    const offset = stripe * this.#stripeBytes;
+    const lengthBytes = Math.min(this.#stripeBytes, use.sizeBytes - offset);
+    const result = writeFileAt(use.fd, offset, this.#address, lengthBytes, false);
+    if (result < 0) {
+      const message = `cannot write stripe ${stripe} to ${use.path}: ${errnoText(result)}`;
+      throw new UbiError("E_EXPORT", message);
+    }
+    if (this.#view.subarray(lengthBytes).some((byte) => byte !== 0)) {
+      this.#count(COUNTER.OVERLONG, 1);
+    }
+  }
+
+  #count(column: number, amount: number): void {
+    this.#board.count(this.#data.worker, column, amount);
+  }
+}
+
+/** What is wrong with one object, as opposed to the store as a whole. */
+function isFinding(error: unknown): error is UbiError {
+  return error instanceof UbiError && (error.code === "E_ARCHIVE_DATA" || error.code === "E_STORE");
+}
