@@ -71,8 +71,9 @@ export class FakeSource implements StripeSource {
   raise(id: number): void {
     const index = this.#underWay.findIndex((request) => request.id === id);
     const request = this.#underWay[index];
-    assert(request !== undefined, "only a request under way is raised");
-    this.#underWay[index] = { ...request, isDemanded: true };
+    if (request !== undefined) {
+      this.#underWay[index] = { ...request, isDemanded: true };
+    }
   }
 
   submit(): void {}

@@ -22,7 +22,7 @@ export interface StripeSource extends Disposable {
    */
   request(id: number, part: StripePart, address: number, isDemanded?: boolean): void;
 
-  /** Somebody waits by now for a request under way. */
+  /** Somebody waits by now for a request that was not read as completed; without effect when it has ended. */
   raise(id: number): void;
 
   /** Hands over what was requested; never waits. */

@@ -13,12 +13,14 @@
  * such reads go on they have the disks almost to themselves. `seal` makes of a buffer what the base holds.
  */
 import { assert } from "../errors.ts";
-import { f64, i32, u8 } from "../ffi/view.ts";
+import { i32 } from "../ffi/view.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { NO_SOURCE } from "../sources/no-source.ts";
 import type { StripeSource } from "../sources/stripe-source.ts";
 import { BackgroundOrder } from "./background-order.ts";
+import { FetchSlots, Stage } from "./fetch-slots.ts";
 import { ReadAhead } from "./read-ahead.ts";
+import { RetryList } from "./retry-list.ts";
 import { pauseAfter, RETRY_DEFAULT, type RetryPolicy } from "./retry-policy.ts";
 import {
   isClaimed,
@@ -80,15 +82,7 @@ const AHEAD_MAX = 1_024;
 const EOPNOTSUPP = -95;
 const ENOENT = -2;
 const EIO = -5;
-
-const Stage = { free: 0, source: 1, base: 2, zero: 3, recalled: 4 } as const;
-
-interface Retry {
-  readonly stripe: number;
-  readonly dueMs: number;
-  /** Somebody has asked for the stripe since it failed. */
-  isAwaited: boolean;
-}
+const ECANCELED = -125;
 
 export class Fetcher {
   readonly background: BackgroundOrder;
@@ -112,20 +106,16 @@ export class Fetcher {
   readonly #ahead = new Set<number>();
   #askedMs = Number.NEGATIVE_INFINITY;
   readonly #failures = new Map<number, number>();
-  #retries: Retry[] = [];
-  // Columns by buffer:
-  readonly #stage: Uint8Array;
-  readonly #stripe: Float64Array;
-  /** Failed syncs of the base when the write began. */
+  readonly #retries = new RetryList();
+  readonly #slots: FetchSlots;
+  /** By buffer: failed syncs of the base when the write began. */
   readonly #baseFailures: Int32Array;
-  readonly #freeBuffers: Int32Array;
-  #freeCount = 0;
-  #recalled = 0;
   /** Demands for stripes that a queue claims. */
   #kept = 0;
   #canZero = true;
   #mayBeginBackground = true;
   #isStopped = false;
+  #isGivenUp = false;
   #nowMs = 0;
 
   constructor(options: FetcherOptions) {
@@ -139,20 +129,17 @@ export class Fetcher {
     this.#retry = options.retry ?? RETRY_DEFAULT;
     this.#readAhead = new ReadAhead(options.aheadMax ?? 0);
     this.background = new BackgroundOrder(options.state, options.order);
-    this.#stage = new Uint8Array(buffers);
-    this.#stripe = new Float64Array(buffers);
+    this.#slots = new FetchSlots(options.state);
     this.#baseFailures = new Int32Array(buffers);
-    this.#freeBuffers = new Int32Array(buffers);
-    for (let buffer = buffers - 1; buffer >= 0; buffer--) {
-      this.#free(buffer);
+    for (let buffer = 0; buffer < buffers; buffer++) {
       options.state.placeBuffer(buffer, this.#address(buffer));
     }
   }
 
   /** Nothing under way and nothing waiting. Stripes of the background may still be left. */
   get isIdle(): boolean {
-    const waiting = this.#demands.size + this.#retries.length;
-    return waiting === 0 && this.#freeCount === this.#freeBuffers.length;
+    const waiting = this.#demands.size + this.#retries.count;
+    return waiting === 0 && this.#slots.areAllFree;
   }
 
   get hasRoomForDemand(): boolean {
@@ -162,7 +149,7 @@ export class Fetcher {
 
   /** The base is being written. */
   get isWriting(): boolean {
-    return this.#stage.some((stage) => stage === Stage.base || stage === Stage.zero);
+    return this.#slots.isWriting;
   }
 
   /** Begins nothing any more, and drops what comes from the source. What is being written goes on. */
@@ -171,7 +158,23 @@ export class Fetcher {
     this.#demands.clear();
     this.#touched.clear();
     this.#ahead.clear();
-    this.#retries = [];
+    this.#retries.clear();
+  }
+
+  /** From here on whoever waits for the source, or comes to, gets an error instead. What is being written goes on. */
+  giveUp(): void {
+    this.#isGivenUp = true;
+    for (const { stripe } of this.#retries.takeDue(Number.POSITIVE_INFINITY)) {
+      this.#demands.add(stripe);
+    }
+    for (let buffer = 0; buffer < this.#slots.count; buffer++) {
+      if (this.#slots.stage(buffer) === Stage.source) {
+        const stripe = this.#slots.stripe(buffer);
+        this.#slots.setStage(buffer, Stage.dropped);
+        this.#state.fail(stripe, Phase.failed);
+        this.#host.gaveUp(stripe, ECANCELED);
+      }
+    }
   }
 
   /** Nothing is going to be fetched any more: lets go of the source. */
@@ -186,8 +189,8 @@ export class Fetcher {
     if (this.#source.completions() > 0) {
       return this.#nowMs;
     }
-    const retry = this.#retries.reduce((due, { dueMs }) => Math.min(due, dueMs), Infinity);
-    const recall = this.#recalled > 0 ? this.#nowMs + RECALL_MS : Infinity;
+    const retry = this.#retries.dueMs;
+    const recall = this.#slots.recalled > 0 ? this.#nowMs + RECALL_MS : Infinity;
     const hasGuests = this.#touched.size + this.#ahead.size > 0;
     const background = Math.max(this.#mayBackgroundMs(), hasGuests ? 0 : this.background.dueMs);
     return Math.min(retry, recall, this.#mayBeginBackground ? background : Infinity);
@@ -199,14 +202,12 @@ export class Fetcher {
     this.#lookAhead(stripe);
     const byte = this.#state.load(stripe);
     if (this.#isStopped || (!isUnfetched(byte) && !isClaimed(byte))) {
-      return; // under way, or there
+      this.#raise(stripe, byte); // under way, or there
+      return;
     }
     // The pause of a retry is kept: a guest must not hammer a source that fails.
-    const retry = this.#retries.find((other) => other.stripe === stripe);
-    if (retry === undefined) {
+    if (!this.#retries.await(stripe)) {
       this.#demands.add(stripe);
-    } else {
-      retry.isAwaited = true;
     }
   }
 
@@ -215,7 +216,7 @@ export class Fetcher {
     this.#isAsked = true;
     this.#isTouched = true;
     this.#lookAhead(stripe);
-    const isPaused = this.#retries.some((retry) => retry.stripe === stripe);
+    const isPaused = this.#retries.has(stripe);
     if (!this.#isStopped && !isPaused && this.#touched.size < TOUCHED_MAX) {
       this.#touched.add(stripe);
     }
@@ -233,7 +234,7 @@ export class Fetcher {
     this.#isTouched = false;
     this.#mayBeginBackground = mayBeginBackground;
     this.#collect();
-    this.#freeRecalled();
+    this.#slots.freeRecalled();
     this.#retryDue();
     this.#beginDemands();
     if (mayBeginBackground) {
@@ -244,16 +245,16 @@ export class Fetcher {
 
   /** The end of `writeBase` or `zeroBase`: 0, or a negative errno. */
   baseWritten(buffer: number, result: number): void {
-    const stage = u8(this.#stage, buffer);
+    const stage = this.#slots.stage(buffer);
     assert(stage === Stage.base || stage === Stage.zero, "a write ends that was asked for");
     if (result === EOPNOTSUPP && stage === Stage.zero) {
       this.#canZero = false;
       this.#write(buffer);
       return;
     }
-    const stripe = f64(this.#stripe, buffer);
+    const stripe = this.#slots.stripe(buffer);
     this.#state.recallBuffer(buffer);
-    this.#release(buffer);
+    this.#slots.release(buffer);
     if (result < 0) {
       this.failed(stripe, result);
       return;
@@ -270,7 +271,7 @@ export class Fetcher {
   /** A stripe that the fetcher took has to be fetched anew; it fails when that was tried often enough. */
   failed(stripe: number, result: number): void {
     const failures = (this.#failures.get(stripe) ?? 0) + 1;
-    const pauseMs = pauseAfter(this.#retry, failures);
+    const pauseMs = this.#isGivenUp ? undefined : pauseAfter(this.#retry, failures);
     if (pauseMs === undefined) {
       this.#failures.delete(stripe);
       this.#state.fail(stripe, Phase.failed);
@@ -282,7 +283,7 @@ export class Fetcher {
     this.#state.setPhase(stripe, Phase.unfetched);
     if (!this.#isStopped) {
       // Who waits for it sees it unfetched and asks again.
-      this.#retries.push({ stripe, dueMs: this.#nowMs + pauseMs, isAwaited: false });
+      this.#retries.add(stripe, this.#nowMs + pauseMs);
     }
   }
 
@@ -298,17 +299,21 @@ export class Fetcher {
   }
 
   #sourceEnded(buffer: number, result: number): void {
-    assert(u8(this.#stage, buffer) === Stage.source, "a source ends what it was asked for");
-    const stripe = f64(this.#stripe, buffer);
+    if (this.#slots.stage(buffer) === Stage.dropped) {
+      this.#slots.release(buffer);
+      return;
+    }
+    assert(this.#slots.stage(buffer) === Stage.source, "a source ends what it was asked for");
+    const stripe = this.#slots.stripe(buffer);
     const address = this.#address(buffer);
     const bytes = this.#bytesOf(stripe);
     if (this.#isStopped) {
-      this.#release(buffer);
+      this.#slots.release(buffer);
       this.#state.setPhase(stripe, Phase.unfetched);
       return;
     }
     if (result < 0) {
-      this.#release(buffer);
+      this.#slots.release(buffer);
       this.failed(stripe, result);
       return;
     }
@@ -316,7 +321,7 @@ export class Fetcher {
     const isZero = this.#canZero && this.#host.isZero(address, bytes);
     const sector = stripe * this.#options.stripeSectors;
     if (!this.#host.seal(sector, bytes / SECTOR_BYTES, address)) {
-      this.#release(buffer);
+      this.#slots.release(buffer);
       this.failed(stripe, EIO);
       return;
     }
@@ -324,7 +329,7 @@ export class Fetcher {
     this.#state.setPhase(stripe, Phase.buffered);
     this.#baseFailures[buffer] = this.#state.baseFailures();
     if (isZero) {
-      this.#stage[buffer] = Stage.zero;
+      this.#slots.setStage(buffer, Stage.zero);
       this.#state.count("zeroStripes", 1);
       this.#host.zeroBase(buffer, sector * SECTOR_BYTES, bytes);
     } else {
@@ -333,19 +338,14 @@ export class Fetcher {
   }
 
   #write(buffer: number): void {
-    const stripe = f64(this.#stripe, buffer);
-    this.#stage[buffer] = Stage.base;
+    const stripe = this.#slots.stripe(buffer);
+    this.#slots.setStage(buffer, Stage.base);
     const offset = stripe * this.#options.stripeSectors * SECTOR_BYTES;
     this.#host.writeBase(buffer, offset, this.#address(buffer), this.#bytesOf(stripe));
   }
 
   #retryDue(): void {
-    if (this.#retries.length === 0) {
-      return;
-    }
-    const due = this.#retries.filter(({ dueMs }) => dueMs <= this.#nowMs);
-    this.#retries = this.#retries.filter(({ dueMs }) => dueMs > this.#nowMs);
-    for (const { stripe, isAwaited } of due) {
+    for (const { stripe, isAwaited } of this.#retries.takeDue(this.#nowMs)) {
       (isAwaited ? this.#demands : this.#touched).add(stripe);
     }
   }
@@ -353,10 +353,10 @@ export class Fetcher {
   #beginDemands(): void {
     this.#kept = 0;
     for (const stripe of this.#demands) {
-      if (this.#freeCount === 0) {
+      if (this.#slots.freeCount === 0 && !this.#isGivenUp) {
         return;
       }
-      if (!isClaimed(this.#state.load(stripe)) && this.#begin(stripe)) {
+      if (!isClaimed(this.#state.load(stripe)) && this.#begin(stripe, true)) {
         this.#demands.delete(stripe);
         this.#state.count("demandFetches", 1);
       } else if (this.#mayComeBack(stripe)) {
@@ -370,7 +370,21 @@ export class Fetcher {
   /** A queue claims it: that may be given up, unfetched, and whoever waits would wait for ever. */
   #mayComeBack(stripe: number): boolean {
     const byte = this.#state.load(stripe);
+    if (this.#isGivenUp) {
+      return isClaimed(byte);
+    }
     return isClaimed(byte) || (isUnfetched(byte) && this.#source.has(stripe));
+  }
+
+  /** What nobody waited for when it was requested goes before others from here on. */
+  #raise(stripe: number, byte: number): void {
+    if (this.#isStopped || phaseOf(byte) !== Phase.fetching) {
+      return;
+    }
+    const buffer = this.#slots.find(stripe);
+    if (buffer >= 0) {
+      this.#source.raise(buffer);
+    }
   }
 
   #lookAhead(stripe: number): void {
@@ -389,15 +403,15 @@ export class Fetcher {
     const reserved = isAsked ? (reservedWhenAsked ?? reservedBuffers) : reservedBuffers;
     if (
       this.#isStopped ||
+      this.#isGivenUp ||
       this.#demands.size > 0 ||
-      this.#retries.length >= this.#freeBuffers.length ||
-      this.#freeCount <= reserved
+      this.#retries.count >= this.#slots.count ||
+      this.#slots.freeCount <= reserved
     ) {
       return Number.POSITIVE_INFINITY;
     }
     const calmMs = this.#touchedMs + CALM_MS;
-    const isAlone = this.#freeCount === this.#freeBuffers.length;
-    return isAlone ? Math.min(calmMs, this.#pressedMs + PRESSED_MS) : calmMs;
+    return this.#slots.areAllFree ? Math.min(calmMs, this.#pressedMs + PRESSED_MS) : calmMs;
   }
 
   #mayBackground(): boolean {
@@ -426,7 +440,7 @@ export class Fetcher {
   }
 
   #beginUndemanded(stripe: number, counter: StripeCounter): boolean {
-    const hasBegun = this.#begin(stripe);
+    const hasBegun = this.#begin(stripe, false);
     if (hasBegun) {
       this.#pressedMs = this.#nowMs;
       this.#state.count(counter, 1);
@@ -435,50 +449,22 @@ export class Fetcher {
   }
 
   /** False when the stripe needs no fetch, or the source cannot have it. */
-  #begin(stripe: number): boolean {
-    if (!this.#source.has(stripe)) {
+  #begin(stripe: number, isDemanded: boolean): boolean {
+    if (this.#isGivenUp || !this.#source.has(stripe)) {
       if (this.#state.failUntaken(stripe)) {
-        this.#host.gaveUp(stripe, ENOENT);
+        this.#host.gaveUp(stripe, this.#isGivenUp ? ECANCELED : ENOENT);
       }
       return false;
     }
     if (!this.#state.take(stripe, Phase.fetching)) {
       return false;
     }
-    this.#freeCount -= 1;
-    const buffer = i32(this.#freeBuffers, this.#freeCount);
-    this.#stage[buffer] = Stage.source;
-    this.#stripe[buffer] = stripe;
-    this.#state.count("inFlight", 1);
+    const buffer = this.#slots.take(stripe);
     const unit = this.#source.unitBytes;
     const lengthBytes = Math.ceil(this.#bytesOf(stripe) / unit) * unit;
-    this.#source.request(buffer, { stripe, offsetBytes: 0, lengthBytes }, this.#address(buffer));
+    const part = { stripe, offsetBytes: 0, lengthBytes };
+    this.#source.request(buffer, part, this.#address(buffer), isDemanded);
     return true;
-  }
-
-  #release(buffer: number): void {
-    this.#state.count("inFlight", -1);
-    if (this.#state.isPinned(buffer)) {
-      this.#stage[buffer] = Stage.recalled;
-      this.#recalled += 1;
-    } else {
-      this.#free(buffer);
-    }
-  }
-
-  #freeRecalled(): void {
-    for (let buffer = 0; this.#recalled > 0 && buffer < this.#stage.length; buffer++) {
-      if (u8(this.#stage, buffer) === Stage.recalled && !this.#state.isPinned(buffer)) {
-        this.#recalled -= 1;
-        this.#free(buffer);
-      }
-    }
-  }
-
-  #free(buffer: number): void {
-    this.#stage[buffer] = Stage.free;
-    this.#freeBuffers[this.#freeCount] = buffer;
-    this.#freeCount += 1;
   }
 
   #address(buffer: number): number {
