@@ -8,8 +8,7 @@ export interface S3StoreDescription {
   readonly bucket: string;
   /** Empty, or ends in "/". */
   readonly prefix: string;
-  /** undefined: from the environment. */
-  readonly region: string | undefined;
+  readonly region: string;
   readonly endpoint: string | undefined;
   readonly isPathStyleForced: boolean;
   readonly accessKeyId: string;
