@@ -85,15 +85,19 @@ export const DangerZoneSection = Type.Object(
   { ...closed, default: {} },
 );
 
-const rawKeys = {
-  image_path: path(),
-  autofetch: flag(),
-  copy_on_read: flag(),
+/** How a disk is filled, from whatever source. */
+const fetchKeys = {
   background_bytes_per_second: Type.Optional(
     Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER, ...ours }),
   ),
   prefetch: Type.Optional(Type.String({ minLength: 1, path: true, ...ours })),
   record: Type.Optional(Type.String({ minLength: 1, path: true, ...ours })),
+};
+
+const rawKeys = {
+  image_path: path(),
+  autofetch: flag(),
+  copy_on_read: flag(),
 };
 
 const filesystemKeys = {
@@ -154,10 +158,10 @@ const remoteKeys = {
 
 export const StripeSourceSection = Type.Union(
   [
-    Type.Object({ type: Type.Literal("raw"), ...rawKeys }, closed),
-    Type.Object({ type: Type.Literal("archive"), ...filesystemKeys }, closed),
-    Type.Object({ type: Type.Literal("archive"), ...s3Keys }, closed),
-    Type.Object({ type: Type.Literal("remote"), ...remoteKeys }, closed),
+    Type.Object({ type: Type.Literal("raw"), ...rawKeys, ...fetchKeys }, closed),
+    Type.Object({ type: Type.Literal("archive"), ...filesystemKeys, ...fetchKeys }, closed),
+    Type.Object({ type: Type.Literal("archive"), ...s3Keys, ...fetchKeys }, closed),
+    Type.Object({ type: Type.Literal("remote"), ...remoteKeys, ...fetchKeys }, closed),
   ],
   { variants: ["type", "storage"] },
 );

@@ -76,6 +76,20 @@ test("an s3 archive has the documented defaults", async () => {
   });
 });
 
+test.each([
+  ["archive in a folder", 'type = "archive"\nstorage = "filesystem"\npath = "/a"\n'],
+  ["archive in a bucket", S3],
+  ["stripe server", REMOTE + PSK],
+])("an %s is fetched as a raw image is: rate limit, prefetch, record", async (_, source) => {
+  const fetchKeys = 'background_bytes_per_second = 5\nprefetch = "/p"\nrecord = "/r"';
+  const { stripeSource } = await load(source + fetchKeys);
+  expect(stripeSource).toMatchObject({
+    backgroundBytesPerSecond: 5,
+    prefetch: "/p",
+    record: "/r",
+  });
+});
+
 test("an s3 archive keeps everything that is given", async () => {
   const { stripeSource } = await load(
     `${S3}prefix = "a/b"\nregion = "r"\nsession_token.ref = "token"\nendpoint = "http://[::1]:9000"\n` +
