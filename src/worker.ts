@@ -5,6 +5,7 @@ import type { StripeWorkerData } from "./device/stripe-worker.ts";
 import { AssertionError } from "./errors.ts";
 import { adoptNativeLibrary } from "./ffi/library.ts";
 import type { WorkerStart } from "./ffi/worker.ts";
+import type { ServerWorkerData } from "./serve/server-worker.ts";
 import type { ArchiveWorkerData } from "./sources/archive-worker.ts";
 import type { ControlWorkerData } from "./vhost/control-worker.ts";
 import type { QueueWorkerData } from "./vhost/queue-worker.ts";
@@ -36,6 +37,10 @@ export async function runWorker(start: WorkerStart<unknown>): Promise<void> {
     case "archive-source": {
       const { runArchiveWorker } = await import("./sources/archive-worker.ts");
       return runArchiveWorker(start.data as ArchiveWorkerData); // what the role was spawned with
+    }
+    case "stripe-server": {
+      const { runServerWorker } = await import("./serve/server-worker.ts");
+      return runServerWorker(start.data as ServerWorkerData); // what the role was spawned with
     }
     default:
       throw new AssertionError(`a worker was started as ${start.role}`);

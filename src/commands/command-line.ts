@@ -48,6 +48,10 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     description: "Tells which stripes of a disk are fetched, written, or in its source",
     load: async (wrap) => wrap((await import("./dump-metadata.ts")).default),
   },
+  "stripe-server": {
+    description: "Serves the stripes of a disk or an archive to other hosts",
+    load: async (wrap) => wrap((await import("./stripe-server.ts")).default),
+  },
   xts: {
     description: "Enciphers or deciphers an image with the key of a disk",
     load: async (wrap) => wrap((await import("./xts.ts")).default),
@@ -60,6 +64,7 @@ const LINKS: Readonly<Record<string, keyof typeof COMMANDS>> = {
   "init-metadata": "init-metadata",
   "dump-metadata": "dump-metadata",
   xts: "xts",
+  "remote-stripe-server": "stripe-server",
   ubitop: "top",
 };
 

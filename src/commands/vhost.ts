@@ -8,6 +8,7 @@ import { log } from "../log.ts";
 import { RpcServer } from "../rpc/index.ts";
 import { VhostBackend } from "../vhost/backend.ts";
 import { hardenOrWarn } from "./hardening.ts";
+import { StopSignals } from "./stop-signals.ts";
 
 export default defineCommand({
   meta: {
@@ -61,7 +62,7 @@ async function serve(configPath: string, isNull: boolean): Promise<void> {
   await Promise.race([signals.first, backend.ended]);
   log.info("stopping", { signal: signals.name });
   await backend.stop();
-  device.release();
+  await device.release();
   device[Symbol.dispose]();
   signals.end();
   log.info("stopped");
@@ -78,45 +79,4 @@ function startRpc(config: DeviceConfig, device: DiskDevice): RpcServer | undefin
     stripes: () => device.stripeCounts,
     fetch: () => device.stripes,
   });
-}
-
-/** Within this time the same signal is an echo: timeout(1) and others send theirs to process and group. */
-const ECHO_MS = 100;
-
-/** SIGTERM and SIGINT: the first asks for a clean stop, the second ends the process at once. */
-class StopSignals {
-  readonly #first = Promise.withResolvers<void>();
-  readonly #listener = (name: string) => this.#receive(name);
-  name = "none";
-  #firstMs = 0;
-
-  constructor() {
-    process.on("SIGTERM", this.#listener);
-    process.on("SIGINT", this.#listener);
-  }
-
-  get first(): Promise<void> {
-    return this.#first.promise;
-  }
-
-  end(): void {
-    process.off("SIGTERM", this.#listener);
-    process.off("SIGINT", this.#listener);
-  }
-
-  // --- internal ---
-
-  #receive(name: string): void {
-    const nowMs = performance.now();
-    if (this.name === name && nowMs - this.#firstMs < ECHO_MS) {
-      return;
-    }
-    if (this.name !== "none") {
-      log.error("stopped at once by a second signal", { signal: name });
-      process.exit(1);
-    }
-    this.name = name;
-    this.#firstMs = nowMs;
-    this.#first.resolve();
-  }
 }

@@ -1,0 +1,241 @@
+/** `ubiblk stripe-server`: serves the stripes of a disk, or of an archive, to other hosts. */
+import { defineCommand } from "citty";
+import {
+  loadArchiveConfig,
+  loadDeviceConfig,
+  loadServerConfig,
+  resolveSecrets,
+  type ServerConfig,
+} from "../config/index.ts";
+import { DiskSecrets } from "../device/disk-secrets.ts";
+import { XtsCipher } from "../disk/cipher.ts";
+import { AssertionError, UbiError } from "../errors.ts";
+import { countStripes, stripeBytes } from "../formats/metadata.ts";
+import { log } from "../log.ts";
+import { parseServerAddress, type ServerAddress } from "../remote/server-address.ts";
+import { loadLegacyConfig } from "../serve/legacy-config.ts";
+import { ServedDisk } from "../serve/served-disk.ts";
+import { StripeServer } from "../serve/stripe-server.ts";
+import { hardenOrWarn } from "./hardening.ts";
+import { StopSignals } from "./stop-signals.ts";
+
+export default defineCommand({
+  meta: {
+    name: "stripe-server",
+    description:
+      "Serves the stripes of a disk that no backend uses, or of an archive, to other hosts",
+  },
+  args: {
+    config: {
+      type: "string",
+      alias: "f",
+      valueHint: "FILE",
+      description: "device configuration of the disk",
+    },
+    "listen-config": {
+      type: "string",
+      required: true,
+      valueHint: "FILE",
+      description: "configuration with [server]: where to listen, and the key of the clients",
+    },
+    archive: {
+      type: "string",
+      valueHint: "FILE",
+      description: "configuration with [archive]: serve that archive instead of a disk",
+    },
+    legacy: {
+      type: "boolean",
+      default: false,
+      description: "--config is the YAML file of a disk of version 0.2",
+    },
+    "legacy-kek": {
+      type: "string",
+      valueHint: "FILE",
+      description: "YAML file with the key that its keys are wrapped with",
+    },
+  },
+  run: ({ args }) =>
+    serve(
+      whatToServe({
+        configPath: args.config,
+        archivePath: args.archive,
+        isLegacy: args.legacy,
+        kekPath: args["legacy-kek"],
+      }),
+      args["listen-config"],
+    ),
+});
+
+// --- internal ---
+
+type Served =
+  | { readonly kind: "disk"; readonly path: string }
+  | { readonly kind: "archive"; readonly path: string }
+  | { readonly kind: "legacy"; readonly path: string; readonly kekPath: string | undefined };
+
+function whatToServe(flags: {
+  readonly configPath: string | undefined;
+  readonly archivePath: string | undefined;
+  readonly isLegacy: boolean;
+  readonly kekPath: string | undefined;
+}): Served {
+  const { configPath, archivePath, isLegacy, kekPath } = flags;
+  if (kekPath !== undefined && !isLegacy) {
+    throw new UbiError("E_USAGE", "--legacy-kek requires --legacy");
+  }
+  if (archivePath !== undefined) {
+    if (configPath !== undefined || isLegacy) {
+      throw new UbiError("E_USAGE", "--archive stands instead of --config and --legacy");
+    }
+    return { kind: "archive", path: archivePath };
+  }
+  if (configPath === undefined) {
+    throw new UbiError("E_USAGE", "-f, --config: missing; name it, or an --archive");
+  }
+  return isLegacy
+    ? { kind: "legacy", path: configPath, kekPath }
+    : { kind: "disk", path: configPath };
+}
+
+async function serve(served: Served, listenPath: string): Promise<void> {
+  hardenOrWarn();
+  let server: StripeServer | undefined;
+  const failures: string[] = [];
+  const onFailure = (message: string) => {
+    failures.push(message);
+    server?.fail(message);
+  };
+  // The document of the disk is the first to be read, that of the clients the second; keys come last.
+  const open = await prepare(served, onFailure);
+  const listenConfig = await loadServerConfig(listenPath);
+  const disk = await open();
+  const signals = new StopSignals();
+  server = await startServer(disk, listenConfig);
+  for (const failure of failures) {
+    server.fail(failure);
+  }
+  tellStart(server, disk, listenConfig);
+  Bun.gc(true); // what the start left behind
+  await Promise.race([signals.first, server.ended]);
+  log.info("stopping", { signal: signals.name });
+  await server.stop();
+  await disk[Symbol.asyncDispose]();
+  signals.end();
+  log.info("stopped");
+}
+
+/** Loads the document; what it returns opens the disk. */
+async function prepare(
+  served: Served,
+  onFailure: (message: string) => void,
+): Promise<() => Promise<ServedDisk>> {
+  switch (served.kind) {
+    case "disk": {
+      const config = await loadDeviceConfig(served.path);
+      return () => openDisk(config, onFailure);
+    }
+    case "archive": {
+      const config = await loadArchiveConfig(served.path);
+      return async () => {
+        using secrets = await resolveSecrets(config, ["archive"]);
+        const settings = { type: "archive", ...config.archive } as const;
+        return await ServedDisk.openArchive(settings, secrets, onFailure);
+      };
+    }
+    case "legacy":
+      return () => openLegacyDisk(served.path, served.kekPath, onFailure);
+  }
+}
+
+async function openDisk(
+  config: Awaited<ReturnType<typeof loadDeviceConfig>>,
+  onFailure: (message: string) => void,
+): Promise<ServedDisk> {
+  let secrets: DiskSecrets | undefined;
+  try {
+    return await ServedDisk.open({
+      config,
+      ioEngine: config.tuning.ioEngine,
+      openCipher: async () => {
+        secrets = await DiskSecrets.read(config);
+        return secrets.cipher;
+      },
+      sourceSecrets: () => {
+        if (secrets === undefined) {
+          throw new AssertionError("the key of the disk is read before those of its source");
+        }
+        return secrets.ofSource();
+      },
+      onFailure,
+    });
+  } finally {
+    secrets?.[Symbol.dispose]();
+  }
+}
+
+async function openLegacyDisk(
+  path: string,
+  kekPath: string | undefined,
+  onFailure: (message: string) => void,
+): Promise<ServedDisk> {
+  const { config, xtsKey } = await loadLegacyConfig(path, kekPath);
+  try {
+    return await ServedDisk.open({
+      config,
+      ioEngine: "io_uring",
+      openCipher: async () => (xtsKey === undefined ? undefined : XtsCipher.create(xtsKey)),
+      sourceSecrets: () => {
+        throw new AssertionError("an image needs no secret");
+      },
+      onFailure,
+    });
+  } finally {
+    xtsKey?.fill(0);
+  }
+}
+
+async function startServer(disk: ServedDisk, config: ServerConfig): Promise<StripeServer> {
+  const { address, unixSocket, psk } = config.server;
+  const addresses: ServerAddress[] = address === undefined ? [] : [parseServerAddress(address)];
+  if (unixSocket !== undefined) {
+    addresses.push({ kind: "unix", path: unixSocket });
+  }
+  using secrets = await resolveSecrets(config, ["server"]);
+  return await StripeServer.start(disk, {
+    addresses,
+    psk:
+      psk === undefined ? undefined : { identity: psk.identity, secret: secrets.get(psk.secret) },
+    limits: {
+      handshakeMs: config.server.connectTimeoutMs,
+      answerMs: config.server.operationAttemptTimeoutMs,
+      idleMs: config.server.idleTimeoutMs,
+    },
+    connectionsMax: config.server.maxConnections,
+  });
+}
+
+function tellStart(server: StripeServer, disk: ServedDisk, { server: config }: ServerConfig): void {
+  const isOpen = config.address !== undefined && config.psk === undefined;
+  const open = isOpen ? server.names.filter((name) => !isLoopback(name)) : [];
+  if (open.length > 0) {
+    log.warn("whoever reaches this address can read the disk, and the network sees it: no psk", {
+      address: open.join(", "),
+    });
+  }
+  const { metadata } = disk;
+  const { unfetched } = countStripes(metadata.flags);
+  for (const name of server.names) {
+    log.info(`listening on ${name}`, {
+      serves: disk.name,
+      stripes: metadata.stripeCount,
+      stripe_bytes: stripeBytes(metadata),
+      from_source: unfetched,
+      tls: config.psk !== undefined,
+    });
+  }
+}
+
+/** Names are literal addresses by now, or paths. */
+function isLoopback(name: string): boolean {
+  return name.startsWith("127.") || name.startsWith("[::1]") || name.startsWith("/");
+}

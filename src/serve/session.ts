@@ -1,0 +1,499 @@
+/**
+ * One client: requests in, answers out in their order. All limits of a client are here; whatever one does ends its
+ * own session only.
+ *
+ *   handshake -> serving -> (lingering) -> ended
+ *
+ * A client may send requests before it has the answers, up to ANSWERS_MAX of them; then nothing more is read from
+ * it until it takes some. An answer with a stripe waits for a buffer, for the read, and for its turn to be sent.
+ */
+import { assert, errnoText } from "../errors.ts";
+import { type ByteStream, STREAM_READY, WANT_READ, WANT_WRITE } from "../ffi/byte-stream.ts";
+import { POLLIN, POLLOUT } from "../ffi/socket.ts";
+import { OPCODE, STATUS } from "../formats/stripe-protocol.ts";
+import type { AnswerBytes, FixedAnswers } from "./fixed-answers.ts";
+import { RequestInput } from "./request-input.ts";
+import type { ReadOwner, StripeReads } from "./stripe-reads.ts";
+
+export interface SessionLimits {
+  readonly handshakeMs: number;
+  /** For the rest of a request, for an answer to be ready, and for the client to take some of it. */
+  readonly answerMs: number;
+  readonly idleMs: number;
+}
+
+export interface SessionOptions {
+  readonly stream: ByteStream;
+  /** As the log names the client. */
+  readonly name: string;
+  readonly reads: StripeReads;
+  readonly answers: FixedAnswers;
+  readonly limits: SessionLimits;
+  readonly input: { readonly view: Uint8Array; readonly address: number };
+}
+
+/** An answer under way. */
+interface Answer {
+  /** Undefined: it holds a stripe, which is still to be read. */
+  bytes: AnswerBytes | undefined;
+  readonly stripe: number;
+  readonly place: "disk" | "source";
+  readonly isSparse: boolean;
+  /** -1 for none, or none yet. */
+  buffer: number;
+  /** The session ends behind it. */
+  isLast: boolean;
+}
+
+/** Why a session ended; without a reason the client just left. */
+export interface SessionEnd {
+  readonly isFailure: boolean;
+  readonly reason: string;
+}
+
+export const INPUT_BYTES = 4096;
+const ANSWERS_MAX = 32;
+/** A client that takes an answer more slowly than this holds a buffer for too long. */
+const BYTES_PER_MS_MIN = 64;
+/** Sent in one turn, so that the others get theirs. */
+const TURN_BYTES = 4 * 2 ** 20;
+/** For the last answer to arrive: closing with requests unread would make the system drop it. */
+const LINGER_MS = 500;
+const NEVER = Number.POSITIVE_INFINITY;
+
+export class Session implements ReadOwner {
+  readonly #options: SessionOptions;
+  readonly #input: RequestInput;
+  readonly #answers: Answer[] = [];
+  #state: "handshake" | "serving" | "lingering" | "ended" = "handshake";
+  #end: SessionEnd | undefined;
+  /** What the stream waits for before it can be read or written; 0 while it can be tried. */
+  #readWait = 0;
+  #writeWait = 0;
+  #isInputOver = false;
+  #isStopping = false;
+  /** Times, in ms of the caller's clock. */
+  #nowMs: number;
+  #sinceMs: number;
+  #headSinceMs = 0;
+  #headReadyMs = 0;
+  #progressMs = 0;
+  /** Sent of the first answer. */
+  #sentBytes = 0;
+  /** A read of its has ended. */
+  #isChanged = false;
+  /** Whether the first answer has been seen ready. */
+  #isHeadReady = false;
+  /** Answered, for the log. */
+  #served = 0;
+  #failure: string | undefined;
+
+  constructor(options: SessionOptions, nowMs: number) {
+    this.#options = options;
+    this.#input = new RequestInput(options.input);
+    this.#nowMs = nowMs;
+    this.#sinceMs = nowMs;
+  }
+
+  get name(): string {
+    return this.#options.name;
+  }
+
+  get fd(): number {
+    return this.#options.stream.fd;
+  }
+
+  /** Set once the session is over; then it only waits to be disposed of. */
+  get end(): SessionEnd | undefined {
+    return this.#end;
+  }
+
+  get servedCount(): number {
+    return this.#served;
+  }
+
+  /** A read has ended: `advance` has something to do. */
+  get isChanged(): boolean {
+    return this.#isChanged;
+  }
+
+  /** What to poll the descriptor for. */
+  get events(): number {
+    const read = this.#mayRead() ? this.#readWait || POLLIN : 0;
+    const write = this.#hasToSend() ? this.#writeWait || POLLOUT : 0;
+    return read | write;
+  }
+
+  /** When `advance` is to be called at the latest. */
+  get dueMs(): number {
+    const { handshakeMs, answerMs, idleMs } = this.#options.limits;
+    switch (this.#state) {
+      case "handshake":
+        return this.#sinceMs + handshakeMs;
+      case "lingering":
+        return this.#sinceMs + LINGER_MS;
+      case "ended":
+        return NEVER;
+    }
+    const head = this.#answers[0];
+    if (head === undefined) {
+      return this.#sinceMs + (this.#input.isEmpty ? idleMs : answerMs);
+    }
+    if (head.bytes === undefined) {
+      return this.#headSinceMs + answerMs;
+    }
+    const wholeMs = answerMs + head.bytes.lengthBytes / BYTES_PER_MS_MIN;
+    return Math.min(this.#progressMs + answerMs, this.#headReadyMs + wholeMs);
+  }
+
+  /** The first answer that needs a buffer. */
+  get wantsBuffer(): boolean {
+    return this.#unread() !== undefined;
+  }
+
+  /** Begins the read of that answer, if there is a buffer for it. */
+  takeBuffer(): boolean {
+    const answer = this.#unread();
+    assert(answer !== undefined, "a buffer is given to who wants one");
+    answer.buffer = this.#options.reads.begin(answer.stripe, answer.place, this);
+    return answer.buffer >= 0;
+  }
+
+  /** Since when the client has taken nothing of an answer that is there; Infinity when there is none. */
+  get stalledSinceMs(): number {
+    const head = this.#answers[0];
+    const isHolding = this.#answers.some((answer) => answer.buffer >= 0);
+    return isHolding && head?.bytes !== undefined ? this.#progressMs : NEVER;
+  }
+
+  /** Does all that can be done without waiting. True when there is more to do at once, in the next turn. */
+  advance(nowMs: number, readyEvents: number): boolean {
+    this.#nowMs = nowMs;
+    this.#isChanged = false;
+    if ((readyEvents & this.#readWait) !== 0 || readyEvents > (POLLIN | POLLOUT)) {
+      this.#readWait = 0;
+    }
+    if ((readyEvents & this.#writeWait) !== 0 || readyEvents > (POLLIN | POLLOUT)) {
+      this.#writeWait = 0;
+    }
+    if (this.#state === "handshake") {
+      this.#shakeHands();
+    }
+    const hasMore = this.#converse();
+    if (this.#end === undefined && nowMs >= this.dueMs) {
+      this.#timeOut();
+    }
+    const isGone = readyEvents > (POLLIN | POLLOUT);
+    if (this.#end === undefined && isGone && !this.#mayRead()) {
+      this.#finish(false, "the client left before its answers");
+    }
+    return hasMore && this.#end === undefined;
+  }
+
+  readEnded(buffer: number, result: number): void {
+    const at = this.#answers.findIndex((answer) => answer.buffer === buffer);
+    const answer = this.#answers[at];
+    assert(answer !== undefined, "a read belongs to an answer");
+    this.#isChanged = true;
+    const { reads, answers } = this.#options;
+    if (result < 0) {
+      this.#fail(at, `stripe ${answer.stripe} cannot be read: ${errnoText(result)}`);
+    } else if (answer.isSparse && reads.isZero(buffer)) {
+      this.#freeBuffer(answer);
+      answer.bytes = answers.status(STATUS.ZERO);
+    } else {
+      answer.bytes = { address: reads.answerAt(buffer), lengthBytes: reads.answerBytes };
+    }
+  }
+
+  /** What went wrong on this side; told once. */
+  takeFailure(): string | undefined {
+    const failure = this.#failure;
+    this.#failure = undefined;
+    return failure;
+  }
+
+  /** Nothing more is read; the session ends when its answers are sent. */
+  stop(nowMs: number): void {
+    this.#isStopping = true;
+    this.#nowMs = nowMs;
+    this.#input.clear();
+    if (this.#end === undefined && (this.#state === "handshake" || this.#answers.length === 0)) {
+      this.#finish(false, "the server stops");
+    }
+  }
+
+  /** Ends the session, whatever is under way. */
+  abort(reason: string): void {
+    if (this.#end === undefined) {
+      this.#finish(true, reason);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#dropAnswers(0);
+    this.#state = "ended";
+    this.#options.stream[Symbol.dispose]();
+  }
+
+  // --- internal: states ---
+
+  #mayRead(): boolean {
+    if (this.#state === "serving") {
+      const hasRoom = this.#answers.length < ANSWERS_MAX && this.#answers.at(-1)?.isLast !== true;
+      return hasRoom && !this.#isInputOver && !this.#isStopping;
+    }
+    return this.#state !== "ended";
+  }
+
+  #hasToSend(): boolean {
+    return this.#state === "handshake"
+      ? this.#writeWait !== 0
+      : this.#state === "serving" && this.#answers[0]?.bytes !== undefined;
+  }
+
+  #finish(isFailure: boolean, reason: string): void {
+    this.#end = { isFailure, reason };
+    this.#state = "ended";
+    this.#dropAnswers(0);
+  }
+
+  #timeOut(): void {
+    const head = this.#answers[0];
+    if (this.#state === "handshake") {
+      this.#finish(true, "the handshake took too long");
+    } else if (this.#state === "lingering") {
+      this.#finish(false, "the last answer was sent");
+    } else if (head === undefined) {
+      const isIdle = this.#input.isEmpty;
+      this.#finish(!isIdle, isIdle ? "it was idle" : "a request did not become whole in time");
+    } else if (head.bytes === undefined) {
+      this.#fail(0, `stripe ${head.stripe} was not read in time`);
+      this.#converse();
+    } else {
+      this.#finish(true, "it takes its answers too slowly");
+    }
+  }
+
+  #shakeHands(): void {
+    const { stream } = this.#options;
+    const result = stream.handshake();
+    if (result === STREAM_READY) {
+      this.#state = "serving";
+      this.#sinceMs = this.#nowMs;
+      this.#readWait = 0;
+      this.#writeWait = 0;
+    } else if (result === WANT_READ) {
+      this.#readWait = POLLIN;
+      this.#writeWait = 0;
+    } else if (result === WANT_WRITE) {
+      this.#writeWait = POLLOUT;
+    } else {
+      const why = result === 0 ? "the client left" : stream.problem(result);
+      this.#finish(result !== 0, `the handshake failed: ${why}`);
+    }
+  }
+
+  /** Reads, answers and sends until the stream, a buffer or a read has to be waited for. */
+  #converse(): boolean {
+    let sent = 0;
+    while (this.#state === "serving" || this.#state === "lingering") {
+      const isFed = this.#read();
+      this.#takeRequests();
+      const bytes = this.#send();
+      sent += bytes;
+      if (sent >= TURN_BYTES) {
+        return true;
+      }
+      if (!isFed && bytes === 0) {
+        break;
+      }
+    }
+    if (this.#isInputOver && this.#state === "serving" && this.#answers.length === 0) {
+      this.#finish(false, "the client left");
+    }
+    return false;
+  }
+
+  // --- internal: requests ---
+
+  #read(): boolean {
+    if (!this.#mayRead() || this.#readWait !== 0) {
+      return false;
+    }
+    if (this.#state === "lingering") {
+      this.#input.clear(); // nobody answers any more
+    }
+    const { address, lengthBytes } = this.#input.room;
+    if (lengthBytes === 0) {
+      return false; // whole requests are taken first
+    }
+    const result = this.#options.stream.read(address, lengthBytes);
+    if (result > 0) {
+      this.#noteInput();
+      this.#input.add(result);
+      return true;
+    }
+    if (result === WANT_READ || result === WANT_WRITE) {
+      this.#readWait = result === WANT_READ ? POLLIN : POLLOUT;
+      return false;
+    }
+    this.#endInput(result);
+    return false;
+  }
+
+  /** The time of a request runs from its first byte. */
+  #noteInput(): void {
+    if (this.#answers.length === 0 && this.#input.isEmpty && this.#state === "serving") {
+      this.#sinceMs = this.#nowMs;
+    }
+  }
+
+  #endInput(result: number): void {
+    if (result < 0) {
+      const isReset = result === ECONNRESET;
+      const why = isReset ? "the client reset it" : this.#options.stream.problem(result);
+      this.#finish(!isReset, why);
+    } else if (this.#answers.length === 0) {
+      this.#finish(false, "the client left");
+    } else {
+      this.#isInputOver = true; // it may still take its answers
+    }
+  }
+
+  #takeRequests(): void {
+    while (
+      this.#state === "serving" &&
+      this.#answers.length < ANSWERS_MAX &&
+      this.#answers.at(-1)?.isLast !== true
+    ) {
+      const request = this.#input.take();
+      if (request === undefined) {
+        return;
+      }
+      this.#sinceMs = this.#nowMs; // of the next request's first byte, if it is there
+      this.#answer(request.opcode, request.stripe);
+    }
+  }
+
+  #answer(opcode: number, stripe: number): void {
+    const { reads, answers } = this.#options;
+    const isSparse = opcode === OPCODE.READ_SPARSE;
+    const isRead = isSparse || opcode === OPCODE.READ;
+    const place = isRead ? reads.placeOf(stripe) : "disk";
+    const isStripe = isRead && typeof place === "string";
+    const status = typeof place === "number" ? answers.status(place) : answers.to(opcode);
+    this.#answers.push({
+      bytes: isStripe ? undefined : status,
+      stripe,
+      place: place === "source" ? "source" : "disk",
+      isSparse,
+      buffer: -1,
+      isLast: false,
+    });
+    if (this.#answers.length === 1) {
+      this.#beginHead();
+    }
+  }
+
+  // --- internal: answers ---
+
+  #beginHead(): void {
+    this.#sentBytes = 0;
+    this.#headSinceMs = this.#nowMs;
+    this.#headReadyMs = this.#nowMs;
+    this.#progressMs = this.#nowMs;
+    this.#isHeadReady = this.#answers[0]?.bytes !== undefined;
+  }
+
+  /** Bytes sent. */
+  #send(): number {
+    let sent = 0;
+    while (this.#state === "serving" && this.#writeWait === 0 && sent < TURN_BYTES) {
+      const head = this.#answers[0];
+      if (head?.bytes === undefined) {
+        break;
+      }
+      if (!this.#isHeadReady) {
+        this.#isHeadReady = true;
+        this.#headReadyMs = this.#nowMs;
+        this.#progressMs = this.#nowMs;
+      }
+      const count = this.#write(head.bytes);
+      sent += count;
+      if (count > 0 && this.#sentBytes === head.bytes.lengthBytes) {
+        this.#endHead(head);
+      }
+    }
+    return sent;
+  }
+
+  #write(bytes: AnswerBytes): number {
+    const { stream } = this.#options;
+    const left = bytes.lengthBytes - this.#sentBytes;
+    const result = stream.write(bytes.address + this.#sentBytes, left);
+    if (result > 0) {
+      this.#sentBytes += result;
+      this.#progressMs = this.#nowMs;
+      return result;
+    }
+    if (result === WANT_READ || result === WANT_WRITE) {
+      this.#writeWait = result === WANT_READ ? POLLIN : POLLOUT;
+    } else {
+      const isGone = result === EPIPE || result === ECONNRESET;
+      this.#finish(!isGone, isGone ? "the client left" : stream.problem(result));
+    }
+    return 0;
+  }
+
+  #endHead(head: Answer): void {
+    this.#freeBuffer(head);
+    this.#answers.shift();
+    this.#served += 1;
+    this.#sinceMs = this.#nowMs;
+    this.#beginHead();
+    if (head.isLast || (this.#isStopping && this.#answers.length === 0)) {
+      this.#state = "lingering";
+    }
+  }
+
+  /** The answer at `index` becomes the last one, and says that the server failed. */
+  #fail(index: number, reason: string): void {
+    this.#failure = reason;
+    this.#dropAnswers(index);
+    this.#answers.push({
+      bytes: this.#options.answers.status(STATUS.SERVER_ERROR),
+      stripe: -1,
+      place: "disk",
+      isSparse: false,
+      buffer: -1,
+      isLast: true,
+    });
+    this.#input.clear();
+    if (index === 0) {
+      this.#beginHead();
+    }
+  }
+
+  #unread(): Answer | undefined {
+    return this.#answers.find((answer) => answer.bytes === undefined && answer.buffer < 0);
+  }
+
+  #freeBuffer(answer: Answer): void {
+    if (answer.buffer >= 0) {
+      this.#options.reads.free(answer.buffer);
+      answer.buffer = -1;
+    }
+  }
+
+  #dropAnswers(first: number): void {
+    for (const answer of this.#answers.splice(first)) {
+      this.#freeBuffer(answer);
+    }
+  }
+}
+
+// --- internal ---
+
+const EPIPE = -32;
+const ECONNRESET = -104;

@@ -1,0 +1,185 @@
+/**
+ * A stripe server as the main thread sees it: opens the listening sockets, starts the thread that serves, watches
+ * over it, stops it.
+ */
+import type { Secret } from "../config/secret.ts";
+import { errnoText, UbiError } from "../errors.ts";
+import { createEvent, signalEvent } from "../ffi/event.ts";
+import { closeDescriptor } from "../ffi/socket.ts";
+import { ListeningSocket } from "../ffi/socket-file.ts";
+import { listenStream, portOf } from "../ffi/stream.ts";
+import { spawnWorker } from "../ffi/worker.ts";
+import { resolveServer, type ServerAddress, serverName } from "../remote/server-address.ts";
+import type { ServedDisk } from "./served-disk.ts";
+import { metadataAnswer } from "./served-metadata.ts";
+import type { Listener, ServerMessage, ServerWorkerData } from "./server-worker.ts";
+import type { SessionLimits } from "./session.ts";
+
+export interface StripeServerOptions {
+  /** One or both. */
+  readonly addresses: readonly ServerAddress[];
+  /** Copied; the caller wipes its own. */
+  readonly psk: { readonly identity: string; readonly secret: Secret } | undefined;
+  readonly limits: SessionLimits;
+  readonly connectionsMax: number;
+}
+
+const BACKLOG = 1024;
+
+export class StripeServer {
+  /** Where it listens: `address:port` with the real port, and the Unix socket. */
+  readonly names: readonly string[];
+  readonly #listeners: readonly OpenListener[];
+  readonly #wakeFd = createEvent();
+  readonly #stop = new SharedArrayBuffer(4);
+  readonly #worker: Worker;
+  readonly #ready = Promise.withResolvers<void>();
+  readonly #ended = Promise.withResolvers<void>();
+  #isStopping = false;
+
+  /** @throws UbiError E_SOCKET*, E_REMOTE, E_WORKER, E_MEMORY */
+  static async start(disk: ServedDisk, options: StripeServerOptions): Promise<StripeServer> {
+    const listeners = await listen(options.addresses);
+    const server = new StripeServer(disk, options, listeners);
+    await server.#ready.promise;
+    return server;
+  }
+
+  private constructor(
+    disk: ServedDisk,
+    options: StripeServerOptions,
+    listeners: readonly OpenListener[],
+  ) {
+    this.#listeners = listeners;
+    this.names = listeners.map(({ name }) => name);
+    for (const { promise } of [this.#ready, this.#ended]) {
+      promise.catch(() => {}); // whoever awaits `ended` or `start` sees it
+    }
+    const data: ServerWorkerData = {
+      stripes: disk.stripes,
+      metadata: metadataAnswer(disk.metadata),
+      listeners: listeners.map(({ fd, name }) => ({ fd, name })),
+      limits: options.limits,
+      connectionsMax: options.connectionsMax,
+      psk: shareSecret(options.psk),
+      wakeFd: this.#wakeFd,
+      stop: this.#stop,
+    };
+    this.#worker = spawnWorker("stripe-server", data);
+    this.#watch();
+  }
+
+  /** Resolves when all is stopped after `stop`; rejects when the thread fails. */
+  get ended(): Promise<void> {
+    return this.#ended.promise;
+  }
+
+  /** Takes no more requests, sends the answers under way for a bounded time, closes. Resolves as `ended` does. */
+  async stop(): Promise<void> {
+    this.#isStopping = true;
+    Atomics.store(new Int32Array(this.#stop), 0, 1);
+    signalEvent(this.#wakeFd);
+    await this.ended;
+    this.#worker.unref();
+    for (const listener of this.#listeners) {
+      listener.close();
+    }
+    closeDescriptor(this.#wakeFd);
+  }
+
+  /** Something that the server depends on has failed. */
+  fail(message: string): void {
+    const error = new UbiError("E_WORKER", message);
+    this.#ready.reject(error);
+    this.#ended.reject(error);
+  }
+
+  // --- internal ---
+
+  #watch(): void {
+    this.#worker.addEventListener("message", (event: MessageEvent<ServerMessage>) => {
+      if (event.data === "ready") {
+        this.#ready.resolve();
+      } else {
+        this.#ended.resolve();
+      }
+    });
+    this.#worker.addEventListener("error", (event) =>
+      this.fail(`the stripe-server thread failed: ${event.message.split("\n")[0]}`),
+    );
+    this.#worker.addEventListener("close", () => {
+      if (!this.#isStopping) {
+        this.fail("the stripe-server thread ended by itself");
+      }
+    });
+  }
+}
+
+// --- internal ---
+
+interface OpenListener extends Listener {
+  readonly close: () => void;
+}
+
+async function listen(addresses: readonly ServerAddress[]): Promise<readonly OpenListener[]> {
+  const listeners: OpenListener[] = [];
+  try {
+    for (const address of addresses) {
+      listeners.push(
+        ...(address.kind === "tcp" ? await listenTcp(address) : [listenPath(address)]),
+      );
+    }
+    return listeners;
+  } catch (error) {
+    for (const listener of listeners) {
+      listener.close();
+    }
+    throw error;
+  }
+}
+
+/** At every address of the host; a port of 0 is chosen once. */
+async function listenTcp(
+  address: Extract<ServerAddress, { kind: "tcp" }>,
+): Promise<readonly OpenListener[]> {
+  const listeners: OpenListener[] = [];
+  let { port } = address;
+  for (const host of new Set(await resolveServer(address))) {
+    const fd = listenStream(host, port, BACKLOG);
+    if (fd < 0) {
+      for (const listener of listeners) {
+        listener.close();
+      }
+      throw cannotListen(serverName({ kind: "tcp", host, port }), fd);
+    }
+    port = portOf(fd);
+    const name = serverName({ kind: "tcp", host, port });
+    listeners.push({ fd, name, close: () => closeDescriptor(fd) });
+  }
+  return listeners;
+}
+
+function listenPath({ path }: Extract<ServerAddress, { kind: "unix" }>): OpenListener {
+  const socket = ListeningSocket.open(path);
+  return { fd: socket.fd, name: path, close: () => socket[Symbol.dispose]() };
+}
+
+function cannotListen(name: string, result: number): UbiError {
+  const isTaken = result === EADDRINUSE;
+  const hint = isTaken ? "; stop that program or choose another port" : "; check [server].address";
+  const why = isTaken ? "another program listens there" : errnoText(result);
+  const code = isTaken ? "E_SOCKET_IN_USE" : "E_SOCKET";
+  return new UbiError(code, `cannot listen at ${name}: ${why}${hint}`);
+}
+
+const EADDRINUSE = -98;
+
+/** In memory that the thread wipes when it has made its keys of it. */
+function shareSecret(psk: StripeServerOptions["psk"]): ServerWorkerData["psk"] {
+  if (psk === undefined) {
+    return undefined;
+  }
+  const secret = new SharedArrayBuffer(psk.secret.length);
+  new Uint8Array(secret).set(psk.secret.bytes);
+  return { identity: new TextEncoder().encode(psk.identity), secret };
+}
