@@ -17,7 +17,8 @@ export class ReachableHost {
   constructor(url: string, timeoutMs: number) {
     const { hostname, port, protocol } = new URL(url);
     const isTls = protocol === "https:";
-    this.#host = hostname.replace(/^\[|\]$/g, "");
+    // fetch knows by itself that names below localhost are this machine; the resolver need not.
+    this.#host = hostname.endsWith(".localhost") ? "localhost" : hostname.replace(/^\[|\]$/g, "");
     this.#port = port === "" ? (isTls ? 443 : 80) : Number(port);
     this.#timeoutMs = timeoutMs;
     this.#isBehindProxy = isTls && Boolean(process.env.HTTPS_PROXY ?? process.env.https_proxy);
