@@ -215,16 +215,13 @@ async function startServer(disk: ServedDisk, config: ServerConfig): Promise<Stri
 }
 
 function tellStart(server: StripeServer, disk: ServedDisk, { server: config }: ServerConfig): void {
-  const isOpen = config.address !== undefined && config.psk === undefined;
-  const open = isOpen ? server.names.filter((name) => !isLoopback(name)) : [];
-  if (open.length > 0) {
-    log.warn("whoever reaches this address can read the disk, and the network sees it: no psk", {
-      address: open.join(", "),
-    });
+  const open = server.places.filter(({ isLocal }) => !isLocal && config.psk === undefined);
+  for (const { name } of open) {
+    log.warn("no psk: whoever reaches this address can read the disk", { address: name });
   }
   const { metadata } = disk;
   const { unfetched } = countStripes(metadata.flags);
-  for (const name of server.names) {
+  for (const { name } of server.places) {
     log.info(`listening on ${name}`, {
       serves: disk.name,
       stripes: metadata.stripeCount,
@@ -233,9 +230,4 @@ function tellStart(server: StripeServer, disk: ServedDisk, { server: config }: S
       tls: config.psk !== undefined,
     });
   }
-}
-
-/** Names are literal addresses by now, or paths. */
-function isLoopback(name: string): boolean {
-  return name.startsWith("127.") || name.startsWith("[::1]") || name.startsWith("/");
 }

@@ -24,11 +24,18 @@ export interface StripeServerOptions {
   readonly connectionsMax: number;
 }
 
+export interface ListeningPlace {
+  /** `address:port` with the real port, or the path of the Unix socket. */
+  readonly name: string;
+  /** Only programs of this host can connect. */
+  readonly isLocal: boolean;
+}
+
 const BACKLOG = 1024;
 
 export class StripeServer {
-  /** Where it listens: `address:port` with the real port, and the Unix socket. */
-  readonly names: readonly string[];
+  /** Where it listens. */
+  readonly places: readonly ListeningPlace[];
   readonly #listeners: readonly OpenListener[];
   readonly #wakeFd = createEvent();
   readonly #stop = new SharedArrayBuffer(4);
@@ -51,7 +58,7 @@ export class StripeServer {
     listeners: readonly OpenListener[],
   ) {
     this.#listeners = listeners;
-    this.names = listeners.map(({ name }) => name);
+    this.places = listeners;
     for (const { promise } of [this.#ready, this.#ended]) {
       promise.catch(() => {}); // whoever awaits `ended` or `start` sees it
     }
@@ -117,7 +124,7 @@ export class StripeServer {
 
 // --- internal ---
 
-interface OpenListener extends Listener {
+interface OpenListener extends Listener, ListeningPlace {
   readonly close: () => void;
 }
 
@@ -154,14 +161,15 @@ async function listenTcp(
     }
     port = portOf(fd);
     const name = serverName({ kind: "tcp", host, port });
-    listeners.push({ fd, name, close: () => closeDescriptor(fd) });
+    const isLocal = host === "::1" || host.startsWith("127.");
+    listeners.push({ fd, name, isLocal, close: () => closeDescriptor(fd) });
   }
   return listeners;
 }
 
 function listenPath({ path }: Extract<ServerAddress, { kind: "unix" }>): OpenListener {
   const socket = ListeningSocket.open(path);
-  return { fd: socket.fd, name: path, close: () => socket[Symbol.dispose]() };
+  return { fd: socket.fd, name: path, isLocal: true, close: () => socket[Symbol.dispose]() };
 }
 
 function cannotListen(name: string, result: number): UbiError {
