@@ -7,6 +7,7 @@ import { adoptNativeLibrary } from "./ffi/library.ts";
 import type { WorkerStart } from "./ffi/worker.ts";
 import type { ServerWorkerData } from "./serve/server-worker.ts";
 import type { ArchiveWorkerData } from "./sources/archive-worker.ts";
+import type { RemoteWorkerData } from "./sources/remote-worker.ts";
 import type { ControlWorkerData } from "./vhost/control-worker.ts";
 import type { QueueWorkerData } from "./vhost/queue-worker.ts";
 
@@ -37,6 +38,10 @@ export async function runWorker(start: WorkerStart<unknown>): Promise<void> {
     case "archive-source": {
       const { runArchiveWorker } = await import("./sources/archive-worker.ts");
       return runArchiveWorker(start.data as ArchiveWorkerData); // what the role was spawned with
+    }
+    case "remote-source": {
+      const { runRemoteWorker } = await import("./sources/remote-worker.ts");
+      return runRemoteWorker(start.data as RemoteWorkerData); // what the role was spawned with
     }
     case "stripe-server": {
       const { runServerWorker } = await import("./serve/server-worker.ts");

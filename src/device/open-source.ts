@@ -6,6 +6,7 @@ import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { openArchiveSource } from "../sources/archive-source.ts";
 import { openImage, openRawSource } from "../sources/open-raw-source.ts";
 import type { OpenedSource } from "../sources/opened-source.ts";
+import { openRemoteSource } from "../sources/remote-source.ts";
 import { SourceReader } from "../sources/source-reader.ts";
 import { WorkerSource } from "../sources/worker-source.ts";
 
@@ -15,7 +16,7 @@ export type WorkerSourceSettings = Exclude<StripeSourceSettings, { readonly type
 
 /**
  * @param secrets those of `[stripe_source]` among them
- * @throws UbiError E_STRIPE_SOURCE, E_STORE, E_ARCHIVE*, E_PROTOCOL, E_SOCKET
+ * @throws UbiError E_STRIPE_SOURCE, E_STORE, E_ARCHIVE*, E_REMOTE, E_REMOTE_PSK
  */
 export async function openSource(
   settings: WorkerSourceSettings,
@@ -25,10 +26,7 @@ export async function openSource(
     case "archive":
       return openArchiveSource(settings, secrets);
     case "remote":
-      throw new UbiError(
-        "E_STRIPE_SOURCE",
-        `stripe_source.type: this version cannot fetch from a source of type ${settings.type} yet`,
-      );
+      return openRemoteSource(settings, secrets);
   }
 }
 
@@ -46,7 +44,7 @@ export interface SourceReaderNeeds {
 
 /**
  * For tools: a reader of the source's whole stripes.
- * @throws UbiError E_STRIPE_SOURCE, E_DISK_*, E_STORE, E_ARCHIVE*, E_PROTOCOL, E_SOCKET
+ * @throws UbiError E_STRIPE_SOURCE, E_DISK_*, E_STORE, E_ARCHIVE*, E_REMOTE, E_REMOTE_PSK
  */
 export async function openSourceReader(
   settings: StripeSourceSettings,

@@ -194,7 +194,7 @@ export class StripeConnection implements AnswerHandler, Disposable {
       if (isReady || this.#wire?.hasMore) {
         this.#advance();
       }
-      if (this.#phase !== "ended" && nowMs >= this.dueMs && !this.#wire?.hasMore) {
+      if (nowMs >= this.dueMs && !this.#wire?.hasMore) {
         this.#expire();
       }
     } catch (error) {
@@ -404,6 +404,9 @@ export class StripeConnection implements AnswerHandler, Disposable {
 
   #expire(): void {
     const { operationTimeoutMs } = this.#settings;
+    if (this.#phase === "ended") {
+      return;
+    }
     if (this.#phase === "connecting") {
       this.#dial.expire(this.#nowMs);
       this.#checkDial();

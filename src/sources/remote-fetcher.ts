@@ -1,0 +1,267 @@
+/**
+ * Serves the requests of a board from a stripe server over several connections, all in one loop that polls.
+ *
+ *   board -> waiting -> a connection with the fewest reads under way -> done
+ *               ^ a connection was lost: others take over what it had
+ *
+ * A read is tried on at most eleven connections. Requests that find no connection wait for one; when each place
+ * has dialled in vain for some two minutes they fail, and dialling goes on.
+ */
+import { clockNs, drainEvent } from "../ffi/event.ts";
+import { PollSet } from "../ffi/socket.ts";
+import { u8 } from "../ffi/view.ts";
+import { STATUS, statusText } from "../formats/stripe-protocol.ts";
+import { LogLimiter, log } from "../log.ts";
+import type { RemoteIdentity } from "../remote/remote-disk.ts";
+import {
+  type ConnectionSettings,
+  READ_BROKEN,
+  type StripeConnection,
+} from "../remote/stripe-connection.ts";
+import { DIALS_MAX, RemoteSlot, type SlotOwner } from "./remote-slot.ts";
+import type { RequestBoard } from "./request-board.ts";
+
+export interface RemoteFetcherOptions {
+  /** This thread is its only worker. */
+  readonly board: RequestBoard;
+  readonly settings: ConnectionSettings;
+  /** Literal addresses of the server, as they are known now. */
+  readonly hosts: () => readonly string[];
+  readonly identity: RemoteIdentity;
+  readonly connections: number;
+}
+
+/** Reads under way on one connection: the next one is at the server when an answer has come. */
+const PIPELINE_MAX = 2;
+const EIO = -5;
+const ECANCELED = -125;
+
+export class RemoteFetcher implements SlotOwner, Disposable {
+  readonly settings: ConnectionSettings;
+  readonly identity: RemoteIdentity;
+  readonly hosts: () => readonly string[];
+  readonly #board: RequestBoard;
+  readonly #slots: readonly RemoteSlot[];
+  readonly #poll: PollSet;
+  readonly #wakeFd: number;
+  /** Taken from the board and not under way, oldest first. */
+  readonly #waiting: number[] = [];
+  /** By id: connections that were lost with the read. */
+  readonly #losses: Uint8Array;
+  readonly #isTaken: Uint8Array;
+  readonly #limiter = new LogLimiter();
+  #isTroubled = false;
+  #name = "";
+  /** A connection failed in this turn. */
+  #hasFailed = false;
+  #serving: RemoteSlot | undefined;
+
+  constructor(options: RemoteFetcherOptions) {
+    const { board, settings, hosts, identity, connections } = options;
+    const { requestsMax, workerFds } = board.shared;
+    this.settings = settings;
+    this.hosts = hosts;
+    this.identity = identity;
+    this.#board = board;
+    this.#wakeFd = workerFds[0] ?? -1;
+    this.#losses = new Uint8Array(requestsMax);
+    this.#isTaken = new Uint8Array(requestsMax);
+    this.#slots = Array.from({ length: connections }, () => new RemoteSlot(this));
+    this.#poll = new PollSet(connections + 1);
+  }
+
+  /** One turn of the loop: whatever can go on goes on, then it waits. False when the board was stopped. */
+  turn(): boolean {
+    const nowMs = clockNs() / 1e6;
+    this.#runSlots(nowMs);
+    this.#distribute(nowMs);
+    this.#giveUp();
+    this.#noteTrouble();
+    if (this.#board.isStopped) {
+      return false;
+    }
+    this.#wait();
+    return true;
+  }
+
+  /** Connections are closed: memory of requests is not written any more. */
+  [Symbol.dispose](): void {
+    for (const slot of this.#slots) {
+      slot[Symbol.dispose]();
+    }
+    for (let id = 0; id < this.#isTaken.length; id++) {
+      if (u8(this.#isTaken, id) === 1) {
+        this.#finish(id, ECANCELED);
+      }
+    }
+    this.#poll[Symbol.dispose]();
+  }
+
+  // What slots and their connections tell:
+
+  readEnded(id: number, status: number): void {
+    if (status === STATUS.OK) {
+      this.#serving?.noteServed();
+      this.#finish(id, 0);
+      return;
+    }
+    const stripe = this.#board.stripe(id);
+    const reason = status === READ_BROKEN ? "no valid answer" : statusText(status);
+    this.#limiter.warn("the stripe server does not have a stripe", { stripe, reason });
+    this.#finish(id, EIO);
+  }
+
+  noteRetry(): void {
+    this.#board.noteRetry();
+  }
+
+  connectionEnded(connection: StripeConnection): void {
+    this.#name = connection.name;
+    if (connection.failure !== undefined) {
+      this.#hasFailed = true;
+      this.#limiter.warn("a connection to the stripe server was lost or not made", {
+        reason: connection.failure.message,
+      });
+    }
+    for (const id of connection.unanswered) {
+      const losses = u8(this.#losses, id) + 1;
+      this.#losses[id] = losses;
+      if (losses > DIALS_MAX) {
+        this.#finish(id, EIO);
+      } else {
+        this.#waiting.push(id);
+      }
+    }
+  }
+
+  // --- internal ---
+
+  #runSlots(nowMs: number): void {
+    for (let i = 0; i < this.#slots.length; i++) {
+      const slot = this.#slots[i];
+      if (slot === undefined) {
+        continue;
+      }
+      this.#serving = slot;
+      slot.run(nowMs, this.#poll.events(i + 1) !== 0);
+    }
+    this.#serving = undefined;
+  }
+
+  #distribute(nowMs: number): void {
+    for (;;) {
+      const slot = this.#leastBusy();
+      const id = slot === undefined ? -1 : this.#next();
+      if (slot?.connection === undefined || id < 0) {
+        break;
+      }
+      slot.connection.read(id, this.#board.stripe(id), this.#board.address(id), nowMs);
+    }
+    this.#flush(nowMs);
+    this.#wakeSlots();
+  }
+
+  #flush(nowMs: number): void {
+    for (const slot of this.#slots) {
+      if (slot.isReady) {
+        slot.connection?.flush();
+        slot.settle(nowMs);
+      }
+    }
+  }
+
+  #leastBusy(): RemoteSlot | undefined {
+    let best: RemoteSlot | undefined;
+    let bestReads = PIPELINE_MAX;
+    for (const slot of this.#slots) {
+      const reads = slot.isReady ? (slot.connection?.readsUnderWay ?? 0) : PIPELINE_MAX;
+      if (reads < bestReads) {
+        best = slot;
+        bestReads = reads;
+      }
+    }
+    return best;
+  }
+
+  #next(): number {
+    return this.#waiting.shift() ?? this.#take();
+  }
+
+  #take(): number {
+    const id = this.#board.take();
+    if (id >= 0) {
+      this.#losses[id] = 0;
+      this.#isTaken[id] = 1;
+    }
+    return id;
+  }
+
+  #finish(id: number, result: number): void {
+    this.#isTaken[id] = 0;
+    this.#board.finish(id, result);
+  }
+
+  /** Requests without a connection, and reads behind others, want more connections. */
+  #wakeSlots(): void {
+    const isReady = this.#slots.some((slot) => slot.isReady);
+    while (!isReady && this.#waiting.length < this.#slots.length) {
+      const id = this.#take();
+      if (id < 0) {
+        break;
+      }
+      this.#waiting.push(id);
+    }
+    let wanted = this.#waiting.length;
+    for (const slot of this.#slots) {
+      const reads = slot.isReady ? (slot.connection?.readsUnderWay ?? 0) : 0;
+      wanted += Math.max(0, reads - 1);
+    }
+    for (const slot of this.#slots) {
+      if (wanted > 0 && slot.connection === undefined) {
+        slot.wake();
+        wanted -= 1;
+      }
+    }
+  }
+
+  /** Every place has dialled too often, now again: nobody is to wait any longer. */
+  #giveUp(): void {
+    const hasFailed = this.#hasFailed;
+    this.#hasFailed = false;
+    if (!hasFailed || this.#slots.some((slot) => !slot.isGivenUp)) {
+      return;
+    }
+    for (let id = this.#next(); id >= 0; id = this.#next()) {
+      this.#limiter.warn("a stripe cannot be fetched: the stripe server is not reached", {
+        stripe: this.#board.stripe(id),
+      });
+      this.#finish(id, EIO);
+    }
+  }
+
+  #noteTrouble(): void {
+    const isReady = this.#slots.some((slot) => slot.isReady);
+    const isTroubled = !isReady && this.#slots.some((slot) => slot.hasFailed);
+    if (isTroubled !== this.#isTroubled) {
+      this.#isTroubled = isTroubled;
+      this.#board.noteTrouble(isTroubled ? 1 : -1);
+      if (!isTroubled) {
+        log.info("the stripe server is reached again", { server: this.#name });
+      }
+    }
+  }
+
+  #wait(): void {
+    let dueMs = Number.POSITIVE_INFINITY;
+    this.#poll.watch(0, this.#wakeFd);
+    for (let i = 0; i < this.#slots.length; i++) {
+      const slot = this.#slots[i];
+      const connection = slot?.connection;
+      this.#poll.watch(i + 1, connection?.fd ?? -1, connection?.events ?? 0);
+      dueMs = Math.min(dueMs, slot?.dueMs ?? dueMs);
+    }
+    const leftMs = dueMs - clockNs() / 1e6;
+    this.#poll.wait(leftMs === Number.POSITIVE_INFINITY ? -1 : Math.max(0, Math.ceil(leftMs)));
+    drainEvent(this.#wakeFd);
+  }
+}
