@@ -1,12 +1,30 @@
-/** The manifest of an archive. */
-
+/**
+ * The manifest of an archive, its two objects `metadata.json` and `stripe-mapping`. What it says is used only
+ * after its authentication: the version is looked at, keys are unwrapped, the HMAC of the parameters is checked over
+ * the bytes as they are stored, then that of the map; only then is anything else of them believed.
+ */
+import { createHmac, timingSafeEqual } from "node:crypto";
 import { UbiError } from "../errors.ts";
-import type { Compression } from "../formats/archive-metadata.ts";
-import type { ArchiveKeys } from "./archive-keys.ts";
+import { XTS_KEY_BYTES } from "../ffi/xts.ts";
+import {
+  ARCHIVE_METADATA_BYTES_MAX,
+  type ArchiveMetadata,
+  type ArchiveParameters,
+  type Compression,
+  decodeArchiveMetadata,
+  encodeArchiveMetadata,
+  HMAC_KEY_BYTES,
+  HMAC_TAG_BYTES,
+  metadataHmacInput,
+} from "../formats/archive-metadata.ts";
+import { STRIPE_SHIFT_MAX } from "../formats/metadata.ts";
+import { type ArchiveKeys, unwrapKey, wrapKey } from "./archive-keys.ts";
 import type { ObjectStore } from "./object-store.ts";
 import type { StripeMap } from "./stripe-map.ts";
+import { decodeMapping } from "./stripe-map-file.ts";
 
 export type { Compression } from "../formats/archive-metadata.ts";
+export { encodeMapping } from "./stripe-map-file.ts";
 
 export interface ArchiveManifest extends ArchiveKeys {
   readonly stripeSectors: number;
@@ -18,36 +36,128 @@ export interface ArchiveManifest extends ArchiveKeys {
   readonly isKeyProtected: boolean;
 }
 
-/** Names of the two objects of the manifest, in the order in which they are written. */
+/** Names of the two objects, in the order in which they are written. */
 export const METADATA_KEY = "metadata.json";
 export const MAPPING_KEY = "stripe-mapping";
 
-/** @throws UbiError E_ARCHIVE, E_ARCHIVE_KEY, E_ARCHIVE_TAMPERED, E_STORE */
+/**
+ * Reads and checks both objects.
+ * @throws UbiError E_ARCHIVE, E_ARCHIVE_KEY, E_ARCHIVE_TAMPERED, E_STORE; the signal's reason
+ */
 export async function openArchive(
   store: ObjectStore,
   kek: Uint8Array | undefined,
   signal?: AbortSignal,
 ): Promise<ArchiveManifest> {
-  throw new UbiError("E_ARCHIVE", `${store.name} ${kek} ${signal}`);
+  const metadataBytes = await fetchPart(store, METADATA_KEY, ARCHIVE_METADATA_BYTES_MAX, signal);
+  const parameters = naming(store, METADATA_KEY, () => openMetadata(metadataBytes, kek));
+  const mappingBytes = await fetchPart(store, MAPPING_KEY, MAPPING_BYTES_MAX, signal);
+  const mapping = naming(store, MAPPING_KEY, () =>
+    decodeMapping(mappingBytes, { stripeSectors: parameters.stripeSectors, keys: parameters }),
+  );
+  return { ...parameters, ...mapping, isKeyProtected: kek !== undefined };
 }
 
-/** The bytes of `metadata.json`. */
+/** The bytes of `metadata.json`. Keys are wrapped anew. */
 export function encodeMetadata(options: {
   readonly stripeSectors: number;
   readonly compression: Compression;
   readonly keys: ArchiveKeys;
   readonly kek: Uint8Array | undefined;
 }): Uint8Array {
-  throw new UbiError("E_ARCHIVE", `${options.kek}`);
+  const { stripeSectors, compression, keys, kek } = options;
+  const encryptionKey = keys.xtsKey === undefined ? undefined : wrapKey(keys.xtsKey, kek);
+  const parameters = { stripeSectors, compression, encryptionKey };
+  return encodeArchiveMetadata({
+    ...parameters,
+    hmacKey: wrapKey(keys.hmacKey, kek),
+    metadataHmac: metadataTag(parameters, keys.hmacKey),
+  });
 }
 
-/** The bytes of `stripe-mapping`. The last stripe of the map becomes a zero stripe when it is absent. */
-export function encodeMapping(options: {
-  readonly map: StripeMap;
-  readonly stripeSectors: number;
-  /** Of the disk: its last stripe is the last of the map. */
-  readonly sizeBytes: number;
-  readonly keys: ArchiveKeys;
-}): Uint8Array {
-  throw new UbiError("E_ARCHIVE", `${options.sizeBytes}`);
+// --- internal ---
+
+/** 90 bytes a stripe: more than 20 million stripes. */
+const MAPPING_BYTES_MAX = 2 ** 31;
+const STRIPE_SECTORS_MAX = 2 ** STRIPE_SHIFT_MAX;
+
+type OpenedMetadata = Pick<ArchiveManifest, "stripeSectors" | "compression" | "xtsKey" | "hmacKey">;
+
+async function fetchPart(
+  store: ObjectStore,
+  key: string,
+  lengthMax: number,
+  signal: AbortSignal | undefined,
+): Promise<Uint8Array> {
+  const bytes = await store.get(key, { lengthMax, signal });
+  if (bytes === undefined) {
+    throw new UbiError(
+      "E_ARCHIVE",
+      key === METADATA_KEY
+        ? `there is no archive in ${store.name}: object ${key} not found; name another place`
+        : `the archive in ${store.name} is not complete: object ${key} not found; archive the disk again`,
+    );
+  }
+  return bytes;
+}
+
+function openMetadata(bytes: Uint8Array, kek: Uint8Array | undefined): OpenedMetadata {
+  const metadata = decodeArchiveMetadata(bytes);
+  const { stripeSectors, compression, encryptionKey } = metadata;
+  const hmacKey = unwrapKey({
+    stored: metadata.hmacKey,
+    what: "hmac_key",
+    keyBytes: HMAC_KEY_BYTES,
+    kek,
+  });
+  checkTag(metadata, hmacKey);
+  checkStripeSectors(stripeSectors);
+  const xtsKey =
+    encryptionKey === undefined
+      ? undefined
+      : unwrapKey({ stored: encryptionKey, what: "encryption_key", keyBytes: XTS_KEY_BYTES, kek });
+  return { stripeSectors, compression, xtsKey, hmacKey };
+}
+
+function checkTag(metadata: ArchiveMetadata, hmacKey: Uint8Array): void {
+  const { metadataHmac } = metadata;
+  if (metadataHmac.length !== HMAC_TAG_BYTES) {
+    throw new UbiError(
+      "E_ARCHIVE",
+      `its metadata_hmac has invalid length: ${metadataHmac.length} bytes, ${HMAC_TAG_BYTES} are expected`,
+    );
+  }
+  if (!timingSafeEqual(metadataTag(metadata, hmacKey), metadataHmac)) {
+    throw new UbiError(
+      "E_ARCHIVE_TAMPERED",
+      "archive metadata HMAC verification failed: it was changed or damaged; bring it back from a copy",
+    );
+  }
+}
+
+function metadataTag(parameters: ArchiveParameters, hmacKey: Uint8Array): Uint8Array {
+  return createHmac("sha256", hmacKey).update(metadataHmacInput(parameters)).digest();
+}
+
+function checkStripeSectors(stripeSectors: number): void {
+  const isPowerOf2 = Number.isInteger(Math.log2(stripeSectors));
+  if (!isPowerOf2 || stripeSectors > STRIPE_SECTORS_MAX) {
+    throw new UbiError(
+      "E_ARCHIVE",
+      `its stripes have ${stripeSectors} sectors; a power of 2 up to ${STRIPE_SECTORS_MAX} is accepted`,
+    );
+  }
+}
+
+/** Puts the name of the object in front of what is wrong with it. */
+function naming<T>(store: ObjectStore, key: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (!(error instanceof UbiError)) {
+      throw error;
+    }
+    const message = `cannot read ${key} of the archive in ${store.name}: ${error.message}`;
+    throw new UbiError(error.code, message, { cause: error });
+  }
 }
