@@ -6,8 +6,8 @@ import type { DeviceConfig } from "../config/index.ts";
 import type { XtsCipher } from "../disk/cipher.ts";
 import { DataFile } from "../disk/data-file.ts";
 import { FlushGroup } from "../disk/flush-group.ts";
-import { openDiskCipher } from "./disk-cipher.ts";
 import { DiskMetadata, type StripeCounts } from "./disk-metadata.ts";
+import { DiskSecrets } from "./disk-secrets.ts";
 import { DiskStripes } from "./disk-stripes.ts";
 import { QueueStatistics } from "./queue-statistics.ts";
 import type { StripeDescription } from "./stripe-description.ts";
@@ -118,9 +118,10 @@ export class DiskDevice implements Disposable {
     });
     let metadata: DiskMetadata | undefined;
     try {
-      const cipher = await openDiskCipher(config);
+      using secrets = await DiskSecrets.read(config);
+      const { cipher } = secrets;
       metadata = DiskMetadata.open(config, cipher, file.sectors);
-      const stripes = isNull ? undefined : DiskStripes.open(config, file, metadata);
+      const stripes = isNull ? undefined : await DiskStripes.open(config, file, metadata, secrets);
       return new DiskDevice({ config, file, cipher, metadata, stripes, isNull });
     } catch (error) {
       metadata?.release();
@@ -148,8 +149,8 @@ export class DiskDevice implements Disposable {
   }
 
   /** Lets the next program have the disk. Only when all workers have ended their I/O. */
-  release(): void {
-    this.stripes?.release();
+  async release(): Promise<void> {
+    await this.stripes?.release();
     this.#metadata?.release();
     this.#file.unlock();
     this.#file[Symbol.dispose]();

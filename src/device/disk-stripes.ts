@@ -13,11 +13,12 @@ import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { IntentRing } from "../stripes/intent-ring.ts";
 import { StripeState } from "../stripes/stripe-state.ts";
 import type { DiskMetadata, StripeCounts } from "./disk-metadata.ts";
+import type { DiskSecrets } from "./disk-secrets.ts";
 import { FetchRate } from "./fetch-rate.ts";
 import { checkRecord, readPrefetch, type StripeOrder } from "./prefetch-file.ts";
-import { type SourceState, StripeControl } from "./stripe-control.ts";
+import { StripeControl } from "./stripe-control.ts";
 import type { StripeDescription } from "./stripe-description.ts";
-import { openStripeImage } from "./stripe-image.ts";
+import { openStripeSource, type StripeOrigin } from "./stripe-origin.ts";
 import type { FetchBuffers, StripeWorkerData } from "./stripe-worker.ts";
 
 /** What is told of the fetch beside the three counts of the disk. */
@@ -39,7 +40,7 @@ export interface FetchFacts {
   readonly isPaused: boolean;
   /** Infinity for none. */
   readonly limitBytesPerSecond: number;
-  readonly sourceState: SourceState;
+  readonly sourceState: "none" | "open" | "retrying" | "closed";
 }
 
 /** Fetch buffers in all, at least 2 stripes, and how much of them the background may use. */
@@ -62,51 +63,53 @@ export class DiskStripes {
   readonly #stripeBytes: number;
   readonly #rate: FetchRate;
   readonly #prefetch: StripeOrder;
-  #image: DataFile | undefined;
-  #isImageUsed: boolean;
+  readonly #origin: StripeOrigin | undefined;
 
   /**
    * Undefined for a disk with nothing to fetch and nothing to track: it is served as a plain one.
-   * @throws UbiError E_STRIPE_SOURCE, E_PREFETCH, E_CONFIG, E_METADATA_SIZE, E_DISK_*, E_MEMORY
+   * @throws UbiError E_STRIPE_SOURCE, E_PREFETCH, E_CONFIG, E_METADATA_SIZE, E_DISK_*, E_MEMORY; those of secrets,
+   * stores, archives and stripe servers
    */
-  static open(
+  static async open(
     config: DeviceConfig,
     data: DataFile,
     metadata: DiskMetadata | undefined,
-  ): DiskStripes | undefined {
+    secrets: DiskSecrets,
+  ): Promise<DiskStripes | undefined> {
     const isTracked = config.device.trackWritten && !config.device.readOnly;
     if (metadata === undefined || (metadata.counts.unfetched === 0 && !isTracked)) {
       return undefined;
     }
     checkServable(config, data, metadata);
-    const image =
+    const origin =
       metadata.counts.unfetched === 0
         ? undefined
-        : openStripeImage(config, metadata.metadata, { data, metadata: metadata.file });
+        : await openStripeSource(config, { data, metadata, secrets });
     try {
-      return new DiskStripes(config, metadata, image);
+      return new DiskStripes(config, metadata, origin);
     } catch (error) {
-      image?.[Symbol.dispose]();
+      await origin?.release();
       throw error;
     }
   }
 
-  private constructor(config: DeviceConfig, metadata: DiskMetadata, image: DataFile | undefined) {
+  private constructor(
+    config: DeviceConfig,
+    metadata: DiskMetadata,
+    origin: StripeOrigin | undefined,
+  ) {
     const queues = config.tuning.numQueues;
     const { stripeSource } = config;
     this.#config = config;
     this.#metadata = metadata;
-    this.#image = image;
-    this.#isImageUsed = image !== undefined;
+    this.#origin = origin;
     this.#stripeBytes = stripeBytes(metadata.metadata);
     this.#prefetch =
-      image === undefined ? new Float64Array(0) : openLists(config, metadata.metadata);
+      origin === undefined ? new Float64Array(0) : openLists(config, metadata.metadata);
     this.#buffers = fetchBuffers(this.#stripeBytes);
-    this.#control = StripeControl.create(image === undefined ? "none" : "open");
+    this.#control = StripeControl.create(origin === undefined ? "none" : "open");
     const buffers = this.#buffers.count;
-    if (stripeSource?.type === "raw") {
-      this.#control.limit = stripeSource.backgroundBytesPerSecond ?? Number.POSITIVE_INFINITY;
-    }
+    this.#control.limit = stripeSource?.backgroundBytesPerSecond ?? Number.POSITIVE_INFINITY;
     this.#state = StripeState.create(metadata.metadata.flags, { queues, buffers });
     this.#rate = new FetchRate();
     this.description = {
@@ -119,20 +122,20 @@ export class DiskStripes {
         () => new SharedArrayBuffer(IntentRing.sharedBytes(INTENTS)),
       ),
       stripeWakeFd: createEvent(),
-      image:
-        image === undefined
-          ? undefined
-          : {
-              fd: image.fd,
-              sizeBytes: image.geometry.sizeBytes,
-              blockBytes: image.blockBytes,
-              memoryAlignBytes: image.isDirect ? image.geometry.memoryAlignBytes : 1,
-            },
+      image: origin?.image,
     };
     this.#rate.add(this.#state.counter("fetched"), performance.now());
   }
 
-  /** What the stripe worker is started with. */
+  /**
+   * Starts what the stripe worker fetches from; before that worker.
+   * @param onFailure a thread of the source failed, and stripes may never come
+   */
+  startSource(onFailure: (message: string) => void): void {
+    this.#origin?.start(this.#buffers.count, onFailure);
+  }
+
+  /** What the stripe worker is started with, once the source was started. */
   workerData(options: {
     readonly disk: StripeWorkerData["disk"];
     readonly flush: SharedArrayBuffer;
@@ -147,10 +150,11 @@ export class DiskStripes {
       flags: flags.buffer as SharedArrayBuffer, // as DiskMetadata had it made
       disk: { fd, sectors, cipherContext },
       metadataFd: this.#metadata.file.fd,
+      source: this.#origin?.workerSource,
       buffers: this.#buffers,
       isAutofetch: stripeSource?.autofetch === true,
       prefetch: this.#prefetch,
-      recordPath: stripeSource?.type === "raw" ? stripeSource.record : undefined,
+      recordPath: stripeSource?.record,
       aheadMax: this.description.isCopyOnRead ? Math.floor(AHEAD_BYTES / this.#stripeBytes) : 0,
       ioEngine: tuning.ioEngine,
       flush: options.flush,
@@ -187,7 +191,7 @@ export class DiskStripes {
       backgroundFetches: state.counter("backgroundFetches"),
       aheadFetches: state.counter("aheadFetches"),
       zeroStripes: state.counter("zeroStripes"),
-      retries: state.counter("retries"),
+      retries: state.counter("retries") + (this.#origin?.retries ?? 0),
       failed: control.failedCount,
       failedStripes: control.failedStripes(),
       bytesPerSecond: Math.round(stripesPerSecond * this.#stripeBytes),
@@ -195,7 +199,7 @@ export class DiskStripes {
         unfetched > 0 && stripesPerSecond > 0 ? Math.ceil(unfetched / stripesPerSecond) : undefined,
       isPaused: control.isPaused,
       limitBytesPerSecond: control.limit,
-      sourceState: control.sourceState,
+      sourceState: this.#sourceState,
     };
   }
 
@@ -232,26 +236,32 @@ export class DiskStripes {
     this.#rate.add(this.#state.counter("fetched"), performance.now());
   }
 
-  /** The stripe worker needs the image no more, and no queue reads from it. */
-  closeImage(): void {
-    if (this.#isImageUsed) {
-      this.#isImageUsed = false;
-      this.#image?.retire();
+  /** Whoever waits for the source gets an error, and whoever comes to: it does not hold up a stop. */
+  askToGiveUp(): void {
+    this.#control.askToGiveUp();
+    this.#wake();
+  }
+
+  /** The stripe worker needs the source no more, and no queue reads from it. */
+  async closeSource(): Promise<void> {
+    if (this.#control.sourceState === "open") {
       this.#control.setSourceState("closed");
+      await this.#origin?.retire();
     }
   }
 
   /** When all threads have ended their I/O. */
-  release(): void {
-    if (this.#isImageUsed) {
-      this.#image?.unlock();
-    }
-    this.#image?.[Symbol.dispose]();
-    this.#image = undefined;
+  async release(): Promise<void> {
+    await this.#origin?.release();
     closeDescriptor(this.description.stripeWakeFd);
   }
 
   // --- internal ---
+
+  get #sourceState(): FetchFacts["sourceState"] {
+    const state = this.#control.sourceState;
+    return state === "open" && this.#origin?.isTroubled === true ? "retrying" : state;
+  }
 
   #wake(): void {
     signalEvent(this.description.stripeWakeFd);
@@ -279,7 +289,7 @@ function checkServable(config: DeviceConfig, data: DataFile, metadata: DiskMetad
 
 /** @throws UbiError E_PREFETCH */
 function openLists({ stripeSource }: DeviceConfig, metadata: Metadata): StripeOrder {
-  const { prefetch, record } = stripeSource?.type === "raw" ? stripeSource : {};
+  const { prefetch, record } = stripeSource ?? {};
   if (record !== undefined) {
     checkRecord(record);
   }

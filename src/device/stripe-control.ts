@@ -2,7 +2,7 @@
  * What the main thread tells the stripe worker while that works, and what the worker tells beside the counters of
  * StripeState. Shared memory; whoever asks for something then signals the worker's eventfd.
  *
- *   words    | stop | pause or resume | retry failed | paused | source | failed stripes | the first of them ... |
+ *   words    | stop | pause or resume | retry failed | paused | source | give up | failed stripes | the first of them ... |
  *   doubles  | bytes a second for the background |
  */
 import { f64, i32 } from "../ffi/view.ts";
@@ -12,15 +12,16 @@ const FAILED_LISTED_MAX = 32;
 
 /** What becomes of the source: it is read, or nobody needs it any more, or there never was one. */
 const SOURCE_STATES = ["none", "open", "closed"] as const;
-export type SourceState = (typeof SOURCE_STATES)[number];
+type SourceState = (typeof SOURCE_STATES)[number];
 
 const STOP = 0;
 const PAUSE = 1;
 const RETRY = 2;
 const PAUSED = 3;
 const SOURCE = 4;
-const FAILED = 5;
-const FAILED_LIST = 6;
+const GIVE_UP = 5;
+const FAILED = 6;
+const FAILED_LIST = 7;
 
 const PauseWish = { none: 0, pause: 1, resume: 2 } as const;
 
@@ -54,6 +55,11 @@ export class StripeControl {
 
   askToStop(): void {
     Atomics.store(this.#words, STOP, 1);
+  }
+
+  /** Whoever waits for the source is to get an error. */
+  askToGiveUp(): void {
+    Atomics.store(this.#words, GIVE_UP, 1);
   }
 
   askToPause(): void {
@@ -103,6 +109,10 @@ export class StripeControl {
 
   get isStopAsked(): boolean {
     return Atomics.load(this.#words, STOP) === 1;
+  }
+
+  get isGiveUpAsked(): boolean {
+    return Atomics.load(this.#words, GIVE_UP) === 1;
   }
 
   /** What was asked for since the last call; undefined for nothing. */

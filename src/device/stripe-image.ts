@@ -2,7 +2,7 @@
 import { fstatSync, statSync } from "node:fs";
 import type { DeviceConfig } from "../config/index.ts";
 import type { DataFile } from "../disk/data-file.ts";
-import { errorText, UbiError } from "../errors.ts";
+import { assert, errorText, UbiError } from "../errors.ts";
 import { type Metadata, STRIPE_FLAG, stripeBytes } from "../formats/metadata.ts";
 import { openImage } from "../sources/open-raw-source.ts";
 
@@ -42,12 +42,7 @@ function imagePathOf({
         "add the source that the metadata was made with",
     );
   }
-  if (stripeSource.type !== "raw") {
-    throw new UbiError(
-      "E_STRIPE_SOURCE",
-      `stripe_source.type: this version cannot fetch from a source of type ${stripeSource.type} yet; only raw`,
-    );
-  }
+  assert(stripeSource.type === "raw", "sources of other types have no image");
   return stripeSource.imagePath;
 }
 

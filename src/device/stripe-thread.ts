@@ -1,5 +1,6 @@
 /** The stripe worker as the main thread sees it: hears what it tells, looks at its progress, stops it. */
 import { UbiError } from "../errors.ts";
+import { log } from "../log.ts";
 import type { DiskStripes } from "./disk-stripes.ts";
 import type { StripeMessage } from "./stripe-worker.ts";
 
@@ -25,12 +26,22 @@ export class StripeThread {
           return;
         case "source-closed":
           this.#endProgress();
-          stripes.closeImage();
+          void stripes.closeSource();
           return;
         case "stopped":
           this.#stopped.resolve();
       }
     });
+  }
+
+  /** The source does not answer in time: whoever waits for it gets an error. */
+  giveUp(): void {
+    if (this.#stripes.isFetching) {
+      log.warn(
+        "requests that wait for the stripe source fail: it does not answer, and this is a stop",
+      );
+      this.#stripes.askToGiveUp();
+    }
   }
 
   /**

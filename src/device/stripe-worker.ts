@@ -15,6 +15,7 @@ import { log } from "../log.ts";
 import { NO_SOURCE } from "../sources/no-source.ts";
 import { openRawSource } from "../sources/open-raw-source.ts";
 import type { StripeSource } from "../sources/stripe-source.ts";
+import { WorkerSource, type WorkerSourceDescription } from "../sources/worker-source.ts";
 import { StripeService } from "../stripes/stripe-service.ts";
 import { StripeState } from "../stripes/stripe-state.ts";
 import { TouchOrder } from "../stripes/touch-order.ts";
@@ -31,6 +32,8 @@ export interface StripeWorkerData {
   readonly flags: SharedArrayBuffer;
   readonly disk: { readonly fd: number; readonly sectors: number; readonly cipherContext: number };
   readonly metadataFd: number;
+  /** A source that workers read; undefined for an image, and for none. */
+  readonly source: WorkerSourceDescription | undefined;
   readonly buffers: FetchBuffers;
   readonly isAutofetch: boolean;
   /** Fetched first, also without autofetch. */
@@ -82,6 +85,7 @@ class StripeWorker implements Disposable {
   readonly #recorder: TouchRecorder | undefined;
   #isSourceOpen: boolean;
   #isStopping = false;
+  #hasGivenUp = false;
   #failedTold = 0;
 
   constructor(data: StripeWorkerData) {
@@ -176,6 +180,10 @@ class StripeWorker implements Disposable {
     if (control.takeRetryWish()) {
       this.#service.retryFailed();
     }
+    if (control.isGiveUpAsked && !this.#hasGivenUp) {
+      this.#hasGivenUp = true;
+      this.#service.giveUp();
+    }
     if (control.isStopAsked && !this.#isStopping) {
       this.#isStopping = true;
       this.#service.stop();
@@ -215,7 +223,10 @@ function tell(message: StripeMessage): void {
   postMessage(message);
 }
 
-function openSource({ stripes, buffers, ioEngine }: StripeWorkerData): StripeSource {
+function openSource({ stripes, source, buffers, ioEngine }: StripeWorkerData): StripeSource {
+  if (source !== undefined) {
+    return new WorkerSource(source);
+  }
   if (stripes.image === undefined) {
     return NO_SOURCE;
   }

@@ -135,6 +135,11 @@ export class StripeService {
     this.fetcher.stop();
   }
 
+  /** Whoever waits for the source gets an error from here on. */
+  giveUp(): void {
+    this.fetcher.giveUp();
+  }
+
   /** Fetches anew what was given up. */
   retryFailed(): void {
     for (const stripe of this.#failed) {

@@ -26,6 +26,9 @@ const SEGMENTS_MIN = 16;
 /** Of all slots of a queue together: a large ring has fewer a slot, and requests with more take turns. */
 const SEGMENTS_TOTAL_MAX = 2 ** 19;
 
+/** At a stop guests wait so long for a source that does not answer; then they get errors. */
+const SOURCE_PATIENCE_MS = 5_000;
+
 export class VhostBackend {
   readonly #wakeFd = createEvent();
   readonly #queueWakeFds: readonly number[];
@@ -98,7 +101,12 @@ export class VhostBackend {
     this.#isStopping = true;
     Atomics.store(new Int32Array(this.#stop), 0, 1);
     signalEvent(this.#wakeFd);
-    await this.ended;
+    const patience = setTimeout(() => this.#stripes?.giveUp(), SOURCE_PATIENCE_MS);
+    try {
+      await this.ended;
+    } finally {
+      clearTimeout(patience);
+    }
     await this.#stripes?.stop(); // now that no queue needs it
     for (const worker of this.#workers) {
       worker.unref();
@@ -125,6 +133,7 @@ export class VhostBackend {
 
   /** Before the queues, which need what it makes ready. */
   #startStripes(device: DiskDevice): StripeThread | undefined {
+    device.stripes?.startSource((message) => this.#fail("E_WORKER", message));
     const data = device.stripeWorkerData(this.#queueWakeFds);
     if (device.stripes === undefined || data === undefined) {
       return undefined;
