@@ -7,8 +7,8 @@ cd "$(dirname "$0")/.."
 
 BUILD_PACKAGES=(gcc libc6-dev make libssl-dev)
 # The guest: an emulated machine, its small root file system and the disk tools in it. tmux: a terminal.
-TEST_PACKAGES=(qemu-system-x86 qemu-utils qemu-system-common busybox-static e2fsprogs xz-utils lz4 tmux)
-BENCH_PACKAGES=(qemu-utils qemu-system-common fio liburing-dev libfuse3-dev zstd openssl)
+TEST_PACKAGES=(qemu-system-x86 qemu-utils qemu-system-common busybox-static e2fsprogs xz-utils lz4 zstd tmux fio dmsetup mount)
+BENCH_PACKAGES=("${TEST_PACKAGES[@]}" liburing-dev libfuse3-dev openssl)
 
 main() {
   local mode=${1:-}
@@ -20,9 +20,13 @@ main() {
   esac
   npm_packages
   system_packages "$mode" "${packages[@]}"
-  if [[ $mode == test ]]; then
-    guest_kernel
-  fi
+  case "$mode" in
+    test)
+      guest_kernel
+      ublk_kernels
+      ;;
+    bench) ublk_kernels ;;
+  esac
 }
 
 say() { printf 'setup: %s\n' "$1" >&2; }
@@ -145,10 +149,67 @@ fetch_kernel() {
   compgen -G "$folder/*.deb" >/dev/null
 }
 
-# The versioned package (image or modules) that a kernel package depends on.
+# The versioned package (image, modules ...) that a kernel package depends on; what follows is for apt.
 kernel_dependency() {
-  apt-cache depends --important "$1" 2>/dev/null |
+  apt-cache depends --important "${@:3}" "$1" 2>/dev/null |
     awk -v prefix="^linux-$2-[0-9]" '$1 == "Depends:" && $2 ~ prefix { print $2; found = 1; exit } END { exit !found }'
+}
+
+# --- kernels with the ublk driver, from Debian's later suites: fetched, not installed ---
+
+ublk_kernels() {
+  local suite mirror missing=()
+  for suite in trixie sid; do
+    compgen -G "build/guest-ublk/$suite/*.deb" >/dev/null || missing+=("$suite")
+  done
+  if ((${#missing[@]} == 0)) || [[ $(uname -m) != x86_64 ]]; then
+    return 0
+  fi
+  if ! mirror=$(debian_mirror); then
+    say "this machine has no Debian mirror to fetch kernels with ublk from; their tests will be skipped"
+    return 0
+  fi
+  for suite in "${missing[@]}"; do
+    say "fetching $suite's kernel for the guest with ublk"
+    fetch_suite_kernel "$mirror" "$suite" "build/guest-ublk/$suite" ||
+      say "$suite's kernel cannot be had; its tests will be skipped"
+  done
+}
+
+# Where this machine gets Debian itself (not its security updates, nor what others publish).
+debian_mirror() {
+  apt-get indextargets --format '$(REPO_URI) $(SUITE) $(COMPONENT)' 'Created-By: Packages' 2>/dev/null |
+    awk '$1 ~ /debian\/?$/ && $3 == "main" { print $1; found = 1; exit } END { exit !found }'
+}
+
+# Reads a suite's lists into a state of its own: those of the machine stay as they are.
+fetch_suite_kernel() {
+  local mirror=$1 suite=$2 folder=$3 state status=0
+  state=$(mktemp -d)
+  chmod 755 "$state" # apt drops its privileges where it can
+  fetch_with_state "$state" "$mirror" "$suite" "$folder" >/dev/null 2>&1 || status=$?
+  rm -rf "$state"
+  return "$status"
+}
+
+fetch_with_state() {
+  local state=$1 mirror=$2 suite=$3 folder=$4 image
+  mkdir -p "$state"/{lists,cache,packages}
+  touch "$state/status"
+  printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' "$mirror" "$suite" >"$state/sources"
+  local own=(-qq -o "Dir::Etc::sourcelist=$state/sources" -o Dir::Etc::sourceparts=/dev/null
+    -o "Dir::State::lists=$state/lists" -o "Dir::State::status=$state/status" -o "Dir::Cache=$state/cache"
+    -o Acquire::Languages=none -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false)
+  apt-get "${own[@]}" -o APT::Update::Error-Mode=any update || return 1
+  image=$(kernel_dependency linux-image-cloud-amd64 image "${own[@]}") || return 1
+  # Where a kernel is split, the image depends on the packages that hold it and its modules.
+  local parts=("$image") part name
+  for part in binary modules base; do
+    if name=$(kernel_dependency "$image" "$part" "${own[@]}"); then parts+=("$name"); fi
+  done
+  (cd "$state/packages" && apt-get "${own[@]}" download "${parts[@]}") || return 1
+  mkdir -p "$folder"
+  mv "$state"/packages/*.deb "$folder/"
 }
 
 # Runs a step whose output is of interest only when it fails.

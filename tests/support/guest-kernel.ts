@@ -1,6 +1,6 @@
 /**
- * The guest's kernel: one of the distribution's own packages, which scripts/setup.sh put into
- * build/guest. It is unpacked, not installed; the kernel is taken out of its self-extracting image,
+ * A guest's kernel: one of the distribution's own packages, which scripts/setup.sh put into
+ * build/guest, or into build/guest-ublk for a kernel with the ublk driver. It is unpacked, not installed; the kernel is taken out of its self-extracting image,
  * which an emulated machine starts faster, and of the modules only those that are needed are used.
  */
 import {
@@ -14,7 +14,10 @@ import {
 import { basename, join, resolve } from "node:path";
 import { outputOf } from "../../scripts/command.ts";
 
-const FOLDER = resolve(import.meta.dir, "..", "..", "build", "guest");
+const BUILD_FOLDER = resolve(import.meta.dir, "..", "..", "build");
+
+/** This machine's distribution's own, or that of a later suite, which has the ublk driver. */
+export type KernelChoice = "guest" | "guest-ublk/trixie" | "guest-ublk/sid";
 
 export interface GuestKernel {
   readonly name: string;
@@ -28,24 +31,25 @@ export interface KernelModule {
 }
 
 /** Whether the packages are there; without them there is no guest. */
-export function hasGuestKernel(): boolean {
-  return packages().length > 0;
+export function hasGuestKernel(choice: KernelChoice = "guest"): boolean {
+  return packages(join(BUILD_FOLDER, choice)).length > 0;
 }
 
 /** Unpacks the kernel unless that has been done. @throws Error when a package is not as expected */
-export async function guestKernel(): Promise<GuestKernel> {
-  const folder = join(FOLDER, "kernel");
-  const stamp = packages()
+export async function guestKernel(choice: KernelChoice = "guest"): Promise<GuestKernel> {
+  const source = join(BUILD_FOLDER, choice);
+  const folder = join(source, "kernel");
+  const stamp = packages(source)
     .map((path) => basename(path))
     .join("\n");
   const stampPath = join(folder, "packages");
   if (!existsSync(stampPath) || readFileSync(stampPath, "utf8") !== stamp) {
     await outputOf(["rm", "-rf", folder]);
     mkdirSync(folder, { recursive: true });
-    for (const path of packages()) {
+    for (const path of packages(source)) {
       await outputOf(["dpkg-deb", "-x", path, folder]);
     }
-    const image = onlyFile(join(folder, "boot"), /^vmlinuz-/);
+    const image = onlyFile(folder, "**/vmlinuz*");
     writeFileSync(join(folder, "vmlinux.part"), await unpackedKernel(readFileSync(image)));
     renameSync(join(folder, "vmlinux.part"), join(folder, "vmlinux"));
     writeFileSync(stampPath, stamp);
@@ -97,16 +101,16 @@ export async function kernelModules(
 
 // --- internal ---
 
-function packages(): readonly string[] {
-  if (!existsSync(FOLDER)) {
+function packages(folder: string): readonly string[] {
+  if (!existsSync(folder)) {
     return [];
   }
-  const names = readdirSync(FOLDER).filter((name) => name.endsWith(".deb"));
-  return names.sort().map((name) => join(FOLDER, name));
+  const names = readdirSync(folder).filter((name) => name.endsWith(".deb"));
+  return names.sort().map((name) => join(folder, name));
 }
 
-function onlyFile(folder: string, pattern: RegExp): string {
-  const found = readdirSync(folder).filter((name) => pattern.test(name));
+function onlyFile(folder: string, pattern: string): string {
+  const found = [...new Bun.Glob(pattern).scanSync(folder)];
   const [name] = found;
   if (name === undefined || found.length > 1) {
     throw new Error(`${folder} must hold one file like ${pattern}, it holds ${found.length}`);
