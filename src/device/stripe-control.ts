@@ -115,16 +115,15 @@ export class StripeControl {
     return Atomics.load(this.#words, GIVE_UP) === 1;
   }
 
-  /** What was asked for since the last call; undefined for nothing. */
+  /** What was asked for since the last call; undefined for nothing. It is in force at once for who looks. */
   takePauseWish(): "pause" | "resume" | undefined {
-    switch (Atomics.exchange(this.#words, PAUSE, PauseWish.none)) {
-      case PauseWish.pause:
-        return "pause";
-      case PauseWish.resume:
-        return "resume";
-      default:
-        return undefined;
+    const wish = Atomics.load(this.#words, PAUSE);
+    if (wish === PauseWish.none) {
+      return undefined;
     }
+    this.setPaused(wish === PauseWish.pause);
+    Atomics.compareExchange(this.#words, PAUSE, wish, PauseWish.none); // a later wish stays
+    return wish === PauseWish.pause ? "pause" : "resume";
   }
 
   takeRetryWish(): boolean {
