@@ -52,6 +52,10 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     description: "Serves the stripes of a disk or an archive to other hosts",
     load: async (wrap) => wrap((await import("./stripe-server.ts")).default),
   },
+  "stripe-shell": {
+    description: "Looks at the stripes that a stripe server serves",
+    load: async (wrap) => wrap((await import("./stripe-shell.ts")).default),
+  },
   xts: {
     description: "Enciphers or deciphers an image with the key of a disk",
     load: async (wrap) => wrap((await import("./xts.ts")).default),
@@ -65,6 +69,7 @@ const LINKS: Readonly<Record<string, keyof typeof COMMANDS>> = {
   "dump-metadata": "dump-metadata",
   xts: "xts",
   "remote-stripe-server": "stripe-server",
+  "remote-stripe-shell": "stripe-shell",
   ubitop: "top",
 };
 
