@@ -28,6 +28,8 @@ interface DiskRequestOptions extends DiskMembers {
   readonly bufferLimitBytes: number;
   /** A watch of `engine` that is free: its completions need nothing but another turn. */
   readonly imageWatchId: number;
+  /** See ExecutorOptions. */
+  readonly ownBuffers?: Int32Array;
 }
 
 export function openDiskRequests(options: DiskRequestOptions): RequestRunner {
@@ -45,6 +47,7 @@ export function openDiskRequests(options: DiskRequestOptions): RequestRunner {
     subBlockLock: shared.subBlockLock,
     wakeQueue: group.wake,
     noteSyncFailure: group.noteFailure,
+    ownBuffers: options.ownBuffers,
   });
   if (stripes === undefined) {
     return executor;

@@ -2,7 +2,8 @@
  * Carries requests out: from a slot of the request table to I/O and back to an outcome. It knows sectors,
  * segments and buffers, not guests.
  *
- *   admit -> read, write              -> TransferRunner (SubBlockWriter below the disk's block)
+ *   admit -> read, write              -> TransferRunner (SubBlockWriter below the disk's block), or
+ *                                        InPlaceRunner on memory that is the front end's own
  *            flush                    -> FlushGroup
  *            discard, write zeroes    -> RangeRunner
  *   -> finished list, with outcome
@@ -12,6 +13,7 @@ import { f64, i32 } from "../ffi/view.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { BufferPool } from "./buffer-pool.ts";
 import { FlushGroup } from "./flush-group.ts";
+import { InPlaceRunner } from "./in-place-runner.ts";
 import { type IoEngine, isPassing, RETRIES_MAX } from "./io-engine.ts";
 import { RangeLists } from "./range-lists.ts";
 import { RangeRunner } from "./range-runner.ts";
@@ -54,6 +56,11 @@ export interface ExecutorOptions {
   readonly noteSyncFailure?: () => void;
   /** Keeps read-modify-writes of all queues apart: 4 bytes. */
   readonly subBlockLock: SharedArrayBuffer;
+  /**
+   * Each request's memory is one segment that is the front end's own: I/O and cipher work in it. By slot, the
+   * registered buffer that it lies in, or -1.
+   */
+  readonly ownBuffers?: Int32Array | undefined;
 }
 
 /** Takes requests by slot and tells when they are finished: what a front end needs of a disk. */
@@ -87,7 +94,7 @@ export class RequestExecutor implements RequestRunner {
   readonly #flushes: FlushGroup;
   readonly #ranges: RangeRunner;
   readonly #subBlocks: SubBlockWriter;
-  readonly #transfers: TransferRunner;
+  readonly #transfers: TransferRunner | InPlaceRunner;
   /** I/O that waits for a buffer, first come first served: a circle. */
   readonly #waiting: Int32Array;
   #waitingHead = 0;
@@ -131,20 +138,7 @@ export class RequestExecutor implements RequestRunner {
       subBlocks: this.#subBlocks,
       isWaiting: () => this.#waitingCount > 0,
     });
-    this.#transfers = new TransferRunner({
-      engine,
-      requests,
-      copy,
-      pool: this.#pool,
-      host: {
-        finish: (slot, outcome) => this.#settleTransfer(slot, outcome),
-        wait: (slot) => this.#wait(slot),
-        isWaiting: () => this.#waitingCount > 0,
-      },
-      isPlain: cipher === undefined,
-      blockBytes: disk.blockBytes,
-      memoryAlignBytes: disk.memoryAlignBytes,
-    });
+    this.#transfers = this.#openTransfers(options, copy);
     this.#waiting = new Int32Array(slots);
   }
 
@@ -229,6 +223,28 @@ export class RequestExecutor implements RequestRunner {
 
   // --- internal ---
 
+  #openTransfers(options: ExecutorOptions, copy: SectorCopy): TransferRunner | InPlaceRunner {
+    const { engine, disk, requests, cipher, ownBuffers } = options;
+    const finish = (slot: number, outcome: number) => this.#settleTransfer(slot, outcome);
+    if (ownBuffers !== undefined) {
+      return new InPlaceRunner({ engine, requests, cipher, registeredBuffer: ownBuffers, finish });
+    }
+    return new TransferRunner({
+      engine,
+      requests,
+      copy,
+      pool: this.#pool,
+      host: {
+        finish,
+        wait: (slot) => this.#wait(slot),
+        isWaiting: () => this.#waitingCount > 0,
+      },
+      isPlain: cipher === undefined,
+      blockBytes: disk.blockBytes,
+      memoryAlignBytes: disk.memoryAlignBytes,
+    });
+  }
+
   #admitTransfer(slot: number): void {
     const bytes = f64(this.#requests.bytes, slot);
     if (bytes === 0 || this.#disk.isNull) {
@@ -263,10 +279,11 @@ export class RequestExecutor implements RequestRunner {
   }
 
   #settleTransfer(slot: number, outcome: number): void {
+    const requests = this.#requests;
     if (
-      this.#areWritesSynced &&
+      requests.operation[slot] === Operation.write &&
       outcome === Outcome.ok &&
-      this.#requests.operation[slot] === Operation.write
+      (this.#areWritesSynced || requests.isDurable[slot] === 1)
     ) {
       this.#flushes.request(slot);
     } else {

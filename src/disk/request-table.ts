@@ -21,6 +21,8 @@ export class RequestTable {
   readonly sector: Float64Array;
   /** Length of the request's data, bytes. */
   readonly bytes: Float64Array;
+  /** Of a write: 1 when it is finished only once it is durable, whatever holds for others. */
+  readonly isDurable: Uint8Array;
   readonly segmentStart: Int32Array;
   readonly segmentCount: Int32Array;
   readonly outcome: Uint8Array;
@@ -38,6 +40,7 @@ export class RequestTable {
     this.operation = new Uint8Array(slotsMax);
     this.sector = new Float64Array(slotsMax);
     this.bytes = new Float64Array(slotsMax);
+    this.isDurable = new Uint8Array(slotsMax);
     this.segmentStart = new Int32Array(slotsMax);
     this.segmentCount = new Int32Array(slotsMax);
     this.outcome = new Uint8Array(slotsMax);

@@ -9,7 +9,6 @@
  * Cost: about 20 ns an entry prepared, 5 ns a completion, one system call a batch.
  * Source: io_uring_setup(2), io_uring_enter(2), linux/io_uring.h.
  */
-import { readFileSync } from "node:fs";
 import { assert, errnoText, UbiError } from "../errors.ts";
 import { Arena, type ArenaView } from "../ffi/arena.ts";
 import { createEvent, drainEvent } from "../ffi/event.ts";
@@ -18,6 +17,7 @@ import { closeDescriptor } from "../ffi/socket.ts";
 import { uringEnter, uringRegister, uringSetup } from "../ffi/uring.ts";
 import { high64, i32, u32 } from "../ffi/view.ts";
 import { type EngineFile, type IoEngine, WATCH_ID } from "./io-engine.ts";
+import { isServedByProgram } from "./served-file.ts";
 
 const IORING_OP_READV = 1;
 const IORING_OP_WRITEV = 2;
@@ -29,6 +29,7 @@ const IORING_OP_POLL_REMOVE = 7;
 const IORING_OP_FALLOCATE = 17;
 const IORING_OP_READ = 22;
 const IORING_OP_WRITE = 23;
+const IORING_OP_URING_CMD = 46;
 
 const IORING_SETUP_CQSIZE = 1 << 3;
 const IORING_SETUP_CLAMP = 1 << 4;
@@ -64,13 +65,20 @@ const EINTR = -4;
 const EAGAIN = -11;
 const EBUSY = -16;
 
-/** Places for registered buffers. */
-const REGISTERED_BUFFERS_MAX = 64;
+/** Places for registered buffers; those that commands bring follow. */
+export const REGISTERED_BUFFERS_MAX = 64;
 /** Entries in hand beside the requests: watches and their removal. */
 const ENTRIES_SPARE = 16;
 const WATCHES_MAX = 8;
 /** Ids from here on belong to the engine itself; the result of their completions is never positive. */
 const INTERNAL_ID = 0x7fff_ff00;
+
+/** A driver's device that takes commands through the same ring as the disk's I/O. */
+export interface CommandDevice {
+  readonly fd: number;
+  /** Registered buffers, from REGISTERED_BUFFERS_MAX on. */
+  readonly buffers: number;
+}
 
 export class UringEngine implements IoEngine {
   readonly kind = "io_uring";
@@ -99,6 +107,10 @@ export class UringEngine implements IoEngine {
   #sqSubmitted: number;
   #cqHead = 0;
   #writeFlags = 0;
+  readonly #buffersMax: number;
+  #commandFd = -1;
+  /** Beside the opcode of a command. */
+  #commandFlags = 0;
   #areBuffersReady = false;
   #isDisposed = false;
 
@@ -106,7 +118,8 @@ export class UringEngine implements IoEngine {
    * @param requestsMax how many requests can be in flight at once
    * @throws UbiError E_URING when the kernel refuses io_uring
    */
-  constructor(requestsMax: number, file: EngineFile) {
+  constructor(requestsMax: number, file: EngineFile, commands?: CommandDevice) {
+    this.#buffersMax = REGISTERED_BUFFERS_MAX + (commands?.buffers ?? 0);
     const params = this.#arena.words(PARAMS_WORDS);
     this.#registration = this.#arena.words(16);
     this.#fd = setUp(requestsMax + ENTRIES_SPARE, params);
@@ -142,7 +155,7 @@ export class UringEngine implements IoEngine {
       throw new UbiError("E_URING", `the kernel refuses io_uring_enter: ${errnoText(result)}`);
     }
     this.#fileFd = file.fd;
-    this.#registerFile(file.fd);
+    this.#registerFiles(file.fd, commands?.fd);
     if (isServedByProgram(file.fd)) {
       this.#entryFlags |= IOSQE_ASYNC;
     }
@@ -233,11 +246,49 @@ export class UringEngine implements IoEngine {
   }
 
   registerBuffer(buffer: number, address: number, lengthBytes: number): boolean {
-    assert(buffer < REGISTERED_BUFFERS_MAX, "registered buffers have places");
+    assert(buffer < this.#buffersMax, "registered buffers have places");
+    return this.openBuffers() && this.#updateBuffer(buffer, address, lengthBytes);
+  }
+
+  /** Makes the places for registered buffers. False when the kernel refuses. */
+  openBuffers(): boolean {
     if (!this.#areBuffersReady) {
       this.#areBuffersReady = this.#registerSparseBuffers();
     }
-    return this.#areBuffersReady && this.#updateBuffer(buffer, address, lengthBytes);
+    return this.#areBuffersReady;
+  }
+
+  /**
+   * A command to the driver: its code, 16 bytes of its own (two words and an address), and what the entry has as
+   * its address. Completes `id` with the driver's result.
+   */
+  prepareCommand(
+    id: number,
+    code: number,
+    word: number,
+    result: number,
+    address: number,
+    entryAddress: number,
+  ): void {
+    const at = this.#next();
+    const sqe = this.#sqe;
+    const addressHigh = high64(address);
+    sqe[at] = IORING_OP_URING_CMD | (this.#commandFlags << 8);
+    sqe[at + 1] = this.#commandFd;
+    sqe[at + 2] = code;
+    sqe[at + 3] = 0;
+    sqe[at + 4] = entryAddress;
+    sqe[at + 5] = 0;
+    sqe[at + 6] = 0;
+    sqe[at + 7] = 0;
+    sqe[at + 8] = id;
+    sqe[at + 9] = 0;
+    sqe[at + 10] = 0;
+    sqe[at + 11] = 0;
+    sqe[at + 12] = word;
+    sqe[at + 13] = result;
+    sqe[at + 14] = address - addressHigh * 4294967296;
+    sqe[at + 15] = addressHigh;
   }
 
   submit(completionsMin: number): void {
@@ -340,6 +391,10 @@ export class UringEngine implements IoEngine {
     sqe[at + 9] = 0;
     sqe[at + 10] = buffer;
     sqe[at + 11] = 0;
+    sqe[at + 12] = 0; // of a command that had the entry before
+    sqe[at + 13] = 0;
+    sqe[at + 14] = 0;
+    sqe[at + 15] = 0;
   }
 
   #fill(at: number, opcode: number, fd: number, id: number): void {
@@ -371,16 +426,21 @@ export class UringEngine implements IoEngine {
     return at;
   }
 
-  #registerFile(fd: number): void {
-    this.#registration.view[0] = fd;
-    const result = uringRegister(this.#fd, IORING_REGISTER_FILES, this.#registration.address, 1);
-    this.#fileIndex = result === 0 ? 0 : -1;
-    this.#entryFlags = result === 0 ? IOSQE_FIXED_FILE : 0;
+  #registerFiles(fd: number, commandFd: number | undefined): void {
+    const { view, address } = this.#registration;
+    view[0] = fd;
+    view[1] = commandFd ?? 0;
+    const count = commandFd === undefined ? 1 : 2;
+    const isDone = uringRegister(this.#fd, IORING_REGISTER_FILES, address, count) === 0;
+    this.#fileIndex = isDone ? 0 : -1;
+    this.#entryFlags = isDone ? IOSQE_FIXED_FILE : 0;
+    this.#commandFd = isDone ? 1 : (commandFd ?? -1);
+    this.#commandFlags = this.#entryFlags;
   }
 
   #registerSparseBuffers(): boolean {
     const words = this.#registration.view.fill(0); // struct io_uring_rsrc_register
-    words[0] = REGISTERED_BUFFERS_MAX;
+    words[0] = this.#buffersMax;
     words[1] = IORING_RSRC_REGISTER_SPARSE;
     return uringRegister(this.#fd, IORING_REGISTER_BUFFERS2, this.#registration.address, 32) === 0;
   }
@@ -402,22 +462,6 @@ export class UringEngine implements IoEngine {
       32,
     );
     return result === 1;
-  }
-}
-
-/**
- * Files of FUSE tell the kernel that a read would not wait, and it waits in the middle of `submit`: with it all
- * else that this thread serves. The file system is found without a question to it, which would wait as well.
- */
-function isServedByProgram(fd: number): boolean {
-  try {
-    const mount = /^mnt_id:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "latin1"))?.[1];
-    const line = readFileSync("/proc/self/mountinfo", "latin1")
-      .split("\n")
-      .find((text) => text.startsWith(`${mount} `));
-    return /^(fuse|virtiofs)/.test(line?.split(" - ")[1] ?? "");
-  } catch {
-    return false; // no /proc
   }
 }
 
