@@ -23,9 +23,10 @@ export default defineCommand({
     "stripe-sector-count-shift": {
       type: "string",
       alias: "s",
-      default: "11",
       valueHint: "N",
-      description: "a stripe has 2^N sectors of 512 bytes: 6 (32 KiB) to 17 (64 MiB)",
+      description:
+        "a stripe has 2^N sectors of 512 bytes: 6 (32 KiB) to 17 (64 MiB); " +
+        "without it as the archive or stripe server has them, else 11 (1 MiB)",
       integer: { minimum: 0, maximum: 255 },
     },
     force: {
@@ -37,7 +38,7 @@ export default defineCommand({
   run: ({ args }) =>
     init({
       configPath: args.config,
-      stripeShift: integerArgument(args["stripe-sector-count-shift"]),
+      stripeShift: shiftOf(args["stripe-sector-count-shift"]),
       isForced: args.force,
     }),
 });
@@ -46,8 +47,12 @@ export default defineCommand({
 
 interface InitOptions {
   readonly configPath: string;
-  readonly stripeShift: number;
+  readonly stripeShift: number | undefined;
   readonly isForced: boolean;
+}
+
+function shiftOf(text: string | undefined): number | undefined {
+  return text === undefined ? undefined : integerArgument(text);
 }
 
 async function init(options: InitOptions): Promise<void> {

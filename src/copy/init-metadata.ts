@@ -5,10 +5,12 @@
  * Nothing is changed until everything was checked, and the key is read last.
  */
 import type { DeviceConfig } from "../config/index.ts";
-import { openDiskCipher } from "../device/disk-cipher.ts";
+import { DiskSecrets } from "../device/disk-secrets.ts";
+import { checkStripes, openSource } from "../device/open-source.ts";
 import { lockDisk } from "../disk/disk-lock.ts";
 import { assert, UbiError } from "../errors.ts";
 import {
+  countStripes,
   metadataBytes,
   newMetadata,
   STRIPE_COUNT_MAX,
@@ -16,14 +18,15 @@ import {
   stripesOf,
 } from "../formats/metadata.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
+import type { OpenedSource } from "../sources/opened-source.ts";
 import { type MetadataFile, storeMetadata } from "../stripes/metadata-file.ts";
 import { inspectMetadata, lossOf } from "./existing-metadata.ts";
 import { InputFile, isSameFile } from "./input-file.ts";
 import { MetadataPlace } from "./metadata-place.ts";
 
 export interface InitMetadataOptions {
-  /** A stripe has 2^shift sectors. */
-  readonly stripeShift: number;
+  /** A stripe has 2^shift sectors. Undefined: as many as in an archive or a stripe server, else 2^11. */
+  readonly stripeShift: number | undefined;
   /** Replaces metadata that a guest's data hangs on, and what cannot be read. */
   readonly isForced: boolean;
 }
@@ -42,40 +45,49 @@ export interface InitializedMetadata {
 
 /**
  * @throws UbiError E_METADATA_SIZE, E_METADATA_FILE, E_METADATA_KEPT, E_STRIPE_SOURCE, E_DISK_*, E_CIPHER;
- * UbiErrors of secrets
+ * those of secrets, stores, archives and stripe servers
  */
 export async function initMetadata(
   config: DeviceConfig,
   options: InitMetadataOptions,
 ): Promise<InitializedMetadata> {
-  const { stripeShift } = options;
   const { dataPath, metadataPath } = config.device;
   assert(metadataPath !== undefined, "the path was demanded when the configuration was read");
-  checkShift(stripeShift);
   using data = new InputFile(dataPath, "data");
   const sectors = sectorsOfDisk(data);
   lockDisk(data.fd, `data ${dataPath}`, "exclusive");
-  const stripeCount = countOf(sectors, stripeShift);
+  const shiftWanted = options.stripeShift ?? shiftWithoutSource(config);
+  if (shiftWanted !== undefined) {
+    countOf(sectors, shiftWanted); // before a secret is read
+  }
   using image = openImage(config);
   const imageSectors = image === undefined ? 0 : sectorsOfImage(image, data);
   const others = image === undefined ? [data] : [data, image];
   using place = MetadataPlace.find(metadataPath, others);
-  using cipher = await openDiskCipher(config);
+  using secrets = await DiskSecrets.read(config);
+  using cipher = secrets.cipher;
+  await using source = await openWorkerSource(config, secrets);
 
+  const stripeShift = shiftWanted ?? Math.log2(source?.stripeSectors ?? 0);
+  const stripeCount = countOf(sectors, stripeShift);
+  if (source !== undefined) {
+    checkStripes(source, { stripeSectors: 2 ** stripeShift, stripeCount });
+  }
   const lost = checkLoss(place, cipher, options.isForced);
-  const sourceStripes = stripesOf(imageSectors, stripeShift);
-  const metadata = newMetadata({ stripeShift, stripeCount }, (stripe) => stripe < sourceStripes);
+  const imageStripes = stripesOf(imageSectors, stripeShift);
+  const metadata = newMetadata(
+    { stripeShift, stripeCount },
+    (stripe) => stripe < imageStripes || source?.has(stripe) === true,
+  );
   const file = place.prepare(metadataBytes(stripeCount));
   storeMetadata({ path: metadataPath, ...file, cipher }, metadata);
-  const { sizeBytes } = file;
-  const isEncrypted = cipher !== undefined;
   return {
     path: metadataPath,
-    sizeBytes,
+    sizeBytes: file.sizeBytes,
     stripeShift,
     stripeCount,
-    sourceStripes,
-    isEncrypted,
+    sourceStripes: countStripes(metadata.flags).hasSource,
+    isEncrypted: cipher !== undefined,
     lost,
   };
 }
@@ -84,6 +96,15 @@ export async function initMetadata(
 
 /** 32 KiB: smaller ones would make the file, and the work for each stripe, larger than is of use. */
 const STRIPE_SHIFT_MIN = 6;
+
+/** 1 MiB. */
+const STRIPE_SHIFT_DEFAULT = 11;
+
+/** Undefined where the source decides. */
+function shiftWithoutSource({ stripeSource }: DeviceConfig): number | undefined {
+  const isDecidedBySource = stripeSource !== undefined && stripeSource.type !== "raw";
+  return isDecidedBySource ? undefined : STRIPE_SHIFT_DEFAULT;
+}
 
 function checkShift(stripeShift: number): void {
   if (stripeShift < STRIPE_SHIFT_MIN || stripeShift > STRIPE_SHIFT_MAX) {
@@ -96,6 +117,7 @@ function checkShift(stripeShift: number): void {
 }
 
 function countOf(sectors: number, stripeShift: number): number {
+  checkShift(stripeShift);
   const stripeCount = stripesOf(sectors, stripeShift);
   if (stripeCount > STRIPE_COUNT_MAX) {
     throw new UbiError(
@@ -107,16 +129,16 @@ function countOf(sectors: number, stripeShift: number): number {
 }
 
 function openImage({ stripeSource }: DeviceConfig): InputFile | undefined {
-  if (stripeSource === undefined) {
-    return undefined;
-  }
-  if (stripeSource.type !== "raw") {
-    throw new UbiError(
-      "E_STRIPE_SOURCE",
-      `stripe_source.type: this version cannot read a source of type ${stripeSource.type} yet; only raw`,
-    );
-  }
-  return new InputFile(stripeSource.imagePath, "image");
+  return stripeSource?.type === "raw" ? new InputFile(stripeSource.imagePath, "image") : undefined;
+}
+
+async function openWorkerSource(
+  { stripeSource }: DeviceConfig,
+  secrets: DiskSecrets,
+): Promise<OpenedSource | undefined> {
+  return stripeSource === undefined || stripeSource.type === "raw"
+    ? undefined
+    : openSource(stripeSource, await secrets.ofSource());
 }
 
 function sectorsOfImage(image: InputFile, data: InputFile): number {
