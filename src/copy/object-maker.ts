@@ -230,7 +230,7 @@ class ObjectMaker implements Disposable {
 
   /**
    * After a crash of the machine a folder may hold files that are named but empty: all of each is looked at. A
-   * bucket has objects whole or not at all, so their length (known from the list) is enough there.
+   * bucket has objects whole or not at all, so their length is enough there.
    */
   async #isIntact(key: string, bytes: Uint8Array): Promise<boolean> {
     const signal = this.#signal;

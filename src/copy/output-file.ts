@@ -16,9 +16,12 @@ import {
   unlinkSync,
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { errnoText, errorText, UbiError } from "../errors.ts";
+import { type ErrorCode, errnoText, errorText, UbiError } from "../errors.ts";
 import { lockFile, probeFile, syncFileData } from "../ffi/file.ts";
 import { isSameFile } from "./input-file.ts";
+
+/** What a failure to write is called: each tool has its own. */
+type OutputErrorCode = Extract<ErrorCode, "E_XTS_OUTPUT" | "E_EXPORT">;
 
 export class OutputFile implements Disposable {
   /** As the user named it. */
@@ -26,17 +29,22 @@ export class OutputFile implements Disposable {
   readonly fd: number;
   /** What can be written: the size of a block device, or no limit. */
   readonly capacityBytes: number;
+  readonly #code: OutputErrorCode;
   readonly #temporaryPath: string | undefined;
   readonly #finalPath: string;
   #isDone = false;
 
-  private constructor(options: {
-    readonly path: string;
-    readonly fd: number;
-    readonly capacityBytes: number;
-    readonly temporaryPath: string | undefined;
-    readonly finalPath: string;
-  }) {
+  private constructor(
+    code: OutputErrorCode,
+    options: {
+      readonly path: string;
+      readonly fd: number;
+      readonly capacityBytes: number;
+      readonly temporaryPath: string | undefined;
+      readonly finalPath: string;
+    },
+  ) {
+    this.#code = code;
     this.path = options.path;
     this.fd = options.fd;
     this.capacityBytes = options.capacityBytes;
@@ -47,39 +55,41 @@ export class OutputFile implements Disposable {
   /**
    * Begins a file that will be `path`. What is there stays as it is until `commit`.
    * @param inputs paths that are being read; none may be the same file
-   * @throws UbiError E_XTS_OUTPUT, E_DISK_LOCKED
+   * @param code of failures to write
+   * @throws UbiError `code`, E_DISK_LOCKED
    */
-  static create(path: string, inputs: readonly string[]): OutputFile {
-    const existing = statOf(path);
+  static create(path: string, inputs: readonly string[], code: OutputErrorCode): OutputFile {
+    const existing = statOf(path, code);
     for (const input of inputs) {
       if (existing !== undefined && isSameFile(statSync(input, { bigint: true }), existing)) {
         throw new UbiError(
-          "E_XTS_OUTPUT",
+          code,
           `${path} is the same file as the input ${input}, which would be destroyed; write elsewhere`,
         );
       }
     }
     if (existing?.isBlockDevice() === true) {
-      return openDevice(path, (options) => new OutputFile(options));
+      return openDevice(path, code, (options) => new OutputFile(code, options));
     }
     if (existing !== undefined && !existing.isFile()) {
-      throw new UbiError("E_XTS_OUTPUT", `${path} is neither a file nor a block device`);
+      throw new UbiError(code, `${path} is neither a file nor a block device`);
     }
     if (existing !== undefined) {
-      checkUnlocked(path);
+      checkUnlocked(path, code);
     }
     const finalPath = existing === undefined ? path : realpathSync(path);
     const suffix = randomBytes(6).toString("hex");
     const temporaryPath = join(dirname(finalPath), `.${basename(finalPath)}.${suffix}.tmp`);
-    const fd = open(temporaryPath, path, constants.O_CREAT | constants.O_EXCL | constants.O_RDWR);
-    return new OutputFile({ path, fd, capacityBytes: Infinity, temporaryPath, finalPath });
+    const flags = constants.O_CREAT | constants.O_EXCL | constants.O_RDWR;
+    const fd = open({ path: temporaryPath, shownPath: path, code }, flags);
+    return new OutputFile(code, { path, fd, capacityBytes: Infinity, temporaryPath, finalPath });
   }
 
-  /** Brings everything to disk and gives the file its name. @throws UbiError E_XTS_OUTPUT */
+  /** Brings everything to disk and gives the file its name. @throws UbiError of the code */
   commit(): void {
     const result = syncFileData(this.fd);
     if (result < 0) {
-      throw new UbiError("E_XTS_OUTPUT", `cannot bring ${this.path} to disk: ${errnoText(result)}`);
+      throw new UbiError(this.#code, `cannot bring ${this.path} to disk: ${errnoText(result)}`);
     }
     if (this.#temporaryPath !== undefined) {
       try {
@@ -87,7 +97,7 @@ export class OutputFile implements Disposable {
         this.#isDone = true;
         syncFolder(dirname(this.#finalPath));
       } catch (error) {
-        throw failure(this.path, error);
+        throw failure(this.path, error, this.#code);
       }
     }
     this.#isDone = true;
@@ -124,8 +134,8 @@ type Make = (options: {
 }) => OutputFile;
 
 /** O_EXCL: refused while the device is mounted or otherwise claimed. */
-function openDevice(path: string, make: Make): OutputFile {
-  const fd = open(path, path, constants.O_RDWR | constants.O_EXCL);
+function openDevice(path: string, code: OutputErrorCode, make: Make): OutputFile {
+  const fd = open({ path, shownPath: path, code }, constants.O_RDWR | constants.O_EXCL);
   const geometry = probeFile(fd);
   if (typeof geometry === "number" || lockFile(fd, "exclusive") < 0) {
     closeSync(fd);
@@ -136,8 +146,8 @@ function openDevice(path: string, make: Make): OutputFile {
 }
 
 /** The disk of a running backend is locked: replacing its file would cut the guest off from its data. */
-function checkUnlocked(path: string): void {
-  const fd = open(path, path, constants.O_RDONLY);
+function checkUnlocked(path: string, code: OutputErrorCode): void {
+  const fd = open({ path, shownPath: path, code }, constants.O_RDONLY);
   const result = lockFile(fd, "exclusive");
   closeSync(fd);
   if (result < 0) {
@@ -145,27 +155,33 @@ function checkUnlocked(path: string): void {
   }
 }
 
-function open(path: string, shownPath: string, flags: number): number {
+interface Opened {
+  readonly path: string;
+  readonly shownPath: string;
+  readonly code: OutputErrorCode;
+}
+
+function open({ path, shownPath, code }: Opened, flags: number): number {
   try {
     return openSync(path, flags | constants.O_NOCTTY, 0o600);
   } catch (error) {
-    throw failure(shownPath, error);
+    throw failure(shownPath, error, code);
   }
 }
 
-function failure(path: string, error: unknown): UbiError {
-  return new UbiError("E_XTS_OUTPUT", `cannot write ${path}: ${errorText(error)}`, {
+function failure(path: string, error: unknown, code: OutputErrorCode): UbiError {
+  return new UbiError(code, `cannot write ${path}: ${errorText(error)}`, {
     cause: error,
   });
 }
 
-function statOf(path: string): BigIntStats | undefined {
+function statOf(path: string, code: OutputErrorCode): BigIntStats | undefined {
   try {
     return statSync(path, { bigint: true });
   } catch (error) {
     if (error instanceof Error && "code" in error && error.code === "ENOENT") {
       return undefined;
     }
-    throw failure(path, error);
+    throw failure(path, error, code);
   }
 }

@@ -46,7 +46,7 @@ export async function convertXtsFile(
 ): Promise<void> {
   using input = new InputFile(options.inputPath);
   const range = rangeOf(options, input.sizeBytes);
-  using output = OutputFile.create(options.outputPath, [options.inputPath]);
+  using output = OutputFile.create(options.outputPath, [options.inputPath], "E_XTS_OUTPUT");
   const endBytes = range.count === 0 ? 0 : (range.outputSector + range.count) * SECTOR_BYTES;
   checkRoom(output, endBytes);
   using cipher = await openCipher();

@@ -1,0 +1,161 @@
+/** Looks after an archive: what is in it, whether all of it is whole, what lies beside it without use. */
+import {
+  type ArchiveManifest,
+  MAPPING_KEY,
+  METADATA_KEY,
+  openArchive,
+} from "../archive/archive-manifest.ts";
+import type { ObjectStore, StoreDescription } from "../archive/object-store.ts";
+import { openStore } from "../archive/open-store.ts";
+import { HASH_BYTES } from "../formats/stripe-mapping.ts";
+import { ownerOf, readRunFile } from "./archive-run-file.ts";
+import type { RunProgress } from "./make-archive.ts";
+import { HashList, ObjectNames } from "./object-names.ts";
+import type { BadStripe } from "./object-reader.ts";
+import { readObjects } from "./read-objects.ts";
+import { COUNTER } from "./stripe-board.ts";
+
+export interface ArchivePlace {
+  readonly source: StoreDescription;
+  readonly kek: Uint8Array | undefined;
+  readonly signal: AbortSignal;
+}
+
+export interface VerifySummary {
+  readonly storedStripes: number;
+  readonly objects: number;
+  readonly objectBytes: number;
+  readonly badStripes: number;
+}
+
+/**
+ * Fetches, hashes and decodes every object.
+ * @param hooks `onBad` hears of each object that is not what it should be
+ * @throws UbiError E_ARCHIVE*, E_STORE when the archive cannot be opened
+ */
+export async function verifyArchive(
+  place: ArchivePlace,
+  hooks: {
+    readonly onProgress: (progress: RunProgress) => void;
+    readonly onBad: (bad: BadStripe) => void;
+  },
+): Promise<VerifySummary> {
+  await using store = await openStore(place.source);
+  const manifest = await openArchive(store, place.kek, place.signal);
+  // Enciphered, an object belongs to one stripe; if two name it, it is wrong for one of them.
+  const names =
+    manifest.xtsKey === undefined
+      ? ObjectNames.create(manifest.map.stripeEnd, new HashList())
+      : undefined;
+  const board = await readObjects(manifest, {
+    source: place.source,
+    use: { kind: "check", names: names?.shared },
+    signal: place.signal,
+    ...hooks,
+  });
+  return {
+    storedStripes: board.total(COUNTER.STRIPES),
+    objects: board.total(COUNTER.OBJECTS),
+    objectBytes: board.total(COUNTER.OBJECT_BYTES),
+    badStripes: board.total(COUNTER.BAD),
+  };
+}
+
+export interface ArchiveReport {
+  readonly name: string;
+  readonly manifest: ArchiveManifest;
+  readonly manifestBytes: number;
+  readonly stripes: { readonly absent: number; readonly zero: number; readonly stored: number };
+  /** Objects that the map names. */
+  readonly objects: number;
+  readonly listing: ObjectListing;
+  /** A run that has not ended, as text. */
+  readonly run: string | undefined;
+}
+
+export interface ObjectListing {
+  /** Of the objects that the map names, those that are there. */
+  readonly present: number;
+  readonly presentBytes: number;
+  /** Objects that it does not name. */
+  readonly orphans: number;
+  readonly orphanBytes: number;
+}
+
+/** @throws UbiError E_ARCHIVE*, E_STORE */
+export async function inspectArchive(place: ArchivePlace): Promise<ArchiveReport> {
+  const { signal } = place;
+  await using store = await openStore(place.source);
+  const manifest = await openArchive(store, place.kek, signal);
+  const names = namesOf(manifest);
+  const stripes = { absent: 0, zero: 0, stored: 0 };
+  for (let stripe = 0; stripe < manifest.map.stripeEnd; stripe += 1) {
+    stripes[manifest.map.kind(stripe)] += 1;
+  }
+  const run = await readRunFile(store, signal);
+  const sizes = await Promise.all(
+    [METADATA_KEY, MAPPING_KEY].map((key) => store.sizeOf(key, { signal })),
+  );
+  return {
+    name: store.name,
+    manifest,
+    manifestBytes: sizes.reduce<number>((sum, size) => sum + (size ?? 0), 0),
+    stripes,
+    objects: names.count,
+    listing: await listingOf(store, names, signal),
+    run: run === undefined ? undefined : `${ownerOf(run).text} (${ownerOf(run).state})`,
+  };
+}
+
+/** The hashes that a map names, each once. */
+export function namesOf({ map }: ArchiveManifest): NameSet {
+  const claims = ObjectNames.create(map.stripeEnd, new HashList());
+  const hashes = new HashList();
+  const hash = new Uint8Array(HASH_BYTES);
+  for (let stripe = 0; stripe < map.stripeEnd; stripe += 1) {
+    if (map.kind(stripe) === "stored") {
+      map.copyHash(stripe, hash, 0);
+      const hasHash = (other: number) => Buffer.compare(map.hash(other), hash) === 0;
+      if (claims.claim(stripe, hash, hasHash)) {
+        hashes.add(hash.toHex());
+      }
+    }
+  }
+  return { names: ObjectNames.create(0, hashes), count: hashes.count };
+}
+
+export interface NameSet {
+  /** `isExisting` tells whether the map names a hash. */
+  readonly names: ObjectNames;
+  readonly count: number;
+}
+
+/** The hash in the key of a stripe's object; undefined for any other key. */
+export function hashInKey(key: string): Uint8Array | undefined {
+  const hex = /^data\/([0-9a-f]{64})$/.exec(key)?.[1];
+  return hex === undefined ? undefined : Uint8Array.fromHex(hex);
+}
+
+// --- internal ---
+
+async function listingOf(
+  store: ObjectStore,
+  { names }: NameSet,
+  signal: AbortSignal,
+): Promise<ObjectListing> {
+  const listing = { present: 0, presentBytes: 0, orphans: 0, orphanBytes: 0 };
+  for await (const { key, sizeBytes } of store.list("data/", { signal })) {
+    const hash = hashInKey(key);
+    if (hash === undefined) {
+      continue;
+    }
+    if (names.isExisting(hash)) {
+      listing.present += 1;
+      listing.presentBytes += sizeBytes;
+    } else {
+      listing.orphans += 1;
+      listing.orphanBytes += sizeBytes;
+    }
+  }
+  return listing;
+}

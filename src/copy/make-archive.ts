@@ -1,0 +1,311 @@
+/**
+ * Writes a disk as an archive: objects first, by worker threads, the manifest last (archive-publish.ts).
+ *
+ *   main thread                                        workers (object-maker.ts)
+ *   open disk, look at target, plan                    claim stripes, read them, make and put objects
+ *   run file: the keys, for a run that goes on   -->   stripe map and object names in shared memory
+ *   read stripes of the source, hand them over
+ *   manifest, run file away
+ */
+import {
+  encodeMapping,
+  encodeMetadata,
+  MAPPING_KEY,
+  METADATA_KEY,
+} from "../archive/archive-manifest.ts";
+import type { ObjectStore, StoreDescription } from "../archive/object-store.ts";
+import { openStore } from "../archive/open-store.ts";
+import { StripeMap } from "../archive/stripe-map.ts";
+import { assert, errorText, UbiError } from "../errors.ts";
+import { fillMemory, mapAnonymous } from "../ffi/memory.ts";
+import { log } from "../log.ts";
+import type { SourceReader } from "../sources/source-reader.ts";
+import { type RunSize, sizeOfRun } from "./archive-memory.ts";
+import { publishManifest } from "./archive-publish.ts";
+import { encodeRunFile, RUN_KEY, type RunParameters } from "./archive-run-file.ts";
+import { planTarget, type TargetMode, type TargetPlan } from "./archive-target.ts";
+import { type ArchivedDisk, SOURCE_READS_MAX } from "./archived-disk.ts";
+import type { ObjectMakerData } from "./object-maker.ts";
+import { HashList, ObjectNames } from "./object-names.ts";
+import { COUNTER, StripeBoard } from "./stripe-board.ts";
+import { STRIPE_FROM } from "./stripe-plan.ts";
+import { runWorkers } from "./worker-group.ts";
+
+export interface MakeArchiveOptions {
+  readonly mode: TargetMode;
+  readonly parameters: RunParameters;
+  readonly kek: Uint8Array | undefined;
+  /** Opened for writing by every thread; only for reading in a dry run. */
+  readonly target: StoreDescription;
+  readonly signal: AbortSignal;
+  readonly onProgress: (progress: RunProgress) => void;
+}
+
+export interface RunProgress {
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+}
+
+/** What a run did, or would do: then all that is not known is 0. */
+export interface ArchiveSummary {
+  readonly diskBytes: number;
+  readonly stripeBytes: number;
+  readonly stripes: number;
+  readonly fromDisk: number;
+  readonly fromSource: number;
+  readonly zeroStripes: number;
+  readonly duplicateStripes: number;
+  /** Stripes whose object was there before. */
+  readonly reusedStripes: number;
+  readonly objectsWritten: number;
+  readonly objectBytesWritten: number;
+  readonly manifestBytes: number;
+  /** Objects longer than a stripe. */
+  readonly overlongObjects: number;
+}
+
+/**
+ * @throws UbiError of the disk, its source, the store, the target, or the reason of the signal; the message says
+ * what is left behind
+ */
+export async function makeArchive(
+  disk: ArchivedDisk,
+  options: MakeArchiveOptions,
+): Promise<ArchiveSummary> {
+  const { target, parameters, kek, signal } = options;
+  await using store = await openStore(target);
+  const plan = await planTarget(store, options);
+  const run = new ArchiveRun(disk, options, store, plan);
+  await store.put(RUN_KEY, encodeRunFile({ parameters, keys: plan.keys }, kek), { signal });
+  try {
+    return await run.run();
+  } catch (error) {
+    throw withAdvice(error, store);
+  }
+}
+
+// --- internal ---
+
+const PROGRESS_MS = 250;
+
+class ArchiveRun {
+  readonly #disk: ArchivedDisk;
+  readonly #options: MakeArchiveOptions;
+  readonly #store: ObjectStore;
+  readonly #plan: TargetPlan;
+  readonly #size: RunSize;
+  readonly #map: StripeMap;
+  readonly #board: StripeBoard;
+
+  constructor(
+    disk: ArchivedDisk,
+    options: MakeArchiveOptions,
+    store: ObjectStore,
+    plan: TargetPlan,
+  ) {
+    const { from, diskStripes, sourceStripes } = disk.plan;
+    const size = sizeOfRun("write", disk.stripeBytes, options.target);
+    this.#disk = disk;
+    this.#options = options;
+    this.#store = store;
+    this.#plan = plan;
+    this.#size = { ...size, buffers: sourceStripes > 0 ? size.buffers : 0 };
+    this.#map = StripeMap.create(disk.metadata.stripeCount, diskStripes + sourceStripes);
+    const { workers, buffers } = this.#size;
+    this.#board = StripeBoard.create({ work: from, workers, buffers });
+  }
+
+  async run(): Promise<ArchiveSummary> {
+    const timer = setInterval(() => this.#tell(), PROGRESS_MS);
+    try {
+      await this.#makeObjects();
+      this.#tell();
+      return await this.#publish();
+    } finally {
+      clearInterval(timer);
+    }
+  }
+
+  // --- internal ---
+
+  #tell(): void {
+    const { stripeBytes, plan } = this.#disk;
+    this.#options.onProgress({
+      doneBytes: this.#board.total(COUNTER.STRIPES) * stripeBytes,
+      totalBytes: (plan.diskStripes + plan.sourceStripes) * stripeBytes,
+    });
+  }
+
+  async #makeObjects(): Promise<void> {
+    const { stripeBytes, metadata } = this.#disk;
+    const { signal } = this.#options;
+    const existing = this.#plan.mayReuse ? await this.#listObjects() : new HashList();
+    const names = ObjectNames.create(metadata.stripeCount, existing);
+    const bytes = this.#size.buffers * stripeBytes;
+    // Never unmapped: a source that was given up in the middle of a read may still write there.
+    const address = bytes > 0 ? mapAnonymous(bytes) : 0;
+    await runWorkers({
+      role: "object-maker",
+      data: this.#workerData(names, address),
+      signal,
+      onStop: () => this.#board.stop(),
+      mainPart: () => this.#feed(address),
+    });
+  }
+
+  async #listObjects(): Promise<HashList> {
+    const hashes = new HashList();
+    const { signal } = this.#options;
+    for await (const { key } of this.#store.list("data/", { signal })) {
+      const name = /^data\/([0-9a-f]{64})$/.exec(key)?.[1];
+      if (name !== undefined) {
+        hashes.add(name);
+      }
+    }
+    return hashes;
+  }
+
+  #workerData(names: ObjectNames, address: number): readonly ObjectMakerData[] {
+    const { data, cipher, sizeBytes, stripeSectors } = this.#disk;
+    const { target, parameters } = this.#options;
+    const { workers, objectsMax, buffers } = this.#size;
+    return Array.from({ length: workers }, (_, worker) => ({
+      worker,
+      board: this.#board.shared,
+      map: this.#map.shared,
+      names: names.shared,
+      store: target,
+      disk: { path: data.path, fd: data.fd, sizeBytes, cipherContext: cipher?.contextAddress },
+      stripeSectors,
+      compression: parameters.compression,
+      xtsKey: this.#plan.keys.xtsKey,
+      buffers: { address, count: buffers },
+      putsMax: objectsMax,
+    }));
+  }
+
+  /** Reads what only the source has, and hands it over. */
+  async #feed(address: number): Promise<void> {
+    const { plan } = this.#disk;
+    if (plan.sourceStripes > 0) {
+      const failed = Promise.withResolvers<never>();
+      failed.promise.catch(() => {}); // raced below, when there is somebody to hear it
+      const source = await this.#disk.openSource((message) =>
+        failed.reject(new UbiError("E_WORKER", message)),
+      );
+      await Promise.race([this.#feedFrom(source, address), failed.promise]);
+    }
+    this.#board.endOffers();
+  }
+
+  async #feedFrom(source: SourceReader, address: number): Promise<void> {
+    const { plan, stripeBytes } = this.#disk;
+    const reads = new Set<Promise<void>>();
+    for (let stripe = 0; stripe < plan.from.length && !this.#board.isStopped; stripe += 1) {
+      if (plan.from[stripe] !== STRIPE_FROM.SOURCE) {
+        continue;
+      }
+      const buffer = await this.#freeBuffer();
+      if (buffer < 0) {
+        break;
+      }
+      const read = this.#readSource(source, stripe, address + buffer * stripeBytes);
+      const offered = read.then(() => this.#board.offer(buffer, stripe));
+      offered.catch(() => {}); // awaited below
+      reads.add(offered);
+      void offered.then(
+        () => reads.delete(offered),
+        () => {},
+      );
+      if (reads.size >= SOURCE_READS_MAX) {
+        await Promise.race(reads);
+      }
+    }
+    await Promise.all(reads);
+  }
+
+  /** What a source has behind the end of the disk is no part of the disk. */
+  async #readSource(source: SourceReader, stripe: number, address: number): Promise<void> {
+    const { stripeBytes, sizeBytes } = this.#disk;
+    await source.read(stripe, address, stripeBytes);
+    const present = Math.min(stripeBytes, sizeBytes - stripe * stripeBytes);
+    fillMemory(address + present, 0, stripeBytes - present);
+  }
+
+  /** -1 when the work was stopped. */
+  async #freeBuffer(): Promise<number> {
+    while (!this.#board.isStopped) {
+      const ticket = this.#board.returnTicket;
+      const buffer = this.#board.takeFree();
+      if (buffer >= 0) {
+        return buffer;
+      }
+      await this.#board.waitForReturn(ticket);
+    }
+    return -1;
+  }
+
+  async #publish(): Promise<ArchiveSummary> {
+    const { stripeSectors, sizeBytes } = this.#disk;
+    const { parameters, kek, signal } = this.#options;
+    const { keys, isMetadataCurrent, isReplacing } = this.#plan;
+    const { compression } = parameters;
+    this.#checkWhole();
+    const metadata = isMetadataCurrent
+      ? undefined
+      : encodeMetadata({ stripeSectors, compression, keys, kek });
+    const mapping = encodeMapping({ map: this.#map, stripeSectors, sizeBytes, keys });
+    await publishManifest(this.#store, { metadata, mapping, isReplacing }, signal);
+    const metadataBytes = metadata?.length ?? (await this.#store.sizeOf(METADATA_KEY)) ?? 0;
+    log.debug("the manifest is in place", { object: MAPPING_KEY, bytes: mapping.length });
+    return this.#summary(metadataBytes + mapping.length);
+  }
+
+  /** Nothing is published that was not dealt with. */
+  #checkWhole(): void {
+    const { diskStripes, sourceStripes } = this.#disk.plan;
+    const done = this.#board.total(COUNTER.STRIPES);
+    assert(done === diskStripes + sourceStripes, "every stripe of the plan was archived");
+  }
+
+  #summary(manifestBytes: number): ArchiveSummary {
+    const total = (column: number) => this.#board.total(column);
+    return {
+      ...planSummary(this.#disk),
+      zeroStripes: total(COUNTER.ZERO_STRIPES),
+      duplicateStripes: total(COUNTER.DUPLICATES),
+      reusedStripes: total(COUNTER.REUSED),
+      objectsWritten: total(COUNTER.OBJECTS),
+      objectBytesWritten: total(COUNTER.OBJECT_BYTES),
+      manifestBytes,
+      overlongObjects: total(COUNTER.OVERLONG),
+    };
+  }
+}
+
+/** What is known before anything is done. */
+export function planSummary(disk: ArchivedDisk): ArchiveSummary {
+  return {
+    diskBytes: disk.sizeBytes,
+    stripeBytes: disk.stripeBytes,
+    stripes: disk.metadata.stripeCount,
+    fromDisk: disk.plan.diskStripes,
+    fromSource: disk.plan.sourceStripes,
+    zeroStripes: 0,
+    duplicateStripes: 0,
+    reusedStripes: 0,
+    objectsWritten: 0,
+    objectBytesWritten: 0,
+    manifestBytes: 0,
+    overlongObjects: 0,
+  };
+}
+
+/** What a run that failed leaves behind. */
+function withAdvice(error: unknown, store: ObjectStore): unknown {
+  if (!(error instanceof UbiError)) {
+    return error;
+  }
+  const left = `objects that were written stay in ${store.name}: run again with --resume to go on`;
+  return new UbiError(error.code, `${errorText(error)}; ${left}`, { cause: error });
+}
