@@ -5,7 +5,7 @@
  *   words    | slots used | slots | word of stripe 0 | word of stripe 1 | ...     0 absent, 1 zero, 2 + slot stored
  *   hashes   | 32 bytes of slot 0 | 32 bytes of slot 1 | ...
  *
- * One thread changes a map; others may read at the same time. Memory is had when it is first touched: 4 bytes a
+ * Threads may change different stripes, and read any, at the same time. Memory is had when it is first touched: 4 bytes a
  * stripe, and 32 more for one that is stored.
  */
 import { assert } from "../errors.ts";

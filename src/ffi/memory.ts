@@ -1,5 +1,5 @@
 /** Memory by address (ffi/memory.h): arenas, guest mappings, copies, the SIGBUS guard. */
-import { type Pointer, toArrayBuffer } from "bun:ffi";
+import { type Pointer, ptr, toArrayBuffer } from "bun:ffi";
 import { assert, errnoText, UbiError } from "../errors.ts";
 import { link } from "./library.ts";
 
@@ -74,6 +74,11 @@ export function viewOf(address: number, lengthBytes: number): ArrayBuffer {
   assert(address > 0, "a view needs an address");
   assert(lengthBytes <= VIEW_BYTES_MAX, "guest memory is never viewed as a whole");
   return toArrayBuffer(address as Pointer, 0, lengthBytes);
+}
+
+/** Where bytes lie, for a call that ends before anything else happens: a collector may own, and move, them. */
+export function addressOf(bytes: Uint8Array): number {
+  return ptr(bytes);
 }
 
 /** Copies between addresses; the areas may overlap. */
