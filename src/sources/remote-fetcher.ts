@@ -54,6 +54,8 @@ export class RemoteFetcher implements SlotOwner, Disposable {
   #name = "";
   /** A connection failed in this turn. */
   #hasFailed = false;
+  /** The last one that failed led to another disk. */
+  #isForeign = false;
   #serving: RemoteSlot | undefined;
 
   constructor(options: RemoteFetcherOptions) {
@@ -119,6 +121,7 @@ export class RemoteFetcher implements SlotOwner, Disposable {
     this.#name = connection.name;
     if (connection.failure !== undefined) {
       this.#hasFailed = true;
+      this.#isForeign = connection.isForeign;
       this.#limiter.warn("a connection to the stripe server was lost or not made", {
         reason: connection.failure.message,
       });
@@ -211,7 +214,7 @@ export class RemoteFetcher implements SlotOwner, Disposable {
       }
       this.#waiting.push(id);
     }
-    let wanted = this.#waiting.length;
+    let wanted = isReady || this.#waiting.length === 0 ? this.#waiting.length : this.#slots.length;
     for (const slot of this.#slots) {
       const reads = slot.isReady ? (slot.connection?.readsUnderWay ?? 0) : 0;
       wanted += Math.max(0, reads - 1);
@@ -224,17 +227,23 @@ export class RemoteFetcher implements SlotOwner, Disposable {
     }
   }
 
-  /** Every place has dialled too often, now again: nobody is to wait any longer. */
+  /** Every place has dialled too often, or the address leads to another disk: nobody is to wait any longer. */
   #giveUp(): void {
     const hasFailed = this.#hasFailed;
     this.#hasFailed = false;
-    if (!hasFailed || this.#slots.some((slot) => !slot.isGivenUp)) {
+    const hasHope = this.#isForeign
+      ? this.#slots.some((slot) => slot.isReady)
+      : this.#slots.some((slot) => !slot.isGivenUp);
+    if (!hasFailed || hasHope) {
       return;
     }
     for (let id = this.#next(); id >= 0; id = this.#next()) {
-      this.#limiter.warn("a stripe cannot be fetched: the stripe server is not reached", {
-        stripe: this.#board.stripe(id),
-      });
+      this.#limiter.warn(
+        "a stripe cannot be fetched: there is no connection to the stripe server",
+        {
+          stripe: this.#board.stripe(id),
+        },
+      );
       this.#finish(id, EIO);
     }
   }

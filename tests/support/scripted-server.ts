@@ -69,6 +69,24 @@ export class ScriptedServer implements Disposable {
     }
   }
 
+  drop(connection: number): void {
+    this.#socket(connection)?.terminate();
+  }
+
+  /** Ends all connections as a server does that has nothing more to say. */
+  closeAll(): void {
+    for (const socket of this.#sockets) {
+      socket.end();
+    }
+  }
+
+  say(connection: number, bytes: Uint8Array): void {
+    const socket = this.#socket(connection);
+    if (socket !== undefined) {
+      this.#send(socket, bytes);
+    }
+  }
+
   /** A byte on every connection, which nobody asked for or waits for. */
   trickle(): void {
     for (const socket of this.#sockets) {
@@ -78,6 +96,10 @@ export class ScriptedServer implements Disposable {
 
   [Symbol.dispose](): void {
     this.#listener.stop(true);
+  }
+
+  #socket(connection: number): Socket<State> | undefined {
+    return [...this.#sockets].find((socket) => socket.data.connection === connection);
   }
 
   #receive(socket: Socket<State>, bytes: Uint8Array): void {
