@@ -29,6 +29,8 @@ export interface SharedBoard {
 }
 
 const REQUESTS_MAX = 1024;
+/** Any time: nothing happens then. */
+const ALIVE_MS = 2 ** 30;
 
 const State = { free: 0, queued: 1, taken: 2, done: 3 } as const;
 
@@ -249,7 +251,9 @@ export class RequestBoard {
   async #changed(word: number, seen: number): Promise<void> {
     const { async: isWaiting, value } = Atomics.waitAsync(this.#words, word, seen);
     if (isWaiting) {
+      const alive = setInterval(() => {}, ALIVE_MS); // such a wait alone lets its thread end
       await value;
+      clearInterval(alive);
     }
   }
 }
