@@ -16,7 +16,7 @@
  *
  * with the key's stored bytes. A reader takes keys in any order, and ignores those that it does not know.
  */
-import { assert, errorText, UbiError } from "../errors.ts";
+import { assert, UbiError } from "../errors.ts";
 import { findRepeatedKey } from "./json-keys.ts";
 import { viewBytes, writeNumber64 } from "./little-endian.ts";
 
@@ -131,11 +131,9 @@ function parseJson(bytes: Uint8Array): { readonly text: string; readonly value: 
   try {
     const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
     return { text, value: JSON.parse(text) };
-  } catch (cause) {
+  } catch {
     // Messages of a JSON parser may show what they stumble on, and here that may be a key.
-    throw new UbiError("E_ARCHIVE", "it is not JSON in UTF-8", {
-      cause: cause instanceof Error ? cause.name : errorText(cause),
-    });
+    throw damaged("it is not JSON in UTF-8");
   }
 }
 

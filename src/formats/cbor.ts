@@ -36,7 +36,7 @@ export class CborReader {
 
   constructor(bytes: Uint8Array) {
     this.#bytes = bytes;
-    this.#tokens = new Tokenizer(bytes, {});
+    this.#tokens = new Tokenizer(bytes, { allowBigInt: true });
   }
 
   /** Where the next item begins. */
