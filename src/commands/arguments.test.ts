@@ -146,3 +146,15 @@ const outcomeOf = (argv: readonly string[]): string => {
     return error instanceof UbiError && error.code === "E_USAGE" ? "as expected" : String(error);
   }
 };
+
+test("a switch that is on by default can be negated", () => {
+  const definitions = { clobber: { type: "boolean", default: true } } as const;
+  expect(readArguments(["--no-clobber"], definitions)).toEqual({
+    kind: "run",
+    argv: ["--clobber=false", "--"],
+  });
+  expect(readArguments(["--clobber"], definitions)).toMatchObject({
+    argv: ["--clobber=true", "--"],
+  });
+  expect(() => readArguments(["--clobber", "--no-clobber"], definitions)).toThrow("more than once");
+});

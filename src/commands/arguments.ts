@@ -14,7 +14,7 @@ interface IntegerRange {
 }
 
 /**
- * A citty definition; one of type `string` with `integer` takes a decimal number in that range. The last
+ * A citty definition; a switch that is on by default has a `--no-NAME`; one of type `string` with `integer` takes a decimal number in that range. The last
  * positional may be repeated: citty gives all positionals as `_`.
  */
 type ArgumentDefinition = ArgDef & {
@@ -113,6 +113,9 @@ class ArgumentReader {
       return;
     }
     this.#flags.set(`--${name}`, entry);
+    if (definition.type === "boolean" && definition.default === true) {
+      this.#flags.set(`--no-${name}`, entry);
+    }
     if (definition.required === true && definition.default === undefined) {
       this.#required.push(entry);
     }
@@ -155,7 +158,7 @@ class ArgumentReader {
       if (attached !== undefined) {
         throw usage(`${flag}: takes no value`);
       }
-      this.#values.set(name, "true");
+      this.#values.set(name, flag === `--no-${name}` ? "false" : "true");
       return;
     }
     const value = attached ?? this.#nextValue(flag);

@@ -1,21 +1,15 @@
 /**
  * The command line: finds the command, runs it, and is the one place where errors become text and an
- * exit code (0 success, 1 failure, 2 wrong usage). A command's code is loaded only when it is named;
+ * exit code (0 success, 1 failure, 2 wrong usage, 130 interrupted). A command's code is loaded only when it is named;
  * `--version` loads nothing else at all.
  */
 import { basename } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
 import { nearestName } from "../config/nearest-name.ts";
 import { UbiError, UbiErrors } from "../errors.ts";
-import type { RunnableCommand, runnableCommand } from "./run-command.ts";
+import { INTERRUPTED_EXIT_CODE } from "./interruption.ts";
+import type { CommandEntry } from "./run-command.ts";
 import { writePieces } from "./standard-output.ts";
-
-type Wrap = typeof runnableCommand;
-
-interface CommandEntry {
-  readonly description: string;
-  readonly load: (wrap: Wrap) => Promise<RunnableCommand>;
-}
 
 /**
  * Every command, one entry each:
@@ -48,6 +42,14 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     description: "Tells which stripes of a disk are fetched, written, or in its source",
     load: async (wrap) => wrap((await import("./dump-metadata.ts")).default),
   },
+  archive: {
+    description: "Writes a disk to an archive, and looks after archives",
+    load: async (wrap) => wrap((await import("./archive.ts")).default, ARCHIVE_TOOLS),
+  },
+  "export-archive": {
+    description: "Writes the disk of an archive as a raw image",
+    load: async (wrap) => wrap((await import("./export-archive.ts")).default),
+  },
   "stripe-server": {
     description: "Serves the stripes of a disk or an archive to other hosts",
     load: async (wrap) => wrap((await import("./stripe-server.ts")).default),
@@ -62,12 +64,34 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   },
 };
 
+/** What follows the word `archive`; without one of these a disk is archived. */
+const ARCHIVE_TOOLS: Readonly<Record<string, CommandEntry>> = {
+  verify: {
+    description: "Reads all of an archive and names what is not as it should be",
+    load: async (wrap) => wrap((await import("./archive-verify.ts")).default),
+  },
+  inspect: {
+    description: "Tells what is in an archive",
+    load: async (wrap) => wrap((await import("./archive-inspect.ts")).default),
+  },
+  prune: {
+    description: "Removes objects that an archive does not need",
+    load: async (wrap) => wrap((await import("./archive-prune.ts")).default),
+  },
+  rekey: {
+    description: "Gives an archive another key-encryption key",
+    load: async (wrap) => wrap((await import("./archive-rekey.ts")).default),
+  },
+};
+
 /** A link to the executable with one of these names is that command. */
 const LINKS: Readonly<Record<string, keyof typeof COMMANDS>> = {
   "vhost-backend": "vhost",
   "init-metadata": "init-metadata",
   "dump-metadata": "dump-metadata",
   xts: "xts",
+  archive: "archive",
+  "export-archive": "export-archive",
   "remote-stripe-server": "stripe-server",
   "remote-stripe-shell": "stripe-shell",
   ubitop: "top",
@@ -75,7 +99,7 @@ const LINKS: Readonly<Record<string, keyof typeof COMMANDS>> = {
 
 /**
  * Runs the command that `argv` (without the program's own name) or the program's name asks for. Ends the process
- * with code 1 or 2 on failure; on success returns, and the process ends when nothing is left to do.
+ * with code 1, 2 or 130 on failure; on success returns, and the process ends when nothing is left to do.
  */
 export async function runCommandLine(argv: readonly string[], programPath: string): Promise<void> {
   try {
@@ -87,7 +111,7 @@ export async function runCommandLine(argv: readonly string[], programPath: strin
     }
   } catch (error) {
     writePieces(2, [errorLines(error)]);
-    process.exit(isUsageError(error) ? 2 : 1);
+    process.exit(exitCodeOf(error));
   }
 }
 
@@ -139,8 +163,9 @@ async function overview(): Promise<string> {
   });
 }
 
-function isUsageError(error: unknown): boolean {
-  return error instanceof UbiError && error.code === "E_USAGE";
+function exitCodeOf(error: unknown): number {
+  const code = error instanceof UbiError ? error.code : undefined;
+  return code === "E_USAGE" ? 2 : code === "E_INTERRUPTED" ? INTERRUPTED_EXIT_CODE : 1;
 }
 
 function errorLine(error: unknown): string {

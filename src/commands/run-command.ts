@@ -1,6 +1,6 @@
 /** Runs one command through citty: reads its arguments, prints its help, calls it. */
 import { stripVTControlCharacters } from "node:util";
-import { type ArgsDef, type CommandDef, renderUsage, runCommand } from "citty";
+import { type ArgsDef, type CommandDef, renderUsage, runCommand, type SubCommandsDef } from "citty";
 import { UbiError } from "../errors.ts";
 import { type ReadArguments, readArguments } from "./arguments.ts";
 
@@ -19,16 +19,37 @@ interface CommandSurroundings {
   readonly versionLine: string;
 }
 
-/** Wraps a citty command definition, whose `args` are a plain object. */
+/** A command by name; its code is loaded when it is named. */
+export interface CommandEntry {
+  readonly description: string;
+  readonly load: (wrap: typeof runnableCommand) => Promise<RunnableCommand>;
+}
+
+/**
+ * Wraps a citty command definition, whose `args` are a plain object.
+ * @param tools commands that run when their name is the first word after this one's
+ */
 export function runnableCommand<Args extends ArgsDef>(
   definition: CommandDef<Args>,
+  tools: Readonly<Record<string, CommandEntry>> = {},
 ): RunnableCommand {
   return {
     run: async (argv, surroundings) => {
+      const [first = "", ...rest] = argv;
+      const tool = Object.hasOwn(tools, first) ? tools[first] : undefined;
+      if (tool !== undefined) {
+        const { parentName, versionLine } = surroundings;
+        const runnable = await tool.load(runnableCommand);
+        const path = `${parentName} ${await nameOf(definition)}`;
+        return await runnable.run(rest, { parentName: path, versionLine });
+      }
       const read = await readFor(definition, argv, surroundings);
       switch (read.kind) {
         case "help":
-          return await usageText(definition, surroundings.parentName);
+          return await usageText(
+            { ...definition, subCommands: describedTools(tools) },
+            surroundings.parentName,
+          );
         case "version":
           return surroundings.versionLine;
         case "run":
@@ -78,8 +99,7 @@ async function readFor<Args extends ArgsDef>(
     if (!(error instanceof UbiError)) {
       throw error;
     }
-    const meta = typeof definition.meta === "function" ? undefined : await definition.meta;
-    const help = `see ${parentName} ${meta?.name ?? ""} --help`;
+    const help = `see ${parentName} ${await nameOf(definition)} --help`;
     throw new UbiError(error.code, `${error.message}; ${help}`, { cause: error });
   }
 }
@@ -87,4 +107,15 @@ async function readFor<Args extends ArgsDef>(
 async function argsOf<Args extends ArgsDef>(definition: CommandDef<Args>): Promise<ArgsDef> {
   const args = await definition.args;
   return (typeof args === "function" ? await args() : args) ?? {};
+}
+
+async function nameOf<Args extends ArgsDef>({ meta }: CommandDef<Args>): Promise<string> {
+  const known = typeof meta === "function" ? undefined : await meta;
+  return known?.name ?? "";
+}
+
+function describedTools(tools: Readonly<Record<string, CommandEntry>>): SubCommandsDef {
+  return Object.fromEntries(
+    Object.entries(tools).map(([name, { description }]) => [name, { meta: { description } }]),
+  );
 }

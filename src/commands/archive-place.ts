@@ -1,0 +1,24 @@
+/** Where an archive lies, for commands that read one: the document with `[archive]`, its secrets, its store. */
+import type { StoreDescription, StoreRole } from "../archive/object-store.ts";
+import { describeStore } from "../archive/open-store.ts";
+import { loadArchiveConfig, resolveSecrets } from "../config/index.ts";
+
+/** Plain data, which holds secrets. */
+export interface OpenedPlace {
+  readonly source: StoreDescription;
+  readonly kek: Uint8Array | undefined;
+}
+
+/** Runs `work`; the secrets are wiped behind it. */
+export async function withArchivePlace<T>(
+  configPath: string,
+  role: StoreRole,
+  work: (place: OpenedPlace) => Promise<T>,
+): Promise<T> {
+  const config = await loadArchiveConfig(configPath);
+  using secrets = await resolveSecrets(config, ["archive"]);
+  const source = await describeStore(config.archive, secrets, role);
+  const { archiveKek } = config.archive;
+  const kek = archiveKek === undefined ? undefined : secrets.get(archiveKek).bytes;
+  return await work({ source, kek });
+}

@@ -1,0 +1,229 @@
+/** `ubiblk ublk`: serves a disk to this machine as a block device, /dev/ublkbN. */
+import { defineCommand } from "citty";
+import { type DeviceConfig, loadDeviceConfig } from "../config/index.ts";
+import { DiskDevice } from "../device/disk-device.ts";
+import { UbiError } from "../errors.ts";
+import { type DeviceInfo, FEATURE, UBLK_IO_BYTES_MAX } from "../formats/ublk.ts";
+import { log } from "../log.ts";
+import { UblkBackend } from "../ublk/backend.ts";
+import { UblkControl } from "../ublk/control.ts";
+import { KernelControlChannel } from "../ublk/control-channel.ts";
+import { DeviceLink } from "../ublk/device-link.ts";
+import {
+  clearOrphans,
+  deleteOrphan,
+  type ListedDevice,
+  listDevices,
+  recoverableDevice,
+  serverWords,
+} from "../ublk/device-list.ts";
+import { fileMark } from "../ublk/device-node.ts";
+import { mayCopyNothing } from "../ublk/device-parameters.ts";
+import { integerArgument } from "./arguments.ts";
+import { hardenOrWarn } from "./hardening.ts";
+import { startRpc } from "./rpc.ts";
+import { writePieces } from "./standard-output.ts";
+import { StopSignals } from "./stop-signals.ts";
+
+const idArgument = (description: string) =>
+  ({
+    type: "string",
+    valueHint: "ID",
+    description,
+    integer: { minimum: 0, maximum: 2 ** 20 - 1 },
+  }) as const;
+
+export default defineCommand({
+  meta: {
+    name: "ublk",
+    description: "Serve a disk to this machine as a block device, over ublk",
+  },
+  args: {
+    config: {
+      type: "string",
+      alias: "f",
+      valueHint: "FILE",
+      description: "Device configuration; needed to serve",
+    },
+    "device-symlink": {
+      type: "string",
+      valueHint: "PATH",
+      description: "Symlink to the block device, while it is served",
+    },
+    recoverable: {
+      type: "boolean",
+      default: false,
+      description: "When this process dies, requests wait for another one with --recover",
+    },
+    recover: idArgument("Takes over a recoverable device whose process died"),
+    "no-zero-copy": {
+      type: "boolean",
+      default: false,
+      description: "Copies data even where the kernel could do without",
+    },
+    list: { type: "boolean", default: false, description: "Shows the devices of ubiblk" },
+    json: { type: "boolean", default: false, description: "With --list: as JSON" },
+    delete: idArgument("Deletes a device whose process died; what waits for it fails"),
+    "null-disk": {
+      type: "boolean",
+      default: false,
+      description: "Completes every request at once, for measuring the front end alone",
+    },
+  },
+  run: async ({ args }) => {
+    const deleted = integerArgument(args.delete);
+    if (args.list) {
+      await list(args.json);
+    } else if (deleted !== undefined) {
+      using control = new UblkControl(KernelControlChannel.open());
+      await deleteOrphan(control, deleted);
+    } else if (args.config === undefined) {
+      throw new UbiError("E_USAGE", "--config: missing; see ubiblk ublk --help");
+    } else {
+      await serve(args.config, {
+        linkPath: args["device-symlink"],
+        isRecoverable: args.recoverable,
+        recovered: integerArgument(args.recover),
+        mayZeroCopy: !args["no-zero-copy"],
+        isNull: args["null-disk"],
+      });
+    }
+  },
+});
+
+// --- internal ---
+
+interface ServeOptions {
+  readonly linkPath: string | undefined;
+  readonly isRecoverable: boolean;
+  /** Id of the device to take over. */
+  readonly recovered: number | undefined;
+  readonly mayZeroCopy: boolean;
+  readonly isNull: boolean;
+}
+
+async function serve(configPath: string, options: ServeOptions): Promise<void> {
+  hardenOrWarn();
+  const config = await loadDeviceConfig(configPath, { backend: "ublk" });
+  const link = options.linkPath === undefined ? undefined : new DeviceLink(options.linkPath);
+  // Not `using`, nor the disk: a failure ends the process, and the kernel ends what is under way.
+  const control = new UblkControl(KernelControlChannel.open());
+  const features = await control.features();
+  const device = await DiskDevice.open(config, { isNull: options.isNull });
+  const info = await obtainDevice({ config, device, control, features, options });
+  const signals = new StopSignals();
+  using rpc = startRpc(config, device);
+  const isRecovering = options.recovered !== undefined;
+  const backend = await UblkBackend.start({ config, device, control, info, isRecovering, link });
+  log.info("ready", {
+    device: backend.path,
+    disk: config.device.dataPath,
+    sectors: device.description.sectors,
+    cipher: device.cipherProvider,
+    queues: info.queues,
+    zeroCopy: (info.flags & FEATURE.autoBufferRegistration) !== 0,
+    recoverable: (info.flags & FEATURE.userRecovery) !== 0,
+    ...(rpc === undefined ? {} : { rpc: rpc.path }),
+  });
+  Bun.gc(true); // what the start left behind: from here on little is allocated, so nothing else would collect it
+  try {
+    await Promise.race([signals.first, backend.failed]);
+    log.info("stopping", { signal: signals.name });
+    await backend.stop();
+  } finally {
+    link?.[Symbol.dispose]();
+  }
+  device.release();
+  device[Symbol.dispose]();
+  control[Symbol.dispose]();
+  signals.end();
+  log.info("stopped");
+}
+
+interface DeviceNeeds {
+  readonly config: DeviceConfig;
+  readonly device: DiskDevice;
+  readonly control: UblkControl;
+  readonly features: number;
+  readonly options: ServeOptions;
+}
+
+async function obtainDevice(needs: DeviceNeeds): Promise<DeviceInfo> {
+  const { config, device, control, features, options } = needs;
+  const { tuning } = config;
+  const disk = device.description;
+  const mark = fileMark(disk.fd);
+  const isZeroCopy = options.mayZeroCopy && mayCopyNothing(disk, features, tuning.ioEngine);
+  if (options.recovered !== undefined) {
+    const found = { mark, sectors: disk.sectors };
+    const info = await recoverableDevice(control, options.recovered, found);
+    checkRecovered(info, needs);
+    return info;
+  }
+  await clearOrphans(control, mark);
+  const recovery = FEATURE.userRecovery | FEATURE.userRecoveryReissue;
+  if (options.isRecoverable && (features & recovery) !== recovery) {
+    throw new UbiError("E_UBLK_DRIVER", "the kernel's ublk driver cannot recover devices");
+  }
+  const flags =
+    FEATURE.ioctlEncoding |
+    (options.isRecoverable ? recovery : 0) |
+    (isZeroCopy ? FEATURE.autoBufferRegistration : 0);
+  const info = await control.add({
+    queues: tuning.numQueues,
+    depth: tuning.queueSize,
+    ioBytesMax: Math.min(tuning.ublkMaxIoBytes, UBLK_IO_BYTES_MAX),
+    flags,
+    ...serverWords(mark),
+  });
+  if (info.queues < tuning.numQueues) {
+    log.warn("the kernel gives the device fewer queues: it has no more CPUs", {
+      queues: info.queues,
+      wanted: tuning.numQueues,
+    });
+  }
+  return info;
+}
+
+/** What the device was made with has to fit what this process was told to do. */
+function checkRecovered(info: DeviceInfo, { config, device }: DeviceNeeds): void {
+  const { tuning } = config;
+  const refuse = (why: string) =>
+    new UbiError("E_UBLK_DEVICE", `cannot take over ublk device ${info.id}: ${why}`);
+  if (info.queues > tuning.numQueues || info.depth > device.queueSlots) {
+    const has = `${info.queues} queues of ${info.depth} requests`;
+    throw refuse(`it has ${has}, more than tuning.num_queues and tuning.queue_size`);
+  }
+  const isZeroCopy = (info.flags & FEATURE.autoBufferRegistration) !== 0;
+  if (isZeroCopy && !mayCopyNothing(device.description, info.flags, tuning.ioEngine)) {
+    throw refuse("it was made for a plain disk without a stripe source, and io_uring");
+  }
+}
+
+async function list(isJson: boolean): Promise<void> {
+  using control = new UblkControl(KernelControlChannel.open());
+  const devices = await listDevices(control);
+  const text = isJson ? JSON.stringify(devices, undefined, 2) : tableOf(devices);
+  writePieces(1, [`${text}\n`]);
+}
+
+function tableOf(devices: readonly ListedDevice[]): string {
+  const rows = devices.map((device) => [
+    String(device.id),
+    device.path,
+    device.state,
+    device.orphan ? "nobody" : String(device.pid ?? "?"),
+    `${device.queues} x ${device.queue_size}`,
+    device.recoverable ? "yes" : "no",
+  ]);
+  const table = [["ID", "DEVICE", "STATE", "SERVED BY", "QUEUES", "RECOVERABLE"], ...rows];
+  const widths = table[0]?.map((_, i) => Math.max(...table.map((row) => row[i]?.length ?? 0)));
+  return table
+    .map((row) =>
+      row
+        .map((cell, i) => cell.padEnd(widths?.[i] ?? 0))
+        .join("  ")
+        .trimEnd(),
+    )
+    .join("\n");
+}
