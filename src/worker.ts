@@ -8,6 +8,7 @@ import type { WorkerStart } from "./ffi/worker.ts";
 import type { ServerWorkerData } from "./serve/server-worker.ts";
 import type { ArchiveWorkerData } from "./sources/archive-worker.ts";
 import type { RemoteWorkerData } from "./sources/remote-worker.ts";
+import type { UblkQueueData } from "./ublk/queue-worker.ts";
 import type { ControlWorkerData } from "./vhost/control-worker.ts";
 import type { QueueWorkerData } from "./vhost/queue-worker.ts";
 
@@ -30,6 +31,10 @@ export async function runWorker(start: WorkerStart<unknown>): Promise<void> {
     case "object-reader": {
       const { runObjectReader } = await import("./copy/object-reader.ts");
       return runObjectReader(start.data as ObjectReaderData); // what the role was spawned with
+    }
+    case "ublk-queue": {
+      const { runUblkQueueWorker } = await import("./ublk/queue-worker.ts");
+      return runUblkQueueWorker(start.data as UblkQueueData); // what the role was spawned with
     }
     case "stripes": {
       const { runStripeWorker } = await import("./device/stripe-worker.ts");

@@ -26,6 +26,10 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     description: "Serves a disk to a virtual machine over vhost-user-blk",
     load: async (wrap) => wrap((await import("./vhost.ts")).default),
   },
+  ublk: {
+    description: "Serves a disk to this machine as a block device, over ublk",
+    load: async (wrap) => wrap((await import("./ublk.ts")).default),
+  },
   bench: {
     description: "Measures or verifies the disk behind a vhost-user-blk socket",
     load: async (wrap) => wrap((await import("./bench.ts")).default),
@@ -87,6 +91,7 @@ const ARCHIVE_TOOLS: Readonly<Record<string, CommandEntry>> = {
 /** A link to the executable with one of these names is that command. */
 const LINKS: Readonly<Record<string, keyof typeof COMMANDS>> = {
   "vhost-backend": "vhost",
+  "ublk-backend": "ublk",
   "init-metadata": "init-metadata",
   "dump-metadata": "dump-metadata",
   xts: "xts",

@@ -133,7 +133,7 @@ async function serve(configPath: string, options: ServeOptions): Promise<void> {
   } finally {
     link?.[Symbol.dispose]();
   }
-  device.release();
+  await device.release();
   device[Symbol.dispose]();
   control[Symbol.dispose]();
   signals.end();

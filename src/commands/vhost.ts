@@ -1,13 +1,12 @@
 /** `ubiblk vhost`: serves a disk to a virtual machine over vhost-user-blk. */
 import { defineCommand } from "citty";
-import packageJson from "../../package.json" with { type: "json" };
-import { type DeviceConfig, loadDeviceConfig } from "../config/index.ts";
+import { loadDeviceConfig } from "../config/index.ts";
 import { DiskDevice } from "../device/disk-device.ts";
 import { assert } from "../errors.ts";
 import { log } from "../log.ts";
-import { RpcServer } from "../rpc/index.ts";
 import { VhostBackend } from "../vhost/backend.ts";
 import { hardenOrWarn } from "./hardening.ts";
+import { startRpc } from "./rpc.ts";
 import { StopSignals } from "./stop-signals.ts";
 
 export default defineCommand({
@@ -66,17 +65,4 @@ async function serve(configPath: string, isNull: boolean): Promise<void> {
   device[Symbol.dispose]();
   signals.end();
   log.info("stopped");
-}
-
-function startRpc(config: DeviceConfig, device: DiskDevice): RpcServer | undefined {
-  const path = config.device.rpcSocket;
-  if (path === undefined) {
-    return undefined;
-  }
-  return RpcServer.start(path, {
-    version: packageJson.version,
-    queues: device.statistics,
-    stripes: () => device.stripeCounts,
-    fetch: () => device.stripes,
-  });
 }

@@ -19,6 +19,7 @@ import {
   checkRemote,
   checkStripeSource,
   checkTuning,
+  checkUblkTuning,
 } from "./section-rules.ts";
 
 /** What every loaded document has besides its sections. Paths in sections are resolved. */
@@ -193,13 +194,17 @@ function checkBackend(
   const { tuning, device } = sections;
   if (backend === "ublk") {
     const isSet = {
-      cpus: tuning?.cpus !== undefined,
       poll_timeout_us: (tuning?.poll_timeout_us ?? 1000) !== 1000,
+      seg_size_max: (tuning?.seg_size_max ?? 65_536) !== 65_536,
       seg_count_max: (tuning?.seg_count_max ?? 4) !== 4,
     };
     warnIgnored("tuning", isSet, findings);
     warnIgnored("device", { vhost_socket: device?.vhost_socket !== undefined }, findings);
-  } else if (tuning?.cpus !== undefined) {
+    if (tuning !== undefined) {
+      checkUblkTuning(tuning, findings);
+    }
+  }
+  if (tuning?.cpus !== undefined) {
     const allowed = allowedCpus();
     const absent = tuning.cpus.filter((cpu) => allowed !== undefined && !allowed.has(cpu));
     if (absent.length > 0) {

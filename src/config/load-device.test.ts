@@ -37,6 +37,7 @@ test("a document of one section has the documented defaults", async () => {
     ioEngine: "io_uring",
     writeThrough: false,
     disableDiscard: false,
+    ublkMaxIoBytes: 2 ** 20,
   });
 });
 
@@ -208,13 +209,24 @@ test("a CPU that the process may not use is warned about when a front end serves
 
 test("keys that ublk does not use are warned about", async () => {
   using folder = new ConfigFolder({
-    "c.toml": `${DEVICE}vhost_socket = "v"\n${ZONE_DISK}[tuning]\ncpus = [0]\nseg_count_max = 8\n`,
+    "c.toml": `${DEVICE}vhost_socket = "v"\n${ZONE_DISK}[tuning]\nseg_size_max = 4096\nseg_count_max = 8\npoll_timeout_us = 0\n`,
   });
   const { warnings } = await loadDeviceConfig(folder.file("c.toml"), { backend: "ublk" });
   const text = warnings.join("\n");
-  expect(text).toContain("tuning.cpus: has no effect here");
+  expect(text).toContain("tuning.poll_timeout_us: has no effect here");
+  expect(text).toContain("tuning.seg_size_max: has no effect here");
   expect(text).toContain("tuning.seg_count_max: has no effect here");
   expect(text).toContain("device.vhost_socket: has no effect here");
+});
+
+test.each([
+  ["queue_size = 8192", "tuning.queue_size: 8192 is out of range for ublk"],
+  ["ublk_max_io_bytes = 5000", "tuning.ublk_max_io_bytes: 5000 is not a multiple of 4096"],
+  ["queue_size = 4096\nublk_max_io_bytes = 2097152", "more than the 4 GiB that a queue may have"],
+])("what is too much for ublk is refused: %s", async (lines, message) => {
+  using folder = new ConfigFolder({ "c.toml": `${DEVICE}${ZONE_DISK}[tuning]\n${lines}\n` });
+  const loading = loadDeviceConfig(folder.file("c.toml"), { backend: "ublk" });
+  expect(await errorsOf(loading)).toContain(message);
 });
 
 test("the keys that only this program knows are accepted", async () => {

@@ -65,6 +65,12 @@ export const TuningSection = Type.Object(
     }),
     write_through: flag(),
     disable_discard: flag(ours),
+    ublk_max_io_bytes: Type.Integer({
+      minimum: 4096,
+      maximum: 32 * 2 ** 20,
+      default: 2 ** 20,
+      ...ours,
+    }),
   },
   { ...closed, default: {} },
 );

@@ -46,6 +46,22 @@ export function checkTuning(tuning: Static<typeof TuningSection>, findings: Find
   }
 }
 
+/** Limits of the kernel's ublk driver, and of the memory that a queue's requests have. */
+export function checkUblkTuning(tuning: Static<typeof TuningSection>, findings: Findings): void {
+  const { queue_size, ublk_max_io_bytes } = tuning;
+  if (queue_size > UBLK_QUEUE_SIZE_MAX) {
+    const message = `${queue_size} is out of range for ublk; 1 to ${UBLK_QUEUE_SIZE_MAX} is accepted`;
+    findings.error("E_CONFIG_VALUE", ["tuning", "queue_size"], message);
+  }
+  if (ublk_max_io_bytes % UBLK_IO_UNIT_BYTES !== 0) {
+    const message = `${ublk_max_io_bytes} is not a multiple of ${UBLK_IO_UNIT_BYTES}`;
+    findings.error("E_CONFIG_VALUE", ["tuning", "ublk_max_io_bytes"], message);
+  } else if (queue_size * ublk_max_io_bytes > UBLK_QUEUE_BYTES_MAX) {
+    const message = "times tuning.queue_size is more than the 4 GiB that a queue may have";
+    findings.error("E_CONFIG_VALUE", ["tuning", "ublk_max_io_bytes"], message);
+  }
+}
+
 export function checkStripeSource(
   source: StripeSource,
   gate: DangerGate,
@@ -112,6 +128,9 @@ export function checkRemote(
 // --- internal ---
 
 const DEVICE_ID_BYTES = 20;
+const UBLK_QUEUE_SIZE_MAX = 4096;
+const UBLK_IO_UNIT_BYTES = 4096;
+const UBLK_QUEUE_BYTES_MAX = 2 ** 32;
 const PSK_IDENTITY_BYTES_MAX = 255;
 const PSK_REQUIRED =
   "missing: a connection without PSK is not encrypted; add psk, or set danger_zone.enabled with " +

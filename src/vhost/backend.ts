@@ -12,11 +12,11 @@ import { createEvent, signalEvent } from "../ffi/event.ts";
 import { mayRunOn } from "../ffi/process.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
 import { spawnWorker } from "../ffi/worker.ts";
+import { failureLine } from "../ffi/worker-failure.ts";
 import { GuestMemory } from "../virtio/guest-memory.ts";
 import type { ControlMessage, ControlWorkerData } from "./control-worker.ts";
 import { QueueMailbox } from "./queue-mailbox.ts";
 import type { QueueWorkerData } from "./queue-worker.ts";
-import { failureLine } from "./worker-failure.ts";
 
 /** Bounce buffers of all queues together, and the least and most of one. */
 const BUFFERS_TOTAL_MAX = 64 * CHUNK_BYTES;

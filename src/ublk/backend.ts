@@ -1,0 +1,295 @@
+/**
+ * The ublk backend as the main thread sees it: makes or takes over the device, starts one worker a queue, watches
+ * over them, stops them. A worker that dies takes the process with it: then the kernel fails what is under way,
+ * or keeps it for the next server.
+ *
+ *   add or recover -> open /dev/ublkcN -> stripe worker, queue workers fetch -> start -> node -> symlink
+ *   symlink gone -> stop -> queue workers end, flush -> stripe worker ends -> close /dev/ublkcN -> remove
+ */
+import { closeSync, fsync, openSync } from "node:fs";
+import { promisify } from "node:util";
+import type { DeviceConfig } from "../config/index.ts";
+import type { DiskDevice } from "../device/disk-device.ts";
+import { StripeThread } from "../device/stripe-thread.ts";
+import { type ErrorCode, errorText, UbiError } from "../errors.ts";
+import { createEvent } from "../ffi/event.ts";
+import { mayRunOn } from "../ffi/process.ts";
+import { closeDescriptor } from "../ffi/socket.ts";
+import { spawnWorker } from "../ffi/worker.ts";
+import { failureLine } from "../ffi/worker-failure.ts";
+import { type DeviceInfo, encodeParameters, FEATURE } from "../formats/ublk.ts";
+import { log } from "../log.ts";
+import type { UblkControl } from "./control.ts";
+import type { DeviceLink } from "./device-link.ts";
+import { openCharacterDevice, waitForBlockDevice } from "./device-node.ts";
+import { deviceParameters } from "./device-parameters.ts";
+import type { UblkQueueData, UblkQueueMessage } from "./queue-worker.ts";
+
+/** For every queue to have its memory and its fetches in place. */
+const READY_MS = 30_000;
+/** For the queues to end and flush once the device is stopped. */
+const END_MS = 90_000;
+/** Of what programs wrote to a device that may be recovered: the kernel drops it when such a device is stopped. */
+const SYNC_MS = 60_000;
+/** Zeroes of a plain disk, and blocks below the disk's own: the rest needs no bounce buffers. */
+const BUFFERS_QUEUE_BYTES = 4 * 2 ** 20;
+
+export interface UblkBackendOptions {
+  readonly config: DeviceConfig;
+  readonly device: DiskDevice;
+  readonly control: UblkControl;
+  /** As it was added, or found. */
+  readonly info: DeviceInfo;
+  /** The device has lost its server: this one takes it over. */
+  readonly isRecovering: boolean;
+  readonly link: DeviceLink | undefined;
+}
+
+export class UblkBackend {
+  /** Of the block device, once it is there. */
+  path = "";
+  readonly #options: UblkBackendOptions;
+  readonly #wakeFds: readonly number[];
+  readonly #workers: Worker[] = [];
+  readonly #failed = Promise.withResolvers<never>();
+  readonly #ready = Promise.withResolvers<void>();
+  readonly #queuesEnded = Promise.withResolvers<void>();
+  #stripes: StripeThread | undefined;
+  #charFd = -1;
+  #threadsToCome = 0;
+  #queuesToEnd = 0;
+  #isFlushed = true;
+  #isStopping = false;
+
+  /** Rejects when a thread fails; the device is then best left to the kernel. */
+  get failed(): Promise<never> {
+    return this.#failed.promise;
+  }
+
+  get id(): number {
+    return this.#options.info.id;
+  }
+
+  /**
+   * Serves the device. When that fails a device that was added for it is removed; one that was to be recovered
+   * stays as it was.
+   * @throws UbiError E_UBLK_DEVICE, E_URING, E_MEMORY, E_WORKER
+   */
+  static async start(options: UblkBackendOptions): Promise<UblkBackend> {
+    const backend = new UblkBackend(options);
+    try {
+      await backend.#start();
+      return backend;
+    } catch (error) {
+      await backend.#abandon();
+      throw error;
+    }
+  }
+
+  private constructor(options: UblkBackendOptions) {
+    this.#options = options;
+    this.#wakeFds = Array.from({ length: options.config.tuning.numQueues }, () => createEvent());
+    this.#failed.promise.catch(() => {}); // whoever awaits `failed` sees it
+    this.#ready.promise.catch(() => {});
+    this.#queuesEnded.promise.catch(() => {});
+  }
+
+  /**
+   * Ends requests under way, makes them durable, removes the device.
+   * @throws UbiError when one of that cannot be had in time
+   */
+  async stop(): Promise<void> {
+    const { control, info, link } = this.#options;
+    link?.[Symbol.dispose]();
+    if ((info.flags & FEATURE.userRecovery) !== 0) {
+      await this.#syncBlockDevice();
+    }
+    this.#isStopping = true;
+    await control.stop(info.id);
+    await this.#endQueues();
+    await this.#stripes?.stop(); // now that no queue needs it
+    this.#closeAll();
+    await control.remove(info.id);
+    if (!this.#isFlushed) {
+      throw new UbiError("E_DISK_IO", "the disk did not end its flush at the stop");
+    }
+  }
+
+  // --- internal: start ---
+
+  async #start(): Promise<void> {
+    const { control, device, info, isRecovering, link } = this.#options;
+    if (isRecovering) {
+      await control.startRecovery(info.id);
+    }
+    this.#charFd = await openCharacterDevice(info.id);
+    if (!isRecovering) {
+      const isZeroCopy = (info.flags & FEATURE.autoBufferRegistration) !== 0;
+      const parameters = deviceParameters(device.description, info.ioBytesMax, isZeroCopy);
+      await control.setParameters(info.id, encodeParameters(parameters));
+    }
+    this.#startThreads();
+    await within(
+      Promise.race([this.#ready.promise, this.failed]),
+      READY_MS,
+      "the queues did not become ready in time",
+    );
+    const live = isRecovering ? control.endRecovery(info.id) : control.start(info.id);
+    await Promise.race([live, this.failed]);
+    this.path = await waitForBlockDevice(info.id);
+    link?.make(this.path);
+  }
+
+  #startThreads(): void {
+    const { device, info } = this.#options;
+    this.#threadsToCome = info.queues + (device.stripes === undefined ? 0 : 1);
+    this.#queuesToEnd = info.queues;
+    const stripeData = device.stripeWorkerData(this.#wakeFds);
+    if (device.stripes !== undefined && stripeData !== undefined) {
+      const worker = this.#watch(spawnWorker("stripes", stripeData), "stripe");
+      this.#stripes = new StripeThread(worker, device.stripes, () => this.#countReady());
+    }
+    for (let queue = 0; queue < info.queues; queue++) {
+      const worker = this.#watch(
+        spawnWorker("ublk-queue", this.#queueData(queue)),
+        `queue ${queue}`,
+      );
+      worker.addEventListener("message", (event: MessageEvent<UblkQueueMessage>) =>
+        this.#hear(event.data),
+      );
+    }
+  }
+
+  #queueData(queue: number): UblkQueueData {
+    const { config, device, info } = this.#options;
+    const cpu = config.tuning.cpus?.[queue];
+    return {
+      queue,
+      depth: info.depth,
+      slots: device.queueSlots,
+      ioBytes: info.ioBytesMax,
+      isZeroCopy: (info.flags & FEATURE.autoBufferRegistration) !== 0,
+      charFd: this.#charFd,
+      bufferLimitBytes: BUFFERS_QUEUE_BYTES,
+      ioEngine: config.tuning.ioEngine,
+      cpu: cpu !== undefined && mayRunOn(cpu) ? cpu : undefined,
+      disk: device.description,
+      shared: device.shared,
+      wakeFds: this.#wakeFds,
+    };
+  }
+
+  // --- internal: threads ---
+
+  #hear(message: UblkQueueMessage): void {
+    switch (message.kind) {
+      case "ready":
+        this.#countReady();
+        return;
+      case "failed":
+        this.#fail(message.code as ErrorCode, message.message);
+        return;
+      case "ended":
+        this.#isFlushed &&= message.isFlushed;
+        this.#queuesToEnd -= 1;
+        if (this.#queuesToEnd === 0) {
+          this.#queuesEnded.resolve();
+        }
+        if (!this.#isStopping) {
+          this.#fail("E_UBLK_DEVICE", `ublk device ${this.id} was stopped by another program`);
+        }
+    }
+  }
+
+  #countReady(): void {
+    this.#threadsToCome -= 1;
+    if (this.#threadsToCome === 0) {
+      this.#ready.resolve();
+    }
+  }
+
+  #watch(worker: Worker, name: string): Worker {
+    worker.addEventListener("error", (event) => {
+      this.#fail("E_WORKER", `the ${name} thread failed: ${failureLine(event.message)}`);
+    });
+    worker.addEventListener("close", () => {
+      if (!this.#isStopping) {
+        this.#fail("E_WORKER", `the ${name} thread ended by itself`);
+      }
+    });
+    this.#workers.push(worker);
+    return worker;
+  }
+
+  #fail(code: ErrorCode, message: string): void {
+    this.#failed.reject(new UbiError(code, message));
+  }
+
+  // --- internal: stop ---
+
+  async #endQueues(): Promise<void> {
+    if (this.#queuesToEnd > 0) {
+      await within(this.#queuesEnded.promise, END_MS, "the queues did not end in time");
+    }
+  }
+
+  async #syncBlockDevice(): Promise<void> {
+    try {
+      const fd = openSync(this.path, "r");
+      try {
+        await within(promisify(fsync)(fd), SYNC_MS, "the sync did not end in time");
+      } finally {
+        closeSync(fd);
+      }
+    } catch (error) {
+      log.warn("cannot sync the block device before its end", {
+        path: this.path,
+        cause: errorText(error),
+      });
+    }
+  }
+
+  #closeAll(): void {
+    for (const worker of this.#workers) {
+      worker.unref();
+    }
+    for (const fd of this.#wakeFds) {
+      closeDescriptor(fd);
+    }
+    closeDescriptor(this.#charFd);
+    this.#charFd = -1;
+  }
+
+  /** After a start that failed. The process ends soon: what does not end in time ends with it. */
+  async #abandon(): Promise<void> {
+    const { control, info, isRecovering, link } = this.#options;
+    this.#isStopping = true;
+    link?.[Symbol.dispose]();
+    if (isRecovering) {
+      return; // the kernel takes the fetches back when the process ends
+    }
+    try {
+      await control.stop(info.id);
+      if (this.#charFd >= 0) {
+        // Queues that failed will not end; their mappings keep the device until the process ends.
+        await within(this.#queuesEnded.promise, 1_000, "queues failed").catch(() => {});
+        closeDescriptor(this.#charFd);
+        this.#charFd = -1;
+      }
+      await control.remove(info.id);
+    } catch (error) {
+      log.warn("cannot remove the device", { id: info.id, cause: errorText(error) });
+    }
+  }
+}
+
+/** @throws UbiError E_UBLK_DEVICE after `limitMs` */
+async function within<T>(work: Promise<T>, limitMs: number, message: string): Promise<T> {
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(new UbiError("E_UBLK_DEVICE", message)), limitMs);
+  try {
+    return await Promise.race([work, late.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
