@@ -56,7 +56,7 @@ export default defineCommand({
       description: "When this process dies, requests wait for another one with --recover",
     },
     recover: idArgument("Takes over a recoverable device whose process died"),
-    "no-zero-copy": {
+    copy: {
       type: "boolean",
       default: false,
       description: "Copies data even where the kernel could do without",
@@ -84,7 +84,7 @@ export default defineCommand({
         linkPath: args["device-symlink"],
         isRecoverable: args.recoverable,
         recovered: integerArgument(args.recover),
-        mayZeroCopy: !args["no-zero-copy"],
+        mayZeroCopy: !args.copy,
         isNull: args["null-disk"],
       });
     }
