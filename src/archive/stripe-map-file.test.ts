@@ -1,0 +1,133 @@
+import { expect, test } from "bun:test";
+import type { ArchiveKeys } from "./archive-keys.ts";
+import { StripeMap } from "./stripe-map.ts";
+import { decodeMapping, encodeMapping } from "./stripe-map-file.ts";
+
+const STRIPE_SECTORS = 16;
+const STRIPE_BYTES = STRIPE_SECTORS * 512;
+const hmacKey = Uint8Array.from({ length: 32 }, (_, i) => i);
+const xtsKey = new Uint8Array(64).fill(0x11).fill(0x22, 32);
+const PLAIN: ArchiveKeys = { hmacKey, xtsKey: undefined };
+const ENCRYPTED: ArchiveKeys = { hmacKey, xtsKey };
+const sha256 = (bytes: Uint8Array) => new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
+
+/** {0: Zero, 5: 32 x 0xAB}. */
+function exampleMap(): StripeMap {
+  const map = StripeMap.create(6);
+  map.setZero(0);
+  map.setStored(5, new Uint8Array(32).fill(0xab));
+  return map;
+}
+
+const encode = (map: StripeMap, keys: ArchiveKeys, sizeBytes = map.stripeEnd * STRIPE_BYTES) =>
+  encodeMapping({ map, keys, sizeBytes, stripeSectors: STRIPE_SECTORS });
+const decode = (file: Uint8Array, keys: ArchiveKeys) =>
+  decodeMapping(file, { keys, stripeSectors: STRIPE_SECTORS });
+const kindsOf = (map: StripeMap) => Array.from({ length: map.stripeEnd }, (_, i) => map.kind(i));
+
+test("encode: the golden plain file", () => {
+  const file = encode(exampleMap(), PLAIN);
+  expect(file).toHaveLength(708);
+  expect(file.subarray(-32).toHex()).toBe(
+    "9ae7e75a416d8f642920111f5e2fa957039a5a51e02926c8a49f654898e6fad8",
+  );
+  expect(sha256(file)).toBe("b96900eebeee59b51bc475390ff67710360c031aaaf3cd96c6c117cbcb3e8aa6");
+});
+
+test.each(["vaes512", "aesni", "portable"])(
+  "encode: the golden encrypted file, where %s ciphers",
+  (provider) => {
+    const before = process.env.UBIBLK_XTS_PROVIDER;
+    process.env.UBIBLK_XTS_PROVIDER = provider;
+    const file = encode(exampleMap(), ENCRYPTED);
+    process.env.UBIBLK_XTS_PROVIDER = before ?? "";
+    expect(file).toHaveLength(1134);
+    expect(file.subarray(-32).toHex()).toBe(
+      "99bc3b1b9c6ce028576093b28759025a96bbb7f764664d60be9a290644860899",
+    );
+    expect(sha256(file)).toBe("5d0b37079887fada044f424f1f12891c39c12764ac82cad148a29be733aab822");
+  },
+);
+
+test("encode: the golden file of no stripes", () => {
+  const file = encode(StripeMap.create(0), PLAIN);
+  expect(file).toHaveLength(662);
+  expect(sha256(file)).toBe("0dfdef1ef65bc38acb2bf4cccce85c65e0ea8a0cef39eddd04d31272faa1d49b");
+});
+
+test.each([
+  ["plain", PLAIN],
+  ["encrypted", ENCRYPTED],
+])("decode: what was written, %s", (_what, keys) => {
+  const { map, sizeBytes } = decode(encode(exampleMap(), keys), keys);
+  expect(kindsOf(map)).toEqual(["zero", "absent", "absent", "absent", "absent", "stored"]);
+  expect(map.hashHex(5)).toBe("ab".repeat(32));
+  expect(sizeBytes).toBe(6 * STRIPE_BYTES);
+});
+
+test("decode: a file of several pieces", () => {
+  const stripes = 20_000; // 0.9 MB of plaintext
+  const map = StripeMap.create(stripes);
+  const hash = new Uint8Array(32);
+  for (let stripe = 0; stripe < stripes; stripe += 1) {
+    new Uint32Array(hash.buffer).fill(Math.imul(stripe + 1, 0x9e3779b1));
+    map.setStored(stripe, hash);
+  }
+  const read = decode(encode(map, ENCRYPTED), ENCRYPTED).map;
+  for (let stripe = 0; stripe < stripes; stripe += 1) {
+    expect(read.hashHex(stripe)).toBe(map.hashHex(stripe));
+  }
+});
+
+test("size: a disk that is not whole stripes gets its size back", () => {
+  for (const keys of [PLAIN, ENCRYPTED]) {
+    const sizeBytes = 5 * STRIPE_BYTES + 512;
+    expect(decode(encode(exampleMap(), keys, sizeBytes), keys).sizeBytes).toBe(sizeBytes);
+  }
+});
+
+test("size: an absent last stripe becomes a zero stripe, so that the disk keeps its size", () => {
+  const map = StripeMap.create(9);
+  const read = decode(encode(map, PLAIN), PLAIN);
+  expect(read.sizeBytes).toBe(9 * STRIPE_BYTES);
+  expect(read.map.kind(8)).toBe("zero");
+  expect(read.map.kind(7)).toBe("absent");
+});
+
+test("size: one that does not end in the last stripe is refused", () => {
+  const map = exampleMap();
+  const file = encode(map, PLAIN, 5 * STRIPE_BYTES + 512);
+  // The same file read as one of stripes of half the size: its key is right, its size is not.
+  expect(() => decodeMapping(file, { keys: PLAIN, stripeSectors: 8 })).toThrow(
+    "41472 bytes, which do not end in its last stripe 5",
+  );
+});
+
+test("size: a map with other stripes than its disk is a mistake of the caller", () => {
+  expect(() => encode(exampleMap(), PLAIN, 5 * STRIPE_BYTES)).toThrow("the stripes of its disk");
+});
+
+test("HMAC: any changed byte is noticed, also in what nobody reads", () => {
+  const whole = encode(exampleMap(), ENCRYPTED);
+  for (let at = 0; at < whole.length; at += 1) {
+    const file = whole.slice();
+    file[at] = (file[at] ?? 0) ^ 0x01;
+    expect(() => decode(file, ENCRYPTED)).toThrow(
+      expect.objectContaining({ code: expect.stringMatching(/^E_ARCHIVE(_TAMPERED)?$/) }),
+    );
+  }
+});
+
+test("HMAC: another key, and a file that is cut, are noticed", () => {
+  const other = { ...PLAIN, hmacKey: new Uint8Array(32) };
+  expect(() => decode(encode(exampleMap(), PLAIN), other)).toThrow(
+    expect.objectContaining({ code: "E_ARCHIVE_TAMPERED" }),
+  );
+  const file = encode(exampleMap(), PLAIN);
+  expect(() => decode(file.slice(0, -1), PLAIN)).toThrow("not enough data");
+});
+
+test("cipher: a wrong key gives no map", () => {
+  const wrong = { hmacKey, xtsKey: new Uint8Array(64).fill(9) };
+  expect(() => decode(encode(exampleMap(), ENCRYPTED), wrong)).toThrow("CBOR");
+});
