@@ -336,7 +336,9 @@ class ServerWorker implements Disposable {
     for (let i = this.#waiting.length; i > 0 && this.#reads.hasFreeBuffers; i--) {
       const session = this.#waiting.shift();
       assert(session !== undefined, "so many sessions wait");
-      session.takeBuffer();
+      if (session.wantsBuffer) {
+        session.takeBuffer(); // unless it has failed since it asked
+      }
       if (session.wantsBuffer) {
         this.#waiting.push(session);
       }

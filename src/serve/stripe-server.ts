@@ -9,6 +9,7 @@ import { closeDescriptor } from "../ffi/socket.ts";
 import { ListeningSocket } from "../ffi/socket-file.ts";
 import { listenStream, portOf } from "../ffi/stream.ts";
 import { spawnWorker } from "../ffi/worker.ts";
+import { failureLine } from "../ffi/worker-failure.ts";
 import { resolveServer, type ServerAddress, serverName } from "../remote/server-address.ts";
 import type { ServedDisk } from "./served-disk.ts";
 import { metadataAnswer } from "./served-metadata.ts";
@@ -112,7 +113,7 @@ export class StripeServer {
       }
     });
     this.#worker.addEventListener("error", (event) =>
-      this.fail(`the stripe-server thread failed: ${event.message.split("\n")[0]}`),
+      this.fail(`the stripe-server thread failed: ${failureLine(event.message)}`),
     );
     this.#worker.addEventListener("close", () => {
       if (!this.#isStopping) {
