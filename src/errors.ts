@@ -133,12 +133,14 @@ const ERRNO_NAMES: Readonly<Record<number, string>> = {
   32: "EPIPE (broken pipe)",
   36: "ENAMETOOLONG (name too long)",
   38: "ENOSYS (not implemented by this kernel)",
+  74: "EBADMSG (damaged data)",
   95: "EOPNOTSUPP (operation not supported)",
   98: "EADDRINUSE (address in use)",
   101: "ENETUNREACH (network unreachable)",
   104: "ECONNRESET (connection reset)",
   110: "ETIMEDOUT (timed out)",
   111: "ECONNREFUSED (connection refused)",
+  125: "ECANCELED (given up)",
   113: "EHOSTUNREACH (no route to host)",
 };
 

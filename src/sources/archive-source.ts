@@ -71,15 +71,16 @@ class ArchiveSource implements OpenedSource {
   start({ requestsMax, onFailure }: SourceStart): SourceWorkers {
     const { map, stripeSectors, compression, xtsKey } = this.#manifest;
     const store = this.#description;
-    const count = Math.min(availableParallelism(), WORKERS_MAX, requestsMax);
-    const wanted = store.kind === "s3" ? store.connections : LANES_FILESYSTEM * count;
+    const threads = Math.min(availableParallelism(), WORKERS_MAX);
+    const wanted = store.kind === "s3" ? store.connections : LANES_FILESYSTEM * threads;
     const lanes = Math.min(wanted, requestsMax);
+    const count = Math.min(threads, lanes);
     const board = RequestBoard.create(requestsMax);
     const data = Array.from({ length: count }, (_, worker): ArchiveWorkerData => {
       const share = Math.floor(lanes / count) + (worker < lanes % count ? 1 : 0);
       return {
         board,
-        lanes: Math.max(1, share),
+        lanes: share,
         store,
         map: map.shared,
         stripeSectors,

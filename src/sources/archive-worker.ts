@@ -68,7 +68,6 @@ class ArchiveWorker implements Disposable {
   readonly #views = new Map<number, Uint8Array>();
   readonly #limiter = new LogLimiter();
   readonly #abort = new AbortController();
-  #isTroubled = false;
   #garbageBytes = 0;
 
   constructor(data: ArchiveWorkerData, store: ObjectStore) {
@@ -143,7 +142,7 @@ class ArchiveWorker implements Disposable {
     const key = stripeObjectKey(this.#map.hashHex(stripe));
     const signal = this.#abort.signal;
     const object = await this.#store.get(key, { lengthMax: this.#objectBytesMax, signal });
-    this.#noteTrouble(false);
+    this.#board.setTroubled(false);
     if (object === undefined) {
       throw new UbiError(
         "E_ARCHIVE_DATA",
@@ -157,7 +156,7 @@ class ArchiveWorker implements Disposable {
   #failed(stripe: number, error: UbiError): number {
     const isDamaged = error.code === "E_ARCHIVE_DATA";
     if (!isDamaged) {
-      this.#noteTrouble(true);
+      this.#board.setTroubled(true);
       this.#board.noteRetry();
     }
     this.#limiter.warn("cannot bring a stripe from the archive", {
@@ -167,13 +166,6 @@ class ArchiveWorker implements Disposable {
       why: error.message,
     });
     return isDamaged ? EBADMSG : EIO;
-  }
-
-  #noteTrouble(isTroubled: boolean): void {
-    if (isTroubled !== this.#isTroubled) {
-      this.#isTroubled = isTroubled;
-      this.#board.noteTrouble(isTroubled ? 1 : -1);
-    }
   }
 
   #noteGarbage(bytes: number): void {

@@ -253,7 +253,7 @@ export class RemoteFetcher implements SlotOwner, Disposable {
     const isTroubled = !isReady && this.#slots.some((slot) => slot.hasFailed);
     if (isTroubled !== this.#isTroubled) {
       this.#isTroubled = isTroubled;
-      this.#board.noteTrouble(isTroubled ? 1 : -1);
+      this.#board.setTroubled(isTroubled);
       if (!isTroubled) {
         log.info("the stripe server is reached again", { server: this.#name });
       }

@@ -136,9 +136,9 @@ test("a stopped board gives nothing out any more, and takes the ends of what was
 
 test("retries and trouble of workers are seen by the client", () => {
   worker.noteRetry();
-  worker.noteTrouble(1);
+  worker.setTroubled(true);
   expect([client.retries, client.isTroubled]).toEqual([1, true]);
-  worker.noteTrouble(-1);
+  worker.setTroubled(false);
   expect(client.isTroubled).toBe(false);
 });
 

@@ -156,9 +156,9 @@ export class RequestBoard {
     return Atomics.load(this.#words, RETRIES);
   }
 
-  /** Some worker cannot reach what it reads from. */
+  /** The workers cannot reach what they read from. */
   get isTroubled(): boolean {
-    return Atomics.load(this.#words, TROUBLED) > 0;
+    return Atomics.load(this.#words, TROUBLED) === 1;
   }
 
   // A worker's side:
@@ -215,9 +215,9 @@ export class RequestBoard {
     Atomics.add(this.#words, RETRIES, 1);
   }
 
-  /** +1 when a worker finds that it cannot reach what it reads from, -1 when it can again. */
-  noteTrouble(change: 1 | -1): void {
-    Atomics.add(this.#words, TROUBLED, change);
+  /** What the last attempt of any worker showed: whether they can reach what they read from. */
+  setTroubled(isTroubled: boolean): void {
+    Atomics.store(this.#words, TROUBLED, isTroubled ? 1 : 0);
   }
 
   // --- internal ---

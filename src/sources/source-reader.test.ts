@@ -49,7 +49,9 @@ test("a read that fails says which stripe, of what, and why; others go on", asyn
   source.finish(0, -5);
   source.finish(0);
   await other;
-  expect(failing).rejects.toThrow("cannot read stripe 7 from a fake: EIO (input/output error)");
+  await expect(failing).rejects.toThrow(
+    "cannot read stripe 7 from a fake: EIO (input/output error)",
+  );
 });
 
 test("closing rejects what has not ended, lets go of the source, and does what was asked for once", async () => {

@@ -45,7 +45,7 @@ export class SourceWorkers {
     }
   }
 
-  /** Some worker cannot reach what it reads from, and tries again. */
+  /** The workers cannot reach what they read from, and are asked again. */
   get isTroubled(): boolean {
     return this.#board.isTroubled;
   }

@@ -1,17 +1,25 @@
-/** One contract for all stripe sources, and what is particular to archives as sources. */
+/** One contract for all stripe sources. */
 import { afterEach, beforeEach, describe } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { openStore, type StoreSettings } from "../../src/archive/open-store.ts";
-import { ResolvedSecrets } from "../../src/config/resolve-secrets.ts";
-import { Secret } from "../../src/config/secret.ts";
-import { openArchiveSource } from "../../src/sources/archive-source.ts";
+import { openStore } from "../../src/archive/open-store.ts";
+import { parseServerAddress } from "../../src/remote/server-address.ts";
+import { ServedDisk } from "../../src/serve/served-disk.ts";
+import { StripeServer } from "../../src/serve/stripe-server.ts";
 import { FakeSource } from "../../src/sources/fake-source.ts";
 import { openImage, openRawSource } from "../../src/sources/open-raw-source.ts";
-import { WorkerSource } from "../../src/sources/worker-source.ts";
+import { openRemoteSource } from "../../src/sources/remote-source.ts";
 import { type ArchiveToBuild, buildArchive } from "../support/archive-builder.ts";
-import { S3Server, TEST_KEY } from "../support/s3-server.ts";
+import {
+  bucketSettings,
+  folderSettings,
+  startArchive,
+  startSource,
+  TEST_KEK,
+  testSecrets,
+} from "../support/archive-sources.ts";
+import { S3Server } from "../support/s3-server.ts";
 import {
   CONTENT,
   REQUESTS_MAX,
@@ -21,14 +29,13 @@ import {
   testSourceContract,
 } from "../support/source-contract.ts";
 
-const KEK = new Uint8Array(32).fill(7);
 const ARCHIVES: readonly (readonly [string, Partial<ArchiveToBuild>])[] = [
   ["plain", {}],
   ["compressed", { compression: { kind: "zstd", level: 1 } }],
-  ["enciphered", { isEncrypted: true, kek: KEK }],
+  ["enciphered", { isEncrypted: true, kek: TEST_KEK }],
   [
     "enciphered and compressed",
-    { isEncrypted: true, kek: KEK, compression: { kind: "zstd", level: 3 } },
+    { isEncrypted: true, kek: TEST_KEK, compression: { kind: "zstd", level: 3 } },
   ],
 ];
 
@@ -83,8 +90,8 @@ describe("an archive in a bucket", () => {
   testSourceContract(async () => {
     const server = new S3Server();
     await using store = await openStore(server.description({ prefix: "a/" }));
-    await buildArchive(store, { stripeSectors: STRIPE_SECTORS, image: CONTENT, kek: KEK });
-    const opened = await openArchive(s3Settings(server));
+    await buildArchive(store, { stripeSectors: STRIPE_SECTORS, image: CONTENT, kek: TEST_KEK });
+    const opened = await startArchive(bucketSettings(server), REQUESTS_MAX);
     return {
       source: opened.source,
       close: async () => {
@@ -95,59 +102,51 @@ describe("an archive in a bucket", () => {
   });
 });
 
+describe("a stripe server", () => {
+  testSourceContract(async () => {
+    const path = await makeFolderArchive({});
+    const settings = { type: "archive" as const, ...folderSettings(path, false) };
+    const onFailure = (message: string) => {
+      throw new Error(message);
+    };
+    const disk = await ServedDisk.openArchive(settings, testSecrets(), onFailure);
+    const server = await StripeServer.start(disk, {
+      addresses: [parseServerAddress("127.0.0.1:0")],
+      psk: undefined,
+      limits: { handshakeMs: 5_000, answerMs: 5_000, idleMs: 5_000 },
+      connectionsMax: 8,
+    });
+    const remote = await openRemoteSource(
+      {
+        address: server.places[0]?.name ?? "",
+        connections: 3,
+        connectTimeoutMs: 5_000,
+        operationAttemptTimeoutMs: 5_000,
+      },
+      testSecrets(),
+    );
+    const opened = startSource(remote, REQUESTS_MAX);
+    return {
+      source: opened.source,
+      close: async () => {
+        await opened.close();
+        await server.stop();
+        await disk[Symbol.asyncDispose]();
+      },
+    };
+  });
+});
+
 // --- internal ---
 
-async function openFolderArchive(archive: Partial<ArchiveToBuild>): Promise<SourceUnderTest> {
+async function makeFolderArchive(archive: Partial<ArchiveToBuild>): Promise<string> {
   const path = join(folder, "archive");
   await using store = await openStore({ kind: "filesystem", path, role: "write" });
   await buildArchive(store, { stripeSectors: STRIPE_SECTORS, image: CONTENT, ...archive });
-  const archiveKek = archive.kek === undefined ? {} : { archiveKek: { ref: "kek" } };
-  return openArchive({ storage: "filesystem", path, autofetch: false, ...archiveKek });
+  return path;
 }
 
-async function openArchive(settings: StoreSettings): Promise<SourceUnderTest> {
-  const opened = await openArchiveSource(settings, testSecrets());
-  const onFailure = (message: string) => {
-    throw new Error(message);
-  };
-  const workers = opened.start({ requestsMax: REQUESTS_MAX, onFailure });
-  return {
-    source: new WorkerSource(workers.description),
-    close: async () => {
-      await workers.stop();
-      await opened[Symbol.asyncDispose]();
-    },
-  };
-}
-
-function s3Settings(server: S3Server): StoreSettings {
-  return {
-    storage: "s3",
-    bucket: server.bucket,
-    prefix: "a",
-    region: TEST_KEY.region,
-    accessKeyId: { ref: "id" },
-    secretAccessKey: { ref: "secret" },
-    archiveKek: { ref: "kek" },
-    endpoint: `http://127.0.0.1:${server.port}`,
-    forcePathStyle: false,
-    checksums: "always",
-    connections: 4,
-    connectTimeoutMs: 2_000,
-    operationAttemptTimeoutMs: 5_000,
-    maxAttempts: 1,
-    rateLimitedRetry: { enabled: false, minDelayMs: 0, jitterMs: 0 },
-    autofetch: false,
-  };
-}
-
-function testSecrets(): ResolvedSecrets {
-  const text = (value: string) => new TextEncoder().encode(value);
-  return new ResolvedSecrets(
-    new Map([
-      ["kek", new Secret("kek", KEK.slice())],
-      ["id", new Secret("id", text(TEST_KEY.accessKeyId))],
-      ["secret", new Secret("secret", text(TEST_KEY.secretAccessKey))],
-    ]),
-  );
+async function openFolderArchive(archive: Partial<ArchiveToBuild>): Promise<SourceUnderTest> {
+  const path = await makeFolderArchive(archive);
+  return startArchive(folderSettings(path, archive.kek !== undefined), REQUESTS_MAX);
 }
