@@ -159,6 +159,10 @@ int32_t ubi_file_will_need(int32_t fd, double offset, double length) {
     return -posix_fadvise(fd, (off_t)offset, (off_t)length, POSIX_FADV_WILLNEED);
 }
 
+int32_t ubi_file_begin_writeback(int32_t fd, double offset, double length) {
+    return ubi_result(sync_file_range(fd, (off_t)offset, (off_t)length, SYNC_FILE_RANGE_WRITE));
+}
+
 int32_t ubi_file_sync_filesystem(int32_t fd) { return ubi_result(syncfs(fd)); }
 
 int32_t ubi_file_read_entries(int32_t fd, void *buffer, uint32_t length) {

@@ -41,6 +41,9 @@ int32_t ubi_file_datasync(int32_t fd);
 /* Lets the kernel read a range into the page cache meanwhile. */
 int32_t ubi_file_will_need(int32_t fd, double offset, double length);
 
+/* Lets the kernel write a range to disk meanwhile; a length of 0 reaches to the end of the file. */
+int32_t ubi_file_begin_writeback(int32_t fd, double offset, double length);
+
 /* syncfs(2): everything that was written to the file system of `fd`, by anybody. */
 int32_t ubi_file_sync_filesystem(int32_t fd);
 

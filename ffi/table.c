@@ -77,6 +77,7 @@ static const struct ubi_entry entries[] = {
     ENTRY(ubi_file_write_vector),
     ENTRY(ubi_file_datasync),
     ENTRY(ubi_file_will_need),
+    ENTRY(ubi_file_begin_writeback),
     ENTRY(ubi_file_sync_filesystem),
     ENTRY(ubi_file_read_entries),
     ENTRY(ubi_file_allocate),

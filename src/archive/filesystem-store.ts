@@ -31,6 +31,7 @@ import {
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { assert, errnoText, errorText, UbiError } from "../errors.ts";
+import { beginWriteback } from "../ffi/file.ts";
 import { FolderReader, syncFilesystem } from "../ffi/folder.ts";
 import { assertKeyPrefix, assertObjectKey, isObjectKey } from "./object-key.ts";
 import type {
@@ -127,6 +128,7 @@ export class FilesystemStore implements ObjectStore {
       isCreated = true;
       try {
         writeWhole(fd, bytes);
+        beginWriteback(fd, 0, 0); // the disk works while the next object is made
       } finally {
         closeSync(fd);
       }

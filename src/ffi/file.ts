@@ -16,6 +16,7 @@ const native = link({
   ubi_file_write_vector: { args: ["i32", "f64", "ptr", "u32", "u32"], returns: "i32" },
   ubi_file_datasync: { args: ["i32"], returns: "i32" },
   ubi_file_will_need: { args: ["i32", "f64", "f64"], returns: "i32" },
+  ubi_file_begin_writeback: { args: ["i32", "f64", "f64"], returns: "i32" },
   ubi_file_allocate: { args: ["i32", "u32", "f64", "f64"], returns: "i32" },
 });
 
@@ -124,6 +125,14 @@ export function writeVectorAt(
 /** Asks the kernel to read a range into the page cache meanwhile. Only advice: what comes of it is not told. */
 export function willNeedFile(fd: number, offset: number, lengthBytes: number): void {
   native.ubi_file_will_need(fd, offset, lengthBytes);
+}
+
+/**
+ * Asks the kernel to bring a range to disk meanwhile, so that a sync later has less to do. Only advice: a length of 0
+ * reaches to the end of the file.
+ */
+export function beginWriteback(fd: number, offset: number, lengthBytes: number): void {
+  native.ubi_file_begin_writeback(fd, offset, lengthBytes);
 }
 
 export function syncFileData(fd: number): number {
