@@ -345,16 +345,18 @@ class ServerWorker implements Disposable {
     }
   }
 
-  /** When a session would be in the way of others; Infinity while it is in nobody's. */
+  /** When a session would be in the way of others, or of the end; Infinity while it is in nobody's. */
   #dropMs(session: Session): number {
     const isNeeded = this.#waiting.length > 0 && !this.#reads.hasFreeBuffers;
-    return isNeeded ? session.stalledSinceMs + STALL_MS : Number.POSITIVE_INFINITY;
+    return isNeeded || this.#isStopping
+      ? session.stalledSinceMs + STALL_MS
+      : Number.POSITIVE_INFINITY;
   }
 
   #dropStalled(): void {
     for (const session of [...this.#open()]) {
       if (this.#dropMs(session) <= this.#nowMs) {
-        session.abort("it does not take its answers, and others wait for its buffers");
+        session.abort("it does not take its answers, and is in the way");
         this.#remove(session);
       }
     }

@@ -1,0 +1,224 @@
+/** `ubiblk stripe-server` among clients that misbehave: each ends its own session, and no other. */
+import { expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { MetadataDisk } from "../support/metadata-disk.ts";
+import {
+  RawClient,
+  type RunningServer,
+  readRequest,
+  startStripeServer,
+} from "../support/stripe-server.ts";
+
+const MIB = 2 ** 20;
+const DANGER = "[danger_zone]\nenabled = true\nallow_unencrypted_connection = true\n";
+const HELLO_ANSWER = Buffer.from("0001000000", "hex");
+
+test("garbage is answered byte by byte, and a good client is served meanwhile", async () => {
+  using disk = plainDisk();
+  await using server = await serve(disk);
+  using garbage = await RawClient.connect(server.port);
+  using good = await RawClient.connect(server.port);
+  garbage.send(new Uint8Array(5000).fill(0xaa));
+  expect((await garbage.take(5000)).every((byte) => byte === 0xfe)).toBe(true);
+  await expectServed(good, disk);
+});
+
+test("a request that never becomes whole is dropped in time, and so is a silent client", async () => {
+  using disk = plainDisk();
+  await using server = await serve(
+    disk,
+    "operation_attempt_timeout_ms = 400\nidle_timeout_ms = 1500",
+  );
+  const beginMs = performance.now();
+  using slow = await RawClient.connect(server.port);
+  using silent = await RawClient.connect(server.port);
+  using good = await RawClient.connect(server.port);
+  // A byte now and then does not make the request any younger.
+  for (const byte of readRequest(1).subarray(0, 5)) {
+    slow.send(byte);
+    await Bun.sleep(60);
+  }
+  expect((await slow.rest()).length).toBe(0);
+  expect(performance.now() - beginMs).toBeWithin(390, 1200);
+  await expectServed(good, disk);
+  expect((await silent.rest()).length).toBe(0);
+  expect(performance.now() - beginMs).toBeWithin(1400, 4000);
+  expect(server.log()).toContain("a request did not become whole in time");
+  expect(server.log()).toContain('why="it was idle"');
+});
+
+test("a thousand reads whose answers nobody takes: bounded memory, dropped in time, others are served", async () => {
+  using disk = plainDisk();
+  await using server = await serve(disk, "operation_attempt_timeout_ms = 2000");
+  const greedy = await Promise.all(Array.from({ length: 8 }, () => RawClient.connect(server.port)));
+  for (const client of greedy) {
+    client.pause();
+    for (let i = 0; i < 1000; i++) {
+      client.send(readRequest(i % 4));
+    }
+  }
+  await Bun.sleep(300);
+  for (let i = 0; i < 4; i++) {
+    using good = await RawClient.connect(server.port);
+    await expectServed(good, disk);
+  }
+  expect(residentBytes(server.pid)).toBeLessThan(220 * MIB);
+  await waitFor(() => server.log().split("takes its answers too slowly").length > 8);
+  for (const client of greedy) {
+    client[Symbol.dispose]();
+  }
+  using good = await RawClient.connect(server.port);
+  await expectServed(good, disk);
+});
+
+test("300 connections: 256 are served, the others are turned away, and places come free again", async () => {
+  using disk = plainDisk();
+  await using server = await serve(disk);
+  const clients = await Promise.all(
+    Array.from({ length: 300 }, () => RawClient.connect(server.port)),
+  );
+  const answers = await Promise.all(clients.map((client) => isServed(client)));
+  expect(answers.filter((isFine) => isFine).length).toBe(256);
+  expect(server.log()).toContain("turned a client away");
+  for (const client of clients) {
+    client[Symbol.dispose]();
+  }
+  await Bun.sleep(200);
+  using good = await RawClient.connect(server.port);
+  await expectServed(good, disk);
+});
+
+test("clients that vanish in the middle of their answers leave nothing behind", async () => {
+  using disk = plainDisk();
+  await using server = await serve(disk, "max_connections = 4");
+  for (let i = 0; i < 40; i++) {
+    const client = await RawClient.connect(server.port);
+    for (let k = 0; k < 20; k++) {
+      client.send(readRequest(k % 4));
+    }
+    if (i % 2 === 0) {
+      await client.take(10);
+    }
+    client[Symbol.dispose]();
+    await Bun.sleep(5);
+  }
+  await Bun.sleep(100);
+  using good = await RawClient.connect(server.port);
+  await expectServed(good, disk);
+  expect(descriptorsOf(server.pid)).toBeLessThan(60);
+});
+
+test("idle clients cost nothing", async () => {
+  using disk = plainDisk();
+  await using server = await serve(disk);
+  const clients = await Promise.all(
+    Array.from({ length: 50 }, () => RawClient.connect(server.port)),
+  );
+  for (const client of clients) {
+    expect(await isServed(client)).toBe(true);
+  }
+  await Bun.sleep(300);
+  const before = cpuTicks(server.pid);
+  await Bun.sleep(1500);
+  expect(cpuTicks(server.pid) - before).toBeLessThan(5); // of 10 ms
+  for (const client of clients) {
+    client[Symbol.dispose]();
+  }
+});
+
+test("a stop sends the answers under way whole, takes no more requests, and ends with 0", async () => {
+  using disk = plainDisk();
+  const server = await serve(disk);
+  using busy = await RawClient.connect(server.port);
+  using idle = await RawClient.connect(server.port);
+  busy.pause();
+  for (let i = 0; i < 20; i++) {
+    busy.send(readRequest(i % 4));
+  }
+  await Bun.sleep(200);
+  const stopped = server.stop();
+  await Bun.sleep(200);
+  busy.resume();
+  const received = await busy.rest();
+  expect(await stopped).toBe(0);
+  expect(received.length % (9 + MIB)).toBe(0);
+  expect(received.length).toBe(20 * (9 + MIB));
+  expect((await idle.rest()).length).toBe(0);
+  expect(server.log()).toContain("[INFO ] stopped");
+});
+
+test("a stop does not wait for clients that take nothing", async () => {
+  using disk = plainDisk();
+  const server = await serve(disk, "operation_attempt_timeout_ms = 60000");
+  using stuck = await RawClient.connect(server.port);
+  stuck.pause();
+  for (let i = 0; i < 20; i++) {
+    stuck.send(readRequest(i % 4));
+  }
+  await Bun.sleep(200);
+  const beginMs = performance.now();
+  expect(await server.stop()).toBe(0);
+  expect(performance.now() - beginMs).toBeLessThan(8_000);
+});
+
+// --- internal ---
+
+function plainDisk(): MetadataDisk {
+  const disk = new MetadataDisk({ diskBytes: 0, metadataPath: null });
+  const content = Buffer.alloc(4 * MIB);
+  for (let i = 0; i < content.length; i += 4) {
+    content.writeUInt32LE(Math.imul(i, 0x9e3779b1) >>> 0, i);
+  }
+  disk.write("disk.raw", content);
+  return disk;
+}
+
+function serve(disk: MetadataDisk, keys = ""): Promise<RunningServer> {
+  disk.write("listen.toml", `[server]\naddress = "127.0.0.1:0"\n${keys}\n${DANGER}`);
+  return startStripeServer(disk.folder, ["-f", "disk.toml", "--listen-config", "listen.toml"]);
+}
+
+/** Greets and reads all stripes. */
+async function expectServed(client: RawClient, disk: MetadataDisk): Promise<void> {
+  client.send(0x02);
+  expect((await client.take(5)).equals(HELLO_ANSWER)).toBe(true);
+  const content = disk.bytesOf("disk.raw");
+  for (let stripe = 0; stripe < 4; stripe++) {
+    client.send(readRequest(stripe));
+    expect((await client.take(9))[0]).toBe(0);
+    const data = await client.take(MIB);
+    expect(data.equals(content.subarray(stripe * MIB, (stripe + 1) * MIB))).toBe(true);
+  }
+}
+
+async function isServed(client: RawClient): Promise<boolean> {
+  client.send(0x02);
+  try {
+    return (await client.take(5)).equals(HELLO_ANSWER);
+  } catch {
+    return false;
+  }
+}
+
+async function waitFor(condition: () => boolean): Promise<void> {
+  const deadlineMs = performance.now() + 20_000;
+  while (!condition()) {
+    expect(performance.now()).toBeLessThan(deadlineMs);
+    await Bun.sleep(20);
+  }
+}
+
+function residentBytes(pid: number): number {
+  const status = readFileSync(`/proc/${pid}/status`, "latin1");
+  return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1]) * 1024;
+}
+
+function descriptorsOf(pid: number): number {
+  return [...new Bun.Glob("*").scanSync({ cwd: `/proc/${pid}/fd`, onlyFiles: false })].length;
+}
+
+/** User and system time of the process, in ticks of 10 ms. */
+function cpuTicks(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, "latin1").split(") ")[1]?.split(" ") ?? [];
+  return Number(fields[11]) + Number(fields[12]);
+}
