@@ -242,10 +242,18 @@ void ubi_tls_close(void *memory) {
     OPENSSL_clear_free(session, sizeof(*session));
 }
 
-/* The first error in OpenSSL's queue is the cause, the others follow from it. */
+/* The first error of the protocol is the cause: those before it are of single ciphers, those behind follow. */
 static void keep_problem(struct session *session) {
-    unsigned long code = ERR_peek_error();
-    const char *reason = code == 0 ? NULL : ERR_reason_error_string(code);
+    const char *reason = NULL;
+    unsigned long code;
+    while ((code = ERR_get_error()) != 0) {
+        if (reason == NULL || ERR_GET_LIB(code) == ERR_LIB_SSL) {
+            reason = ERR_reason_error_string(code);
+        }
+        if (ERR_GET_LIB(code) == ERR_LIB_SSL) {
+            break;
+        }
+    }
     snprintf(session->problem, sizeof(session->problem), "%s", reason == NULL ? "unknown failure" : reason);
 }
 
