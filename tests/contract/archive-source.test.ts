@@ -123,7 +123,7 @@ async function folderArchive() {
 
 async function bucketArchive(server: S3Server) {
   await using store = await openStore(server.description({ prefix: "a/" }));
-  return built(store);
+  return await built(store);
 }
 
 function built(store: ObjectStore): Promise<readonly (string | undefined)[]> {

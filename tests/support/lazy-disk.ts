@@ -20,6 +20,8 @@ export interface LazyDiskOptions {
   readonly isEncrypted: boolean;
   /** Lines of `[stripe_source]` beside type and path. */
   readonly source?: string;
+  /** Of `[stripe_source]`, instead of the image. */
+  readonly origin?: string;
   /** Lines of `[device]`. */
   readonly device?: string;
   /** Further sections. */
@@ -58,10 +60,11 @@ export class LazyDisk implements AsyncDisposable {
   configure(changes: Partial<LazyDiskOptions>): void {
     this.#options = { ...this.#options, ...changes };
     const { isEncrypted, device = "", source = "", sections = "" } = this.#options;
+    const { origin = 'type = "raw"\nimage_path = "image.raw"' } = this.#options;
     const lines = [
       `[device]\ndata_path = "disk.raw"\nmetadata_path = "meta"`,
       `vhost_socket = "${this.socketPath}"\nrpc_socket = "rpc.sock"\n${device}`,
-      source === "none" ? "" : `[stripe_source]\ntype = "raw"\nimage_path = "image.raw"\n${source}`,
+      source === "none" ? "" : `[stripe_source]\n${origin}\n${source}`,
       isEncrypted ? `[encryption]\nxts_key.ref = "key"\n[secrets.key]\nsource.file = "key"` : "",
       "[danger_zone]\nenabled = true",
       `${isEncrypted ? "allow_secret_over_regular_file" : "allow_unencrypted_disk"} = true`,
@@ -189,6 +192,14 @@ export class LazyGuest implements Disposable {
       bytes.set(this.client.bytes.subarray(DATA, DATA + length), done);
     }
     return bytes;
+  }
+
+  /** The status of a read of one sector. */
+  statusOf(offset: number): number {
+    const { client } = this;
+    const data = { address: at(DATA), length: 512, flags: WRITE };
+    client.submit([client.header(0, REQUEST_TYPE.IN, offset / 512), data, client.statusByte(0)]);
+    return client.status(0);
   }
 
   write(offset: number, bytes: Uint8Array): void {
