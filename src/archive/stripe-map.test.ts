@@ -48,3 +48,7 @@ test("a stripe outside the map, and a hash of a stripe that is not stored, are m
   map.setStored(0, hashOf(1));
   expect(() => map.setStored(1, hashOf(2))).toThrow("room for its hashes");
 });
+
+test("more stripes than there can be memory for are an error for the user", () => {
+  expect(() => StripeMap.create(2 ** 50)).toThrow(expect.objectContaining({ code: "E_MEMORY" }));
+});

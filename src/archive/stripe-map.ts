@@ -8,7 +8,7 @@
  * Threads may change different stripes, and read any, at the same time. Memory is had when it is first touched: 4 bytes a
  * stripe, and 32 more for one that is stored.
  */
-import { assert } from "../errors.ts";
+import { assert, errorText, UbiError } from "../errors.ts";
 import { HASH_BYTES, type StripeKind } from "../formats/stripe-mapping.ts";
 
 /** What another thread needs to use the same map. */
@@ -34,13 +34,14 @@ export class StripeMap {
   /**
    * A map without any stripe.
    * @param storedMax how often a stripe without a hash can get one; for all stripes when undefined
+   * @throws UbiError E_MEMORY
    */
   static create(stripeEnd: number, storedMax = stripeEnd): StripeMap {
     assert(Number.isSafeInteger(stripeEnd) && stripeEnd >= 0, "stripes are counted");
     assert(storedMax >= 0, "stored stripes are counted");
-    const words = new SharedArrayBuffer((HEADER_WORDS + stripeEnd) * WORD_BYTES);
+    const words = allocate((HEADER_WORDS + stripeEnd) * WORD_BYTES);
     new Int32Array(words)[SLOTS] = storedMax;
-    return new StripeMap({ words, hashes: new SharedArrayBuffer(storedMax * HASH_BYTES) });
+    return new StripeMap({ words, hashes: allocate(storedMax * HASH_BYTES) });
   }
 
   /** The map of another thread. */
@@ -116,3 +117,12 @@ const HEADER_WORDS = 2;
 const ABSENT = 0;
 const ZERO = 1;
 const FIRST_SLOT = 2;
+
+function allocate(lengthBytes: number): SharedArrayBuffer {
+  try {
+    return new SharedArrayBuffer(lengthBytes);
+  } catch (cause) {
+    const message = `no ${lengthBytes} bytes for a map of stripes: ${errorText(cause)}`;
+    throw new UbiError("E_MEMORY", message, { cause });
+  }
+}

@@ -64,6 +64,22 @@ describe.each(available)("%s", (_, provider) => {
     expect(target.view).toEqual(source.view);
   });
 
+  test("golden vectors of sector 80 and of sector 2^60, where maps of archives begin", () => {
+    expandXts(context.address, new Uint8Array(64).fill(0x11).fill(0x22, 32), provider);
+    source.view.fill(0xaa);
+    encryptXts(context.address, 80, 1, source.address, target.address);
+    expect(target.view.subarray(0, 32).toHex()).toBe(
+      "96d3bd9ff4ae0deda68e700fd9a9f119f514e13532d7417dead5f3005e1ba566",
+    );
+    source.view.fill(0);
+    const tweak = arena.words(4);
+    tweak.view.set([0, 0, 0, 2 ** 28]);
+    encryptXtsTweak(context.address, tweak.address, 1, source.address, target.address);
+    expect(target.view.subarray(0, 32).toHex()).toBe(
+      "f0b445736653173b830a8a36bb3955c99391a654837855cd39b65378b17796ff",
+    );
+  });
+
   test("the last sector that a number holds exactly differs from the one before", () => {
     fillWithPattern(source.view);
     expandXts(context.address, KEY, provider);
