@@ -33,8 +33,10 @@ export const TEST_KEY: SigningKey = {
   region: "test-region-1",
 };
 
+export const TEST_BUCKET = "test-bucket";
+
 export class S3Server implements Disposable {
-  readonly bucket = "test-bucket";
+  readonly bucket = TEST_BUCKET;
   /** By the full key. */
   readonly objects = new Map<string, Uint8Array>();
   readonly seen: SeenRequest[] = [];
