@@ -16,8 +16,8 @@ export interface PskCredentials {
   readonly secret: Uint8Array;
 }
 
-export const PSK_IDENTITY_BYTES_MAX = 255;
-export const PSK_SECRET_BYTES_MAX = 512;
+const PSK_IDENTITY_BYTES_MAX = 255;
+const PSK_SECRET_BYTES_MAX = 512;
 
 /** The key of one side, ready for sessions. Sessions may outlive it, once their handshake is done. */
 export class TlsContext implements Disposable {

@@ -16,7 +16,6 @@
  */
 import { assert } from "../errors.ts";
 import { readNumber64, viewBytes, writeNumber64 } from "./little-endian.ts";
-import { STRIPE_SHIFT_MAX } from "./metadata.ts";
 import { SECTOR_BYTES } from "./virtio-blk.ts";
 
 export const OPCODE = {
@@ -47,13 +46,12 @@ export const PROTOCOL_VERSION = 1;
 export const REQUEST_BYTES_MAX = 9;
 /** Status and size, before the data of metadata and stripes. */
 export const SIZED_HEAD_BYTES = 9;
-export const VERSION_ANSWER_BYTES = 5;
-export const FEATURES_ANSWER_BYTES = 5;
+const VERSION_ANSWER_BYTES = 5;
+const FEATURES_ANSWER_BYTES = 5;
 export const DIGEST_BYTES = 32;
-export const DIGEST_ANSWER_BYTES = 1 + DIGEST_BYTES;
+const DIGEST_ANSWER_BYTES = 1 + DIGEST_BYTES;
 export const METADATA_BYTES_MIN = SECTOR_BYTES;
 export const METADATA_BYTES_MAX = 64 * 2 ** 20;
-export const STRIPE_BYTES_MAX = 2 ** STRIPE_SHIFT_MAX * SECTOR_BYTES;
 
 /** Bytes of a request that begins with `opcode`; an unknown one is taken as a single byte. */
 export function requestBytes(opcode: number): number {

@@ -58,7 +58,7 @@ export interface ReadOwner {
 /** In place of a status: what came is no answer to the read. Asking again elsewhere is of no use. */
 export const READ_BROKEN = -1;
 /** Reads without an answer at a time, on one connection. */
-export const READS_MAX = 4;
+const READS_MAX = 4;
 /** A server that gives less than this is given up. */
 const RATE_MIN_BYTES_PER_MS = 64;
 

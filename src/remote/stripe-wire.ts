@@ -139,7 +139,8 @@ export class StripeWire implements Disposable {
   // --- internal ---
 
   #readData(): number {
-    const moved = this.#stream.read(this.#dataAddress, this.#dataLeft);
+    const wanted = Math.min(this.#dataLeft, TURN_BYTES_MAX);
+    const moved = this.#stream.read(this.#dataAddress, wanted);
     if (moved > 0) {
       this.#dataAddress += moved;
       this.#dataLeft -= moved;

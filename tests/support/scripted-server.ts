@@ -4,7 +4,7 @@
  */
 import type { Socket, TCPSocketListener } from "bun";
 
-export const STRIPE_SHIFT = 3;
+const STRIPE_SHIFT = 3;
 export const STRIPE_BYTES = 4096;
 
 export interface ServerScript {
