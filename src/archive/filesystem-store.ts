@@ -172,7 +172,7 @@ export class FilesystemStore implements ObjectStore {
   async sync(): Promise<void> {
     assert(this.#folderFd >= 0, "a closed store is not used");
     const result = syncFilesystem(this.#folderFd);
-    if (result === -ENOSYS) {
+    if (result === -ENOSYS || result === -EPERM) {
       return this.#syncEach();
     }
     if (result < 0) {
@@ -283,6 +283,7 @@ const readAsync = promisify(read);
 
 const FOLDER_MODE = 0o700;
 const FILE_MODE = 0o600;
+const EPERM = 1;
 const ENOSYS = 38;
 const CREATE_FLAGS =
   constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;

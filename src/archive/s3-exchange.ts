@@ -82,17 +82,17 @@ export async function exchange(
   }
 }
 
-/** What a large body is given at least: also on a slow line it shall get through. */
-export function transferMs(bytes: number, times: ExchangeTimes): number {
-  return Math.max(times.attemptTimeoutMs, Math.ceil((bytes / TRANSFER_RATE_MIN) * 1000));
-}
-
 // --- internal ---
 
 /** Bytes per second. */
 const TRANSFER_RATE_MIN = 256 * 1024;
 /** An error document is short; of a longer one the beginning is enough. */
 const ERROR_BODY_BYTES_MAX = 64 * 1024;
+
+/** What a large body is given at least: also on a slow line it shall get through. */
+function transferMs(bytes: number, times: ExchangeTimes): number {
+  return Math.max(times.attemptTimeoutMs, Math.ceil((bytes / TRANSFER_RATE_MIN) * 1000));
+}
 
 /** Ends the exchange when what is expected does not come in time. */
 class Watch {

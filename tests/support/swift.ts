@@ -13,7 +13,7 @@ const PYTHON = "/usr/bin/python3";
 const START_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 10_000;
 
-export const SWIFT_CREDENTIALS = {
+const SWIFT_CREDENTIALS = {
   accessKeyId: "test:tester",
   secretAccessKey: "testing/secret+key",
   region: "us-east-1",
