@@ -141,6 +141,9 @@ async function converse(disk: ShellDisk, isJson: boolean): Promise<void> {
   };
   lines.on("SIGINT", () => {
     writePieces(1, ["^C\n"]);
+    for (const name of ["e", "u"]) {
+      lines.write(null, { ctrl: true, name }); // forgets what was typed: to its end, then all before
+    }
     prompt();
   });
   prompt();

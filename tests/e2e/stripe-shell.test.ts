@@ -4,7 +4,9 @@ import { symlinkSync } from "node:fs";
 import { type CommandResult, runCommand } from "../../scripts/command.ts";
 import { EXECUTABLE } from "../support/backend.ts";
 import { MetadataDisk, metadataFile } from "../support/metadata-disk.ts";
+import { skipUnlessInstalled } from "../support/requires.ts";
 import { type RunningServer, startStripeServer } from "../support/stripe-server.ts";
+import { TmuxTerminal } from "../support/tmux.ts";
 
 /** Stripes of 2^6 sectors. */
 const STRIPE = 64 * 512;
@@ -154,6 +156,33 @@ test("a connection that the server has closed is made again, unless the disk is 
   expect([first, second]).toEqual(["FETCHED", "FETCHED"]);
   expect(third).toContain("its disk changed across reconnect: other stripes hold data");
 });
+
+skipUnlessInstalled("tmux")(
+  "on a terminal: a prompt, Ctrl-C goes on, the end of input ends",
+  async () => {
+    using disk = servedDisk();
+    await using _server = await serve(disk);
+    await using terminal = await TmuxTerminal.start({
+      folder: disk.folder,
+      columns: 80,
+      rows: 24,
+    });
+    await terminal.type(
+      `cd ${disk.folder} && ${EXECUTABLE} stripe-shell --server-config client.toml 2>/dev/null`,
+    );
+    await terminal.until(/^> ?$/m);
+    await terminal.type("stripe_header 0");
+    await terminal.until(/^> stripe_header 0\n0x02 WRITTEN\n> ?$/m);
+    await terminal.press("a", "C-c");
+    await terminal.until(/\^C\n> ?$/m);
+    await terminal.type("stripe_header 3");
+    await terminal.until(/^0x00 NOT_WRITTEN$/m);
+    await terminal.press("C-d");
+    await terminal.until(/^.*\$ ?$/m);
+    await terminal.type("echo code=$?");
+    await terminal.until(/^code=0$/m);
+  },
+);
 
 test("by its old name, and with nobody listening: it says what to do", async () => {
   using disk = servedDisk();
