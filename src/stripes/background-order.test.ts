@@ -1,13 +1,15 @@
 import { expect, test } from "bun:test";
 import { STRIPE_FLAG } from "../formats/metadata.ts";
 import { BackgroundOrder } from "./background-order.ts";
-import { StripeState } from "./stripe-state.ts";
+import { Phase, StripeState } from "./stripe-state.ts";
 
 const STRIPES = 8;
 
+let state: StripeState;
+
 function orderOfAll(): BackgroundOrder {
   const flags = new Uint8Array(STRIPES).fill(STRIPE_FLAG.HAS_SOURCE);
-  const state = StripeState.create(flags, { queues: 1, buffers: 1 });
+  state = StripeState.create(flags, { queues: 1, buffers: 1 });
   return new BackgroundOrder(state, () => Array.from({ length: STRIPES }, (_, i) => i).values());
 }
 
@@ -46,3 +48,67 @@ test("a new limit does not shorten the pause between two passes", () => {
   order.limit(Number.POSITIVE_INFINITY);
   expect(order.dueMs).toBe(dueMs);
 });
+
+test("behind 64 failures in a row the source is left alone for a while, then what failed comes again", () => {
+  const order = orderOfAll();
+  expect(order.next(1_000)).toBe(0);
+  failOften(order);
+  expect([order.isPaused, order.dueMs]).toEqual([true, 11_000]);
+  expect(order.next(10_999)).toBeUndefined();
+  state.fail(0, Phase.failed);
+  expect(order.next(11_000)).toBe(0);
+  expect(order.isPaused).toBe(false);
+});
+
+test("the pauses of a source that stays away double, up to a limit; one success makes them short again", () => {
+  const order = orderOfAll();
+  let nowMs = 0;
+  const pauses: number[] = [];
+  for (let round = 0; round < 7; round++) {
+    order.next(nowMs);
+    failOften(order);
+    pauses.push((order.dueMs - nowMs) / 1000);
+    nowMs = order.dueMs;
+  }
+  expect(pauses).toEqual([10, 20, 40, 80, 160, 320, 320]);
+  order.next(nowMs);
+  order.succeeded();
+  failOften(order);
+  expect(order.dueMs - nowMs).toBe(10_000);
+});
+
+test("a pause that was asked for ends only when that is asked for", () => {
+  const order = orderOfAll();
+  order.next(0);
+  failOften(order);
+  order.pause();
+  expect(order.dueMs).toBe(Number.POSITIVE_INFINITY);
+  expect(order.next(10 ** 9)).toBeUndefined();
+  order.resume();
+  expect(order.next(10 ** 9)).toBe(1);
+});
+
+test("a stripe that failed alone is tried again by a pass behind a long pause, about once a minute", () => {
+  const order = orderOfAll();
+  for (let stripe = 0; stripe < STRIPES; stripe++) {
+    state.fail(order.next(0) ?? -1, Phase.failed);
+  }
+  const tries: number[] = [];
+  for (let seconds = 0; seconds < 200; seconds++) {
+    for (let next = order.next(seconds * 1000); next !== undefined; ) {
+      if (next === 0) {
+        tries.push(seconds);
+      }
+      next = order.next(seconds * 1000);
+    }
+  }
+  expect(tries).toEqual([31, 63, 127, 191]);
+});
+
+// --- internal ---
+
+function failOften(order: BackgroundOrder): void {
+  for (let i = 0; i < 64; i++) {
+    order.failed();
+  }
+}

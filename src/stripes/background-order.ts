@@ -1,6 +1,7 @@
 /**
  * Which stripe the background fetches next, and when: a list in the order it is wanted, a rate limit, a pause.
- * Stripes that failed are left to a guest's request. What others gave up meanwhile is found by another pass.
+ * What others gave up meanwhile is found by another pass, and what failed by a late one: a source that was away for
+ * an hour fills the disk when it is back, and a damaged stripe is looked at about once a minute.
  */
 import { Phase, phaseOf, type StripeState } from "./stripe-state.ts";
 
@@ -9,8 +10,12 @@ const LOOKS_MAX = 65_536;
 /** Between two passes; doubled after each that found nothing. */
 const PASS_PAUSE_MS = 1_000;
 const PASS_PAUSE_MAX_MS = 64_000;
-/** When so many stripes fail in a row, the source is most likely gone. */
+/** A pass behind such a pause takes stripes that failed as well. */
+const FAILED_PAUSE_MS = 16_000;
+/** When so many stripes fail in a row, the source is most likely gone: it is left alone for a while. */
 const BACKGROUND_FAILURES_MAX = 64;
+const AWAY_PAUSE_MS = 10_000;
+const AWAY_PAUSE_MAX_MS = 320_000;
 
 export class BackgroundOrder {
   readonly #state: StripeState;
@@ -24,6 +29,12 @@ export class BackgroundOrder {
   #lastBeganMs = 0;
   #passPauseMs = PASS_PAUSE_MS;
   #isPaused = false;
+  /** When a pause that nobody asked for is over. */
+  #resumeMs = Number.POSITIVE_INFINITY;
+  #awayPauseMs = AWAY_PAUSE_MS;
+  /** This pass takes stripes that failed. */
+  #takesFailed = false;
+  #nowMs = 0;
 
   constructor(state: StripeState, order: (() => Iterator<number>) | undefined) {
     this.#state = state;
@@ -38,16 +49,20 @@ export class BackgroundOrder {
 
   /** When there may be a next one; Infinity when there is none. */
   get dueMs(): number {
-    const isOver = this.#order === undefined || this.#state.counter("unfetched") === 0;
-    return isOver || this.#isPaused ? Number.POSITIVE_INFINITY : this.#dueMs;
+    if (this.#order === undefined || this.#state.counter("unfetched") === 0) {
+      return Number.POSITIVE_INFINITY;
+    }
+    return this.#isPaused ? this.#resumeMs : this.#dueMs;
   }
 
   pause(): void {
     this.#isPaused = true;
+    this.#resumeMs = Number.POSITIVE_INFINITY;
   }
 
   resume(): void {
     this.#isPaused = false;
+    this.#resumeMs = Number.POSITIVE_INFINITY;
     this.#failures = 0;
   }
 
@@ -63,8 +78,12 @@ export class BackgroundOrder {
 
   /** A stripe to fetch, or undefined when none is wanted now. */
   next(nowMs: number): number | undefined {
+    this.#nowMs = nowMs;
     if (nowMs < this.dueMs) {
       return undefined;
+    }
+    if (this.#isPaused) {
+      this.#tryAgain();
     }
     this.#pass ??= this.#order?.();
     for (let looks = 0; looks < LOOKS_MAX; looks++) {
@@ -73,11 +92,16 @@ export class BackgroundOrder {
         this.#pass = undefined;
         this.#lastBytes = 0;
         this.#dueMs = nowMs + this.#passPauseMs;
+        this.#takesFailed = this.#passPauseMs >= FAILED_PAUSE_MS;
         this.#passPauseMs = Math.min(this.#passPauseMs * 2, PASS_PAUSE_MAX_MS);
         return undefined;
       }
-      if (phaseOf(this.#state.load(value)) === Phase.unfetched) {
+      const phase = phaseOf(this.#state.load(value));
+      if (phase === Phase.unfetched) {
         this.#passPauseMs = PASS_PAUSE_MS;
+        return value;
+      }
+      if (phase === Phase.failed && this.#takesFailed) {
         return value;
       }
     }
@@ -94,14 +118,27 @@ export class BackgroundOrder {
 
   succeeded(): void {
     this.#failures = 0;
+    this.#awayPauseMs = AWAY_PAUSE_MS;
   }
 
+  /** A stripe was given up, by whomever it was wanted. */
   failed(): void {
     this.#failures += 1;
-    this.#isPaused ||= this.#failures >= BACKGROUND_FAILURES_MAX;
+    if (this.#failures >= BACKGROUND_FAILURES_MAX && !this.#isPaused) {
+      this.#isPaused = true;
+      this.#resumeMs = this.#nowMs + this.#awayPauseMs;
+      this.#awayPauseMs = Math.min(this.#awayPauseMs * 2, AWAY_PAUSE_MAX_MS);
+    }
   }
 
   // --- internal ---
+
+  /** From the start, with what failed when the source went: it may be back. */
+  #tryAgain(): void {
+    this.resume();
+    this.#pass = undefined;
+    this.#takesFailed = true;
+  }
 
   #waitBehindLast(): void {
     this.#dueMs = this.#lastBeganMs + (this.#lastBytes * 1000) / this.#bytesPerSecond;
