@@ -49,7 +49,7 @@ export async function serveArchive(data: ArchiveWorkerData, store: ObjectStore):
 // --- internal ---
 
 /** Objects come as garbage-collected memory that the collector hardly sees; so much is left to it. */
-const GARBAGE_BYTES_MAX = 32 * 2 ** 20;
+const GARBAGE_BYTES_MAX = 16 * 2 ** 20;
 /** Views of buffers are kept: making one counts as heap each time. Readers have a fixed set of buffers. */
 const VIEWS_MAX = 256;
 
@@ -172,7 +172,7 @@ class ArchiveWorker implements Disposable {
     this.#garbageBytes += bytes;
     if (this.#garbageBytes >= GARBAGE_BYTES_MAX) {
       this.#garbageBytes = 0;
-      Bun.gc(false);
+      Bun.gc(true);
     }
   }
 
