@@ -1,0 +1,159 @@
+import { expect, test } from "bun:test";
+import {
+  expectedAnswer,
+  LIMITS,
+  SessionWorld,
+  STRIPE_BYTES,
+} from "../../tests/support/session-world.ts";
+import { WANT_READ } from "../ffi/byte-stream.ts";
+
+const READ_0 = [1, 0, 0, 0, 0, 0, 0, 0, 0];
+const READ_1 = [1, 1, 0, 0, 0, 0, 0, 0, 0];
+const EIO = -5;
+
+test("a handshake that takes too long ends the session, however often it goes on", () => {
+  using world = new SessionWorld();
+  world.stream.handshakeResult = WANT_READ;
+  for (let nowMs = 0; nowMs < LIMITS.handshakeMs; nowMs += 10) {
+    world.turn(nowMs);
+    expect(world.session.end).toBeUndefined();
+  }
+  world.turn(LIMITS.handshakeMs);
+  expect(world.session.end?.reason).toContain("handshake took too long");
+});
+
+test("a request's time runs from its first byte, and not from its last", () => {
+  using world = new SessionWorld();
+  world.turn(0);
+  for (const [i, byte] of READ_0.slice(0, 8).entries()) {
+    world.stream.incoming.push(byte);
+    world.turn(100 + i * 110);
+    expect(world.session.end).toBeUndefined();
+  }
+  expect(world.session.dueMs).toBe(100 + LIMITS.answerMs);
+  world.turn(100 + LIMITS.answerMs);
+  expect(world.session.end?.reason).toContain("did not become whole");
+});
+
+test("a client that asks for nothing is let go after the idle time", () => {
+  using world = new SessionWorld();
+  world.stream.incoming.push(0x02);
+  world.turn(10);
+  expect(world.session.dueMs).toBe(10 + LIMITS.idleMs);
+  world.turn(10 + LIMITS.idleMs);
+  expect(world.session.end).toEqual({ isFailure: false, reason: "it was idle" });
+});
+
+test("a read that does not end is answered with ff, and its buffer stays with the disk", () => {
+  using world = new SessionWorld();
+  world.stream.incoming.push(...READ_0, 0x02);
+  world.turn(0);
+  world.turn(LIMITS.answerMs);
+  expect(world.stream.sent).toEqual([0xff]);
+  expect(world.session.takeFailure()).toContain("not read in time");
+  const free = world.reads.count - 1;
+  expect(freeBuffers(world)).toBe(free);
+  world.disk.finish(0);
+  world.reads.advance();
+  expect(freeBuffers(world)).toBe(free + 1);
+});
+
+test("a failed read: answers before it are sent, ff is the last, and what follows is not read", () => {
+  using world = new SessionWorld();
+  world.stream.incoming.push(...READ_0, ...READ_1, ...READ_0, 0x02);
+  world.turn(0);
+  world.source.finish(0, EIO);
+  world.turn(1);
+  expect(world.stream.sent).toEqual([]);
+  world.disk.finish(0);
+  world.turn(2);
+  expect(world.stream.sent).toEqual([...expectedAnswer(READ_0), 0xff]);
+  world.stream.isOver = true;
+  world.turn(3);
+  expect(world.session.end?.isFailure).toBe(false);
+});
+
+test("answers keep the order of the requests, whichever read ends first", () => {
+  using world = new SessionWorld();
+  world.stream.incoming.push(...READ_0, 0x02, ...READ_1);
+  world.turn(0);
+  world.source.finish(0);
+  world.turn(1);
+  expect(world.stream.sent).toEqual([]);
+  world.disk.finish(0);
+  world.turn(2);
+  expect(world.stream.sent).toEqual([READ_0, [0x02], READ_1].flatMap(expectedAnswer));
+});
+
+test("a client that takes an answer byte by byte is dropped when the whole takes too long", () => {
+  using world = new SessionWorld();
+  world.stream.room = 0;
+  world.stream.incoming.push(...READ_0);
+  world.turn(0);
+  world.disk.finish(0);
+  world.turn(0);
+  const wholeMs = LIMITS.answerMs + (STRIPE_BYTES + 9) / 64;
+  let nowMs = 0;
+  for (; nowMs < wholeMs; nowMs += 200) {
+    world.stream.room = 1;
+    world.turn(nowMs);
+    expect(world.session.end).toBeUndefined();
+  }
+  world.stream.room = 1;
+  world.turn(nowMs);
+  expect(world.session.end).toEqual({
+    isFailure: true,
+    reason: "it takes its answers too slowly",
+  });
+});
+
+test("no more is read than can be answered, and reading goes on when answers are taken", () => {
+  using world = new SessionWorld();
+  world.stream.room = 0;
+  world.stream.incoming.push(...Array.from({ length: 10_000 }, () => 0xaa));
+  world.turn(0);
+  expect(world.stream.incoming.length).toBeGreaterThan(5000);
+  expect(world.session.events).toBe(4); // POLLOUT
+  world.stream.room = Number.POSITIVE_INFINITY;
+  world.turn(1);
+  expect(world.stream.sent.length).toBe(10_000);
+});
+
+test("a stop: answers under way are sent, later requests are not taken", () => {
+  using world = new SessionWorld();
+  world.stream.incoming.push(...READ_0);
+  world.turn(0);
+  world.session.stop(1);
+  world.stream.incoming.push(0x02);
+  world.disk.finish(0);
+  world.turn(2);
+  expect(world.stream.sent).toEqual([...expectedAnswer(READ_0)]);
+  world.turn(2 + 500);
+  expect(world.session.end?.isFailure).toBe(false);
+});
+
+test("a client that has sent its last request still gets its answers", () => {
+  using world = new SessionWorld();
+  world.stream.incoming.push(...READ_0, 0x01);
+  world.stream.isOver = true;
+  world.turn(0);
+  expect(world.session.end).toBeUndefined();
+  world.disk.finish(0);
+  world.turn(1);
+  expect(world.stream.sent).toEqual([...expectedAnswer(READ_0)]);
+  expect(world.session.end).toEqual({ isFailure: false, reason: "the client left" });
+});
+
+/** Takes all that are free, and gives them back. */
+function freeBuffers({ reads, disk }: SessionWorld): number {
+  const owner = { readEnded: (buffer: number) => reads.free(buffer) };
+  let count = 0;
+  while (reads.begin(0, "disk", owner) >= 0) {
+    count += 1;
+  }
+  for (let i = 0; i < count; i++) {
+    disk.finish(disk.underWay.length - 1);
+  }
+  reads.advance();
+  return count;
+}
