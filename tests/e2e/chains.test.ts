@@ -6,25 +6,40 @@
  *
  *   bun test tests/e2e/chains.test.ts -t "seed 7 "
  */
-import { test } from "bun:test";
+import { afterAll, test } from "bun:test";
 import { Chain, type ChainArchive, type ChainDisk } from "../support/chain.ts";
 import { expectSame, LazyGuest } from "../support/lazy-disk.ts";
 import { SeededRandom } from "../support/random.ts";
-import { rounds } from "../support/requires.ts";
+import { rounds, skipUnless } from "../support/requires.ts";
 import { S3Process } from "../support/s3-process.ts";
 import { TEST_BUCKET, TEST_KEY } from "../support/s3-server.ts";
+import { isSwiftInstalled, Swift } from "../support/swift.ts";
 
 const SECTOR_BYTES = 512;
 const SEEDS = rounds(20, 200);
 
+const testWithSwift = skipUnless("python3-swift is not installed", isSwiftInstalled());
+
 for (let seed = 1; seed <= SEEDS; seed++) {
   const plan = planOf(seed);
-  test(`seed ${seed} (${nameOf(plan)}): the last disk of a chain equals the first`, async () => {
-    await runChain(plan);
-  }, 180_000);
+  const declare = plan.storage === "swift" ? testWithSwift : test;
+  declare(
+    `seed ${seed} (${nameOf(plan)}): the last disk of a chain equals the first`,
+    async () => {
+      await runChain(plan);
+    },
+    180_000,
+  );
 }
 
+afterAll(async () => {
+  await (await swift)?.[Symbol.asyncDispose]();
+});
+
 // --- internal ---
+
+/** One for all chains that use it. */
+let swift: Promise<Swift> | undefined;
 
 interface Plan {
   readonly random: SeededRandom;
@@ -35,7 +50,7 @@ interface Plan {
   readonly isEncrypted: readonly [boolean, boolean, boolean];
   readonly isWrittenTracked: boolean;
   readonly archive: Omit<ChainArchive, "store">;
-  readonly storage: "filesystem" | "s3";
+  readonly storage: keyof typeof STORES;
 }
 
 function planOf(seed: number): Plan {
@@ -57,7 +72,7 @@ function planOf(seed: number): Plan {
     isEncrypted,
     isWrittenTracked: random.oneIn(2),
     archive: { isEncrypted: random.oneIn(2), compression: random.pick(["none", "zstd"]) },
-    storage: seed % 4 === 0 ? "s3" : "filesystem",
+    storage: seed % 10 === 0 ? "swift" : seed % 4 === 0 ? "s3" : "filesystem",
   };
 }
 
@@ -71,7 +86,7 @@ function nameOf(plan: Plan): string {
 async function runChain(plan: Plan): Promise<void> {
   const { stripeShift, diskBytes, isWrittenTracked, isEncrypted } = plan;
   await using chain = new Chain();
-  await using store = await storeOf(plan, chain);
+  await using store = await STORES[plan.storage](chain);
   const archive: ChainArchive = { ...plan.archive, store: store.lines };
   const expected = imageOf(plan);
   chain.write("image.raw", expected.subarray(0, plan.imageBytes));
@@ -181,27 +196,54 @@ interface Store extends AsyncDisposable {
   readonly secondLines: string;
 }
 
-async function storeOf({ storage }: Plan, chain: Chain): Promise<Store> {
-  if (storage === "filesystem") {
-    const lines = (name: string) => `storage = "filesystem"\npath = "${chain.file(name)}"`;
-    return {
-      lines: lines("objects"),
-      secondLines: lines("objects2"),
-      [Symbol.asyncDispose]: async () => {},
-    };
-  }
+const STORES = { filesystem: inFolder, s3: inBucket, swift: inSwift } as const;
+
+async function inFolder(chain: Chain): Promise<Store> {
+  const lines = (name: string) => `storage = "filesystem"\npath = "${chain.file(name)}"`;
+  return {
+    lines: lines("objects"),
+    secondLines: lines("objects2"),
+    [Symbol.asyncDispose]: async () => {},
+  };
+}
+
+async function inBucket(chain: Chain): Promise<Store> {
   const server = await S3Process.start();
-  chain.write("id", TEST_KEY.accessKeyId);
-  chain.write("password", TEST_KEY.secretAccessKey);
+  return bucketStore(chain, {
+    ...{ ...TEST_KEY, bucket: TEST_BUCKET, endpoint: `http://127.0.0.1:${server.port}` },
+    close: async () => server[Symbol.dispose](),
+  });
+}
+
+async function inSwift(chain: Chain): Promise<Store> {
+  swift ??= Swift.start();
+  const bucket = `chain-${crypto.randomUUID()}`;
+  const description = await (await swift).description(bucket);
+  const { endpoint = "", region = "" } = description;
+  return bucketStore(chain, { ...description, endpoint, region, close: async () => {} });
+}
+
+interface Bucket {
+  readonly bucket: string;
+  readonly endpoint: string;
+  readonly region: string;
+  readonly accessKeyId: string;
+  readonly secretAccessKey: string;
+  readonly close: () => Promise<void>;
+}
+
+function bucketStore(chain: Chain, service: Bucket): Store {
+  chain.write("id", service.accessKeyId);
+  chain.write("password", service.secretAccessKey);
   const lines = (prefix: string) =>
     [
-      `storage = "s3"\nbucket = "${TEST_BUCKET}"\nprefix = "${prefix}"`,
-      `endpoint = "http://127.0.0.1:${server.port}"\nregion = "${TEST_KEY.region}"`,
+      `storage = "s3"\nbucket = "${service.bucket}"\nprefix = "${prefix}"`,
+      `endpoint = "${service.endpoint}"\nregion = "${service.region}"`,
       `access_key_id.ref = "id"\nsecret_access_key.ref = "password"`,
     ].join("\n");
   return {
     lines: lines("one"),
     secondLines: lines("two"),
-    [Symbol.asyncDispose]: async () => server[Symbol.dispose](),
+    [Symbol.asyncDispose]: service.close,
   };
 }
