@@ -142,9 +142,17 @@ export class DiskDevice implements Disposable {
     return { fetched: counts.fetched, source: counts.hasSource, total: metadata.stripeCount };
   }
 
-  /** What the stripe worker is started with; undefined for a disk that needs none. */
-  stripeWorkerData(queueWakeFds: readonly number[]): StripeWorkerData | undefined {
+  /**
+   * Starts the stripe source, where that has threads of its own. Returns what the stripe worker is started with;
+   * undefined for a disk that needs none.
+   * @param onSourceFailure a thread of the source failed: stripes may never come
+   */
+  startStripes(
+    queueWakeFds: readonly number[],
+    onSourceFailure: (message: string) => void,
+  ): StripeWorkerData | undefined {
     const { flush } = this.shared;
+    this.stripes?.startSource(onSourceFailure);
     return this.stripes?.workerData({ disk: this.description, flush, queueWakeFds });
   }
 

@@ -33,17 +33,13 @@ export interface ArchiveWorkerData {
 /** Runs until the board is stopped. */
 export async function runArchiveWorker(data: ArchiveWorkerData): Promise<void> {
   nameThread("archive");
-  const store = await openStore(data.store);
-  await serveArchive(data, store);
-  await store[Symbol.asyncDispose]();
+  {
+    await using store = await openStore(data.store);
+    using worker = new ArchiveWorker(data, store);
+    await worker.run();
+  }
   data.xtsKey?.fill(0);
   postMessage(SOURCE_WORKER_STOPPED);
-}
-
-/** Serves the board's requests from `store` until the board is stopped, or nothing is under way any more then. */
-export async function serveArchive(data: ArchiveWorkerData, store: ObjectStore): Promise<void> {
-  using worker = new ArchiveWorker(data, store);
-  await worker.run();
 }
 
 // --- internal ---

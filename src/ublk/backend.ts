@@ -144,7 +144,9 @@ export class UblkBackend {
     const { device, info } = this.#options;
     this.#threadsToCome = info.queues + (device.stripes === undefined ? 0 : 1);
     this.#queuesToEnd = info.queues;
-    const stripeData = device.stripeWorkerData(this.#wakeFds);
+    const stripeData = device.startStripes(this.#wakeFds, (message) =>
+      this.#fail("E_WORKER", message),
+    );
     if (device.stripes !== undefined && stripeData !== undefined) {
       const worker = this.#watch(spawnWorker("stripes", stripeData), "stripe");
       this.#stripes = new StripeThread(worker, device.stripes, () => this.#countReady());

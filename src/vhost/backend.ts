@@ -133,8 +133,9 @@ export class VhostBackend {
 
   /** Before the queues, which need what it makes ready. */
   #startStripes(device: DiskDevice): StripeThread | undefined {
-    device.stripes?.startSource((message) => this.#fail("E_WORKER", message));
-    const data = device.stripeWorkerData(this.#queueWakeFds);
+    const data = device.startStripes(this.#queueWakeFds, (message) =>
+      this.#fail("E_WORKER", message),
+    );
     if (device.stripes === undefined || data === undefined) {
       return undefined;
     }
