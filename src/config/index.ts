@@ -3,7 +3,6 @@
  * secret and reports every mistake at once; `resolveSecrets` then reads what a program needs.
  */
 export {
-  type ArchiveConfig,
   type DeviceConfig,
   type KeyConfig,
   loadArchiveConfig,

@@ -35,7 +35,7 @@ type Sections<Schema extends TObject> = Omit<Settings<Static<Schema>>, "secrets"
 export type DeviceConfig = Loaded & Sections<typeof DeviceDocument>;
 export type KeyConfig = Loaded & Sections<typeof KeyDocument>;
 export type TargetConfig = Loaded & Sections<typeof TargetDocument>;
-export type ArchiveConfig = Loaded & Sections<typeof ArchiveDocument>;
+type ArchiveConfig = Loaded & Sections<typeof ArchiveDocument>;
 export type ServerConfig = Loaded & Sections<typeof ServerDocument>;
 
 /** Keys that a document may lack, but a program may need. */

@@ -73,7 +73,7 @@ export interface ArchiveReport {
   readonly run: string | undefined;
 }
 
-export interface ObjectListing {
+interface ObjectListing {
   /** Of the objects that the map names, those that are there. */
   readonly present: number;
   readonly presentBytes: number;

@@ -86,10 +86,7 @@ export async function planTarget(store: ObjectStore, needs: TargetNeeds): Promis
 }
 
 /** Whether there is an archive, or a part of one. */
-export async function hasManifest(
-  store: ObjectStore,
-  signal: AbortSignal | undefined,
-): Promise<boolean> {
+async function hasManifest(store: ObjectStore, signal: AbortSignal | undefined): Promise<boolean> {
   return (
     (await store.sizeOf(METADATA_KEY, { signal })) !== undefined ||
     (await store.sizeOf(MAPPING_KEY, { signal })) !== undefined

@@ -3,20 +3,26 @@ import { errorText, UbiError } from "../errors.ts";
 import type { GroupMessage } from "./worker-group.ts";
 
 export interface GroupPart<Note> {
-  readonly run: (tools: {
-    /** Aborted when the work must end early. */
-    readonly signal: AbortSignal;
-    readonly note: (note: Note) => void;
-  }) => Promise<void>;
+  readonly run: (tools: PartTools<Note>) => Promise<void>;
+}
+
+export interface PartTools<Note> {
+  /** Aborted when the work must end early. */
+  readonly signal: AbortSignal;
+  /** Ends early what else this thread has under way: something failed, and waiting for the rest is of no use. */
+  readonly cancel: () => void;
+  readonly note: (note: Note) => void;
 }
 
 /** Runs one part to its end, whatever it is. */
 export async function runGroupPart<Note>(part: GroupPart<Note>): Promise<void> {
   const stop = new AbortController();
   const post = (message: GroupMessage<Note>) => postMessage(message);
-  addEventListener("message", () => stop.abort(new UbiError("E_WORKER", "the work was stopped")));
+  const cancel = () => stop.abort(new UbiError("E_WORKER", "the work was stopped"));
+  addEventListener("message", cancel);
   try {
-    await part.run({ signal: stop.signal, note: (note) => post({ kind: "note", note }) });
+    const note = (each: Note) => post({ kind: "note", note: each });
+    await part.run({ signal: stop.signal, cancel, note });
     post({ kind: "ended" });
   } catch (error) {
     if (!(error instanceof UbiError)) {

@@ -19,7 +19,7 @@ import { readFileAt, willNeedFile } from "../ffi/file.ts";
 import { fillMemory, mapAnonymous, viewOf } from "../ffi/memory.ts";
 import type { Compression } from "../formats/archive-metadata.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
-import { nextTurn, runGroupPart } from "./group-worker.ts";
+import { nextTurn, type PartTools, runGroupPart } from "./group-worker.ts";
 import { ObjectNames, type SharedObjectNames } from "./object-names.ts";
 import { COUNTER, type SharedStripeBoard, StripeBoard } from "./stripe-board.ts";
 
@@ -41,7 +41,7 @@ export interface ObjectMakerData {
 }
 
 /** The data file of the disk, which the main thread keeps open and locked. */
-export interface ArchivedData {
+interface ArchivedData {
   readonly path: string;
   readonly fd: number;
   readonly sizeBytes: number;
@@ -50,10 +50,10 @@ export interface ArchivedData {
 }
 
 export async function runObjectMaker(data: ObjectMakerData): Promise<void> {
-  await runGroupPart({
-    run: async ({ signal }) => {
+  await runGroupPart<never>({
+    run: async (tools) => {
       await using store = await openStore(data.store);
-      using maker = new ObjectMaker(data, store, signal);
+      using maker = new ObjectMaker(data, store, tools);
       await maker.run();
     },
   });
@@ -67,7 +67,7 @@ const READ_AHEAD_BYTES = 8 * 2 ** 20;
 class ObjectMaker implements Disposable {
   readonly #data: ObjectMakerData;
   readonly #store: ObjectStore;
-  readonly #signal: AbortSignal;
+  readonly #tools: PartTools<never>;
   readonly #board: StripeBoard;
   readonly #map: StripeMap;
   readonly #names: ObjectNames;
@@ -81,11 +81,11 @@ class ObjectMaker implements Disposable {
   readonly #puts = new Set<Promise<void>>();
   #failure: unknown;
 
-  constructor(data: ObjectMakerData, store: ObjectStore, signal: AbortSignal) {
+  constructor(data: ObjectMakerData, store: ObjectStore, tools: PartTools<never>) {
     const { disk, stripeSectors, compression, xtsKey, buffers } = data;
     this.#data = data;
     this.#store = store;
-    this.#signal = signal;
+    this.#tools = tools;
     this.#board = StripeBoard.attach(data.board);
     this.#map = StripeMap.attach(data.map);
     this.#names = ObjectNames.attach(data.names);
@@ -207,6 +207,7 @@ class ObjectMaker implements Disposable {
   async #begin(put: Promise<void>): Promise<void> {
     const watched = put.catch((error: unknown) => {
       this.#failure ??= error;
+      this.#tools.cancel(); // the others are not waited for, with all their attempts
     });
     this.#puts.add(watched);
     void watched.then(() => this.#puts.delete(watched));
@@ -218,7 +219,7 @@ class ObjectMaker implements Disposable {
 
   /** An object that was there before is compared, and mended when it is not what it should be. */
   async #putOrReuse(key: string, hash: Uint8Array, bytes: Uint8Array): Promise<void> {
-    const signal = this.#signal;
+    const { signal } = this.#tools;
     if (this.#names.isExisting(hash) && (await this.#isIntact(key, bytes))) {
       this.#settle(COUNTER.REUSED);
       return;
@@ -233,7 +234,7 @@ class ObjectMaker implements Disposable {
    * bucket has objects whole or not at all, so their length is enough there.
    */
   async #isIntact(key: string, bytes: Uint8Array): Promise<boolean> {
-    const signal = this.#signal;
+    const { signal } = this.#tools;
     if (this.#data.store.kind !== "filesystem") {
       return (await this.#store.sizeOf(key, { signal })) === bytes.length;
     }

@@ -15,7 +15,7 @@ import { beginWriteback, writeFileAt } from "../ffi/file.ts";
 import { mapAnonymous, viewOf } from "../ffi/memory.ts";
 import type { Compression } from "../formats/archive-metadata.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
-import { nextTurn, runGroupPart } from "./group-worker.ts";
+import { nextTurn, type PartTools, runGroupPart } from "./group-worker.ts";
 import { ObjectNames, type SharedObjectNames } from "./object-names.ts";
 import { COUNTER, type SharedStripeBoard, StripeBoard } from "./stripe-board.ts";
 
@@ -52,9 +52,9 @@ export interface BadStripe {
 
 export async function runObjectReader(data: ObjectReaderData): Promise<void> {
   await runGroupPart<BadStripe>({
-    run: async ({ signal, note }) => {
+    run: async (tools) => {
       await using store = await openStore(data.store);
-      using reader = new ObjectReader(data, { store, signal, note });
+      using reader = new ObjectReader(data, { ...tools, store });
       const turns = Array.from({ length: data.getsMax }, () => reader.run());
       const failed = (await Promise.allSettled(turns)).find((turn) => turn.status === "rejected");
       if (failed !== undefined) {
@@ -66,10 +66,8 @@ export async function runObjectReader(data: ObjectReaderData): Promise<void> {
 
 // --- internal ---
 
-interface ReaderTools {
+interface ReaderTools extends PartTools<BadStripe> {
   readonly store: ObjectStore;
-  readonly signal: AbortSignal;
-  readonly note: (bad: BadStripe) => void;
 }
 
 class ObjectReader implements Disposable {
@@ -83,6 +81,8 @@ class ObjectReader implements Disposable {
   readonly #objectBytesMax: number;
   readonly #address: number;
   readonly #view: Uint8Array;
+  /** The first one: the others follow from it. */
+  #failure: unknown;
 
   constructor(data: ObjectReaderData, tools: ReaderTools) {
     const { stripeSectors, compression, xtsKey, use } = data;
@@ -107,8 +107,10 @@ class ObjectReader implements Disposable {
         await this.#read(stripe);
       } catch (error) {
         if (this.#data.use.kind !== "check" || !isFinding(error)) {
+          this.#failure ??= error;
           this.#board.stop();
-          throw error;
+          this.#tools.cancel(); // the others are not waited for, with all their attempts
+          throw this.#failure;
         }
         this.#count(COUNTER.BAD, 1);
         this.#tools.note({ stripe, code: error.code, message: error.message });

@@ -25,6 +25,14 @@ export interface ArchivedDiskOptions {
   readonly stripe?: (stripe: number, sizeBytes: number) => Uint8Array;
 }
 
+export interface BucketOnLoopback {
+  readonly bucket: string;
+  readonly endpoint: string;
+  readonly region: string;
+  readonly accessKeyId: string;
+  readonly secretAccessKey: string;
+}
+
 /** Plain, so that tests can say what it holds. */
 export class DiskToArchive implements Disposable {
   readonly folder = mkdtempSync(join(tmpdir(), "ubiblk-archive-"));
@@ -59,11 +67,45 @@ export class DiskToArchive implements Disposable {
 
   /** `target.toml` and `source.toml`, with a suffix, for the archive with this KEK. */
   writeDocuments(suffix: string, kek: string | undefined, dangers: readonly string[] = []): void {
-    const store = `storage = "filesystem"\npath = "${this.archivePath}"\n`;
+    this.#writeStore(`storage = "filesystem"\npath = "${this.archivePath}"\n`, {
+      suffix,
+      kek,
+      dangers,
+    });
+  }
+
+  /** Both documents for a bucket on loopback. */
+  useBucket(bucket: BucketOnLoopback): void {
+    this.write("access", bucket.accessKeyId);
+    this.write("secret", bucket.secretAccessKey);
+    const lines = [
+      'storage = "s3"',
+      `bucket = "${bucket.bucket}"`,
+      'prefix = "disks/one"',
+      `region = "${bucket.region}"`,
+      `endpoint = "${bucket.endpoint}"`,
+      "connections = 4",
+      'access_key_id.ref = "access"',
+      'secret_access_key.ref = "secret"',
+    ];
+    const secrets = ["access", "secret"].map((n) => `[secrets.${n}]\nsource.file = "${n}"\n`);
+    this.#writeStore(`${lines.join("\n")}\n`, { suffix: "", kek: "kek", dangers: [], secrets });
+  }
+
+  #writeStore(
+    store: string,
+    options: {
+      readonly suffix: string;
+      readonly kek: string | undefined;
+      readonly dangers: readonly string[];
+      readonly secrets?: readonly string[];
+    },
+  ): void {
+    const { suffix, kek, dangers, secrets = [] } = options;
     const secret = `[secrets.kek]\nsource.file = "${kek}"\n`;
     const key = kek === undefined ? "" : `archive_kek.ref = "kek"\n${secret}`;
     const zone = ["enabled", "allow_secret_over_regular_file", ...dangers];
-    const danger = `[danger_zone]\n${zone.map((flag) => `${flag} = true\n`).join("")}`;
+    const danger = `${secrets.join("")}[danger_zone]\n${zone.map((flag) => `${flag} = true\n`).join("")}`;
     this.write(`target${suffix}.toml`, `[target]\n${store}${key}${danger}`);
     this.write(`source${suffix}.toml`, `[archive]\n${store}${key}${danger}`);
   }

@@ -1,0 +1,114 @@
+/** Archives in a bucket of a service with good and bad days, by the executable. */
+import { expect, test } from "bun:test";
+import type { CommandResult } from "../../scripts/command.ts";
+import { DiskToArchive, doneEvent } from "../support/archived-disk.ts";
+import { S3Server, TEST_KEY } from "../support/s3-server.ts";
+
+const STRIPES = 32;
+
+/** 4 MiB in 32 stripes, and a service that has nothing yet. */
+function diskAndServer() {
+  const server = new S3Server();
+  server.pageSize = 10;
+  const disk = new DiskToArchive({
+    stripeShift: 8,
+    flags: Array.from({ length: STRIPES }, () => 0),
+  });
+  disk.useBucket({
+    ...TEST_KEY,
+    bucket: server.bucket,
+    endpoint: `http://127.0.0.1:${server.port}`,
+  });
+  return { disk, server };
+}
+
+function expectSuccess(result: CommandResult): CommandResult {
+  expect(result).toMatchObject({ exitCode: 0, isTimedOut: false });
+  return result;
+}
+
+async function expectRoundTrip(disk: DiskToArchive): Promise<void> {
+  expectSuccess(await disk.tool("verify"));
+  expectSuccess(await disk.export());
+  expect(disk.bytesOf("out.raw").equals(disk.bytesOf("disk.raw"))).toBe(true);
+}
+
+test.each([{ flags: [] }, { flags: ["--encrypt", "--compression", "zstd", "--zstd-level", "1"] }])(
+  "a round trip with flags $flags; at most so many connections",
+  async ({ flags }) => {
+    const { disk, server } = diskAndServer();
+    using _disk = disk;
+    using _server = server;
+    expectSuccess(await disk.archive(...flags));
+    expect(server.concurrencyMax).toBeLessThanOrEqual(4);
+    await expectRoundTrip(disk);
+  },
+);
+
+test("an error that passes is tried again: one run is enough", async () => {
+  const { disk, server } = diskAndServer();
+  using _disk = disk;
+  using _server = server;
+  server.fault = (what, nth) =>
+    nth === 1 && /[02468ace]$/.test(what) ? { status: 500, code: "InternalError" } : undefined;
+  expectSuccess(await disk.archive());
+  await expectRoundTrip(disk);
+}, 60_000);
+
+test("no access: the run fails soon, names the object, and can be gone on with", async () => {
+  const { disk, server } = diskAndServer();
+  using _disk = disk;
+  using _server = server;
+  let puts = 0;
+  server.fault = (what) =>
+    what.startsWith("PUT") && what.includes("data/") && ++puts > 8
+      ? { status: 403, code: "AccessDenied" }
+      : undefined;
+  const failed = await disk.archive("--encrypt");
+  expect(failed.exitCode).toBe(1);
+  expect(failed.durationMs).toBeLessThan(10_000);
+  expect(failed.stderr).toMatch(/PutObject.*data\/[0-9a-f]{64}.*403/);
+  expect(failed.stderr).toContain("--resume");
+  server.fault = () => undefined;
+  const facts = doneEvent(expectSuccess(await disk.archive("--encrypt", "--resume", "--json")));
+  expect(facts.reused_stripes).toBeGreaterThan(0);
+  await expectRoundTrip(disk);
+});
+
+test("one object that fails for good: the others' attempts are not waited for", async () => {
+  const { disk, server } = diskAndServer();
+  using _disk = disk;
+  using _server = server;
+  let puts = 0;
+  server.fault = (what) => {
+    puts += what.includes("data/") ? 1 : 0;
+    return puts < 3 ? undefined : puts === 3 ? { status: 403 } : { delayMs: 15_000 };
+  };
+  const failed = await disk.archive();
+  expect(failed.exitCode).toBe(1);
+  expect(failed.stderr).toContain("status=403");
+  expect(failed.durationMs).toBeLessThan(8_000);
+}, 60_000);
+
+test("latency of 200 ms: many objects are under way", async () => {
+  const { disk, server } = diskAndServer();
+  using _disk = disk;
+  using _server = server;
+  server.fault = () => ({ delayMs: 200 });
+  const { durationMs } = expectSuccess(await disk.archive());
+  expect(durationMs).toBeLessThan(200 * STRIPES);
+  await expectRoundTrip(disk);
+}, 60_000);
+
+test("objects that cannot be read: the export fails and leaves nothing", async () => {
+  const { disk, server } = diskAndServer();
+  using _disk = disk;
+  using _server = server;
+  expectSuccess(await disk.archive());
+  server.fault = (what) =>
+    what.startsWith("GET") && what.includes("data/") ? { status: 500 } : undefined;
+  const failed = await disk.export();
+  expect(failed.exitCode).toBe(1);
+  expect(failed.stderr).toContain("status=500");
+  expect(() => disk.bytesOf("out.raw")).toThrow();
+}, 60_000);
