@@ -21,6 +21,8 @@ export interface GuestResult {
 }
 
 export interface GuestMachine {
+  /** How the emulator is started; left out: the installed one. */
+  readonly emulator?: readonly string[];
   readonly kernelPath: string;
   /** Archives of the root file system, one behind the other. */
   readonly initramfs: readonly Uint8Array[];
@@ -85,7 +87,8 @@ function emulatorCommand(machine: GuestMachine, folder: string): string[] {
   const words = "console=ttyS0 quiet panic=-1 tsc=unstable random.trust_cpu=on";
   const moreWords = machine.words === undefined ? "" : ` ${machine.words}`;
   return [
-    ...[EMULATOR, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
+    ...(machine.emulator ?? [EMULATOR]),
+    ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
     ...["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", `${machine.cpuCount}`],
     ...["-m", memory, "-machine", "q35,memory-backend=mem"],
     ...["-object", `memory-backend-memfd,id=mem,size=${memory},share=on`],
