@@ -30,8 +30,10 @@ test(`answers made of random changes, from seed ${FIRST_SEED}: an answer or an e
   for (let round = 0; round < ROUNDS; round++) {
     await attack(FIRST_SEED + round);
   }
-  await Bun.sleep(20);
-  expect(openDescriptors()).toBe(before);
+  for (let i = 0; i < 100 && openDescriptors() > before; i++) {
+    await Bun.sleep(20); // the servers' own sockets close a little later
+  }
+  expect(openDescriptors()).toBeLessThanOrEqual(before);
 }, 240_000);
 
 async function attack(seed: number): Promise<void> {
