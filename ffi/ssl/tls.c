@@ -320,7 +320,8 @@ int32_t ubi_tls_read(void *memory, void *buffer, uint32_t length) {
 int32_t ubi_tls_write(void *memory, const void *buffer, uint32_t length) {
     struct session *session = memory;
     size_t moved = 0;
-    if (session->is_ended) {
+    /* A peer that has said its last word may still listen. */
+    if (session->is_ended && session->end != 0) {
         return session->end;
     }
     prepare_call();

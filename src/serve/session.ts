@@ -440,7 +440,7 @@ export class Session implements ReadOwner {
     if (result === WANT_READ || result === WANT_WRITE) {
       this.#writeWait = result === WANT_READ ? POLLIN : POLLOUT;
     } else {
-      const isGone = result === EPIPE || result === ECONNRESET;
+      const isGone = result === 0 || result === EPIPE || result === ECONNRESET;
       this.#finish(!isGone, isGone ? "the client left" : stream.problem(result));
     }
     return 0;

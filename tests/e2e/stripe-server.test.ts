@@ -283,6 +283,25 @@ describe("TLS", () => {
     },
   );
 
+  whenInstalled("a client that says its last word with its request is answered", async () => {
+    using disk = servedDisk([WRITTEN, WRITTEN, WRITTEN, WRITTEN], {});
+    await using server = await serve(disk, LISTEN + TLS + TLS_DANGER);
+    const psk = Buffer.from(SECRET).toString("hex");
+    const child = Bun.spawn(
+      [
+        ...["openssl", "s_client", "-connect", `127.0.0.1:${server.port}`, "-tls1_2", "-quiet"],
+        ...["-psk", psk, "-psk_identity", "client-7", "-no_ign_eof"],
+      ],
+      { stdin: Uint8Array.of(0x02), stdout: "ignore", stderr: "ignore", timeout: 10_000 },
+    );
+    await child.exited; // at the end of its input, without a look at the answer
+    const deadlineMs = performance.now() + 10_000;
+    while (!server.log().includes("disconnected") && performance.now() < deadlineMs) {
+      await Bun.sleep(10);
+    }
+    expect(server.log()).toContain('disconnected why="the client left" answers=1');
+  });
+
   whenInstalled(
     "a client in the clear gets nothing, and a silent one is dropped in time",
     async () => {
