@@ -2,6 +2,7 @@
  * A stripe server as the main thread sees it: opens the listening sockets, starts the thread that serves, watches
  * over it, stops it.
  */
+import { readFileSync } from "node:fs";
 import type { Secret } from "../config/secret.ts";
 import { errnoText, UbiError } from "../errors.ts";
 import { createEvent, signalEvent } from "../ffi/event.ts";
@@ -10,6 +11,7 @@ import { ListeningSocket } from "../ffi/socket-file.ts";
 import { listenStream, portOf } from "../ffi/stream.ts";
 import { spawnWorker } from "../ffi/worker.ts";
 import { failureLine } from "../ffi/worker-failure.ts";
+import { log } from "../log.ts";
 import { resolveServer, type ServerAddress, serverName } from "../remote/server-address.ts";
 import type { ServedDisk } from "./served-disk.ts";
 import { metadataAnswer } from "./served-metadata.ts";
@@ -33,6 +35,8 @@ export interface ListeningPlace {
 }
 
 const BACKLOG = 1024;
+/** Files that the process has beside those of clients: its own, those of the disk, connections of its source. */
+const FILES_SPARE = 96;
 
 export class StripeServer {
   /** Where it listens. */
@@ -68,7 +72,7 @@ export class StripeServer {
       metadata: metadataAnswer(disk.metadata),
       listeners: listeners.map(({ fd, name }) => ({ fd, name })),
       limits: options.limits,
-      connectionsMax: options.connectionsMax,
+      connectionsMax: withinFileLimit(options.connectionsMax),
       psk: shareSecret(options.psk),
       wakeFd: this.#wakeFd,
       stop: this.#stop,
@@ -182,6 +186,30 @@ function cannotListen(name: string, result: number): UbiError {
 }
 
 const EADDRINUSE = -98;
+
+/** Each client is an open file, and so many cannot even be waited for as the process may not have. */
+function withinFileLimit(connectionsMax: number): number {
+  const limit = openFilesMax();
+  const fitting = Math.max(1, limit - FILES_SPARE);
+  if (fitting < connectionsMax) {
+    log.warn("max_connections is more than the limit of open files allows; raise it (ulimit -n)", {
+      max_connections: connectionsMax,
+      used: fitting,
+      open_files: limit,
+    });
+  }
+  return Math.min(fitting, connectionsMax);
+}
+
+function openFilesMax(): number {
+  try {
+    const limits = readFileSync("/proc/self/limits", "latin1");
+    const soft = /^Max open files +(\d+)/m.exec(limits)?.[1];
+    return soft === undefined ? Number.POSITIVE_INFINITY : Number(soft);
+  } catch {
+    return Number.POSITIVE_INFINITY; // no /proc
+  }
+}
 
 /** In memory that the thread wipes when it has made its keys of it. */
 function shareSecret(psk: StripeServerOptions["psk"]): ServerWorkerData["psk"] {

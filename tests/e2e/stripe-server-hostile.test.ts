@@ -88,6 +88,26 @@ test("300 connections: 256 are served, the others are turned away, and places co
   await expectServed(good, disk);
 });
 
+test("with few open files allowed: fewer clients, said at the start, and no end of the server", async () => {
+  using disk = plainDisk();
+  disk.write("listen.toml", `[server]\naddress = "127.0.0.1:0"\n${DANGER}`);
+  const flags = ["-f", "disk.toml", "--listen-config", "listen.toml"];
+  const limit = ["prlimit", "--nofile=120:120"];
+  await using server = await startStripeServer(disk.folder, flags, limit);
+  expect(server.log()).toContain("max_connections is more than the limit of open files allows");
+  const clients = await Promise.all(
+    Array.from({ length: 100 }, () => RawClient.connect(server.port)),
+  );
+  const answers = await Promise.all(clients.map((client) => isServed(client)));
+  expect(answers.filter((isFine) => isFine).length).toBe(24);
+  for (const client of clients) {
+    client[Symbol.dispose]();
+  }
+  await Bun.sleep(200);
+  using good = await RawClient.connect(server.port);
+  await expectServed(good, disk);
+});
+
 test("clients that vanish in the middle of their answers leave nothing behind", async () => {
   using disk = plainDisk();
   await using server = await serve(disk, "max_connections = 4");

@@ -15,14 +15,18 @@ export interface RunningServer extends AsyncDisposable {
   stop(): Promise<number>;
 }
 
-/** Starts `ubiblk stripe-server` with these flags in a folder, and waits until it listens. */
+/**
+ * Starts `ubiblk stripe-server` with these flags in a folder, and waits until it listens.
+ * @param wrapper a program that runs it, such as prlimit
+ */
 export async function startStripeServer(
   folder: string,
   flags: readonly string[],
+  wrapper: readonly string[] = [],
 ): Promise<RunningServer> {
   const logPath = `${folder}/server.log`;
   const logFd = openSync(logPath, "w");
-  const child = Bun.spawn([EXECUTABLE, "stripe-server", ...flags], {
+  const child = Bun.spawn([...wrapper, EXECUTABLE, "stripe-server", ...flags], {
     cwd: folder,
     stdin: "ignore",
     stdout: logFd,
