@@ -128,7 +128,9 @@ export class FilesystemStore implements ObjectStore {
       isCreated = true;
       try {
         writeWhole(fd, bytes);
-        beginWriteback(fd, 0, 0); // the disk works while the next object is made
+        if (bytes.length >= WRITEBACK_BYTES_MIN) {
+          beginWriteback(fd, 0, 0); // the disk works while the next object is made
+        }
       } finally {
         closeSync(fd);
       }
@@ -281,6 +283,8 @@ export class FilesystemStore implements ObjectStore {
 
 const readAsync = promisify(read);
 
+/** Smaller objects are left to the kernel: it brings many of them to disk in one go. */
+const WRITEBACK_BYTES_MIN = 128 * 1024;
 const FOLDER_MODE = 0o700;
 const FILE_MODE = 0o600;
 const EPERM = 1;
