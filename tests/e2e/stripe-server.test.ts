@@ -3,7 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { createCipheriv, createHash } from "node:crypto";
 import { truncateSync } from "node:fs";
 import { runCommand } from "../../scripts/command.ts";
-import { EXECUTABLE } from "../support/backend.ts";
+import { EXECUTABLE, startUbiblk, writeDiskConfig } from "../support/backend.ts";
 import { MetadataDisk, metadataFile } from "../support/metadata-disk.ts";
 import { skipUnlessInstalled } from "../support/requires.ts";
 import {
@@ -173,6 +173,20 @@ describe("what is served", () => {
     });
     expect(backend.exitCode).toBe(1);
     expect(backend.stderr).toContain(`in use by process ${server.pid}`);
+  });
+
+  test("a disk that a backend serves is refused, naming the backend", async () => {
+    using disk = new MetadataDisk({ diskBytes: 2 ** 20, metadataPath: null });
+    const files = writeDiskConfig({
+      folder: disk.folder,
+      isEncrypted: false,
+      dataPath: disk.file("disk.raw"),
+    });
+    await using backend = await startUbiblk(files);
+    const result = await refused(disk, "-f", files.configPath);
+    expect(result.exitCode).toBe(1);
+    expect(result.stderr).toContain("error E_DISK_LOCKED:");
+    expect(result.stderr).toContain(`process ${backend.pid}`);
   });
 
   test("metadata of another disk is refused", async () => {

@@ -13,12 +13,12 @@ import { FakeSource } from "../../src/sources/fake-source.ts";
 export const STRIPE_BYTES = 1024;
 export const LIMITS = { handshakeMs: 100, answerMs: 1000, idleMs: 5000 };
 /** Written, in the source, a hole, all zeros. */
-export const FLAGS = Uint8Array.of(STRIPE_FLAG.WRITTEN, STRIPE_FLAG.HAS_SOURCE, 0, 2);
+const FLAGS = Uint8Array.of(STRIPE_FLAG.WRITTEN, STRIPE_FLAG.HAS_SOURCE, 0, 2);
 const REQUESTS_MAX = 256;
 const DIGEST = new Uint8Array(32).fill(0xd1);
 
 /** What comes in is given by the test, and how much can go out. */
-export class ScriptedStream implements ByteStream {
+class ScriptedStream implements ByteStream {
   readonly fd = 99;
   handshakeResult = STREAM_READY;
   /** Not read yet. */
