@@ -12,7 +12,7 @@ import { type Metadata, stripesOf } from "../formats/metadata.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import type { SourceReader } from "../sources/source-reader.ts";
 import { loadMetadata } from "../stripes/metadata-file.ts";
-import { planStripes, type StripePlan } from "./stripe-plan.ts";
+import { planStripes, STRIPE_FROM, type StripePlan } from "./stripe-plan.ts";
 
 /** Stripes that the source is asked for at once. */
 export const SOURCE_READS_MAX = 4;
@@ -93,6 +93,7 @@ export class ArchivedDisk implements AsyncDisposable {
       ioEngine: tuning.ioEngine,
       onFailure,
     });
+    this.#checkHeld(this.#source);
     return this.#source;
   }
 
@@ -105,6 +106,20 @@ export class ArchivedDisk implements AsyncDisposable {
   }
 
   // --- internal ---
+
+  /** What a source does not have reads as zeros, which the disk's data never was. */
+  #checkHeld(source: SourceReader): void {
+    const { from } = this.plan;
+    for (let stripe = 0; stripe < from.length; stripe += 1) {
+      if (from[stripe] === STRIPE_FROM.SOURCE && !source.has(stripe)) {
+        throw new UbiError(
+          "E_STRIPE_SOURCE",
+          `stripe ${stripe} of ${this.data.path} is still to be fetched, and its source does not have it; ` +
+            "bring back the source that the metadata was made with",
+        );
+      }
+    }
+  }
 
   #checkSource(): void {
     const { sourceStripes } = this.plan;

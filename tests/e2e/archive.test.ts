@@ -143,6 +143,17 @@ describe("which stripes", () => {
     expect((await disk.archive()).stderr).toContain("E_METADATA_SIZE");
   });
 
+  test("an image that ends before a stripe to fetch is refused: zeros are not its data", async () => {
+    using disk = new DiskToArchive({
+      stripeShift: 7,
+      flags: [HAS_SOURCE, HAS_SOURCE],
+      imageBytes: 65_536,
+    });
+    const result = await disk.archive();
+    expect(result.stderr).toContain("E_STRIPE_SOURCE: stripe 1 of");
+    expect(existsSync(join(disk.archivePath, "metadata.json"))).toBe(false);
+  });
+
   test("stripes to fetch without a source are refused", async () => {
     using disk = new DiskToArchive({ stripeShift: 7, flags: [HAS_SOURCE] });
     expect((await disk.archive()).stderr).toContain("E_STRIPE_SOURCE");
