@@ -8,7 +8,13 @@ import { expect, test } from "bun:test";
 import fc from "fast-check";
 import type { FakeWork } from "../../src/disk/fake-engine.ts";
 import { DiskModel } from "../support/disk-model.ts";
-import { ExecutorWorld, Operation, SECTOR } from "../support/executor-world.ts";
+import {
+  ExecutorWorld,
+  Operation,
+  SECTOR,
+  type WorldOptions,
+  type WorldRequest,
+} from "../support/executor-world.ts";
 import { SeededRandom } from "../support/random.ts";
 import { isConflict, RandomRequests } from "../support/random-requests.ts";
 import { rounds } from "../support/requires.ts";
@@ -23,17 +29,22 @@ const ZERO_RANGE = 16;
 /** More passing faults in a row are a failure. */
 const PASSING_MAX = 3;
 
-test.each([
+const DISKS = [
   { name: "plain", isEnciphered: false, blockBytes: 512 },
   { name: "enciphered", isEnciphered: true, blockBytes: 512 },
   { name: "plain, blocks of 4096 bytes", isEnciphered: false, blockBytes: 4096 },
   { name: "enciphered, blocks of 4096 bytes", isEnciphered: true, blockBytes: 4096 },
+] as const;
+
+test.each([
+  ...DISKS.map((disk) => ({ ...disk, isMemoryOwn: false })),
+  ...DISKS.map((disk) => ({ ...disk, name: `${disk.name}, in place`, isMemoryOwn: true })),
 ])(
   "random requests, $name",
-  ({ isEnciphered, blockBytes }) => {
+  ({ isEnciphered, blockBytes, isMemoryOwn }) => {
     fc.assert(
       fc.property(fc.noShrink(fc.integer()), (seed) => {
-        using run = new Run(seed, isEnciphered, blockBytes);
+        using run = new Run(seed, { isEnciphered, blockBytes, isMemoryOwn });
         run.play();
       }),
       { numRuns: rounds(12, 1500), includeErrorInReport: true },
@@ -44,6 +55,8 @@ test.each([
 
 // --- internal ---
 
+type DiskKind = Pick<WorldOptions, "isEnciphered" | "blockBytes" | "isMemoryOwn">;
+
 class Run implements Disposable {
   readonly #random: SeededRandom;
   readonly #world: ExecutorWorld;
@@ -51,16 +64,18 @@ class Run implements Disposable {
   readonly #model = new DiskModel(SECTORS);
   readonly #passing = new Map<number, number>();
 
-  constructor(seed: number, isEnciphered: boolean, blockBytes: number) {
+  constructor(seed: number, disk: DiskKind) {
+    const { isEnciphered, blockBytes, isMemoryOwn } = disk;
     const random = new SeededRandom(seed);
     this.#random = random;
     this.#requests = new RandomRequests(random, SECTORS);
     this.#world = new ExecutorWorld({
       slots: random.between(1, 16),
-      segmentsPerSlot: random.between(1, 6),
+      segmentsPerSlot: isMemoryOwn ? 1 : random.between(1, 6),
       sectors: SECTORS,
       blockBytes,
       isEnciphered,
+      isMemoryOwn,
       memoryAlignBytes: random.pick([4, 512]),
       canRegister: !random.oneIn(4),
       unsupportedModes: random.oneIn(3) ? ZERO_RANGE : 0,
@@ -80,7 +95,9 @@ class Run implements Disposable {
     this.#model.check(this.#world.drain());
     expect(this.#world.inFlight.size).toBe(0);
     this.#model.checkContents(this.#world.contents());
-    this.#checkBuffers();
+    if (this.#world.options.isMemoryOwn !== true) {
+      this.#checkBuffers();
+    }
   }
 
   [Symbol.dispose](): void {
@@ -101,11 +118,22 @@ class Run implements Disposable {
   }
 
   #admit(): void {
-    const request = this.#requests.next();
+    const request = this.#next();
     const isFree = [...this.#world.inFlight.values()].every((other) => !isConflict(request, other));
     if (isFree) {
       this.#world.admit(request);
     }
+  }
+
+  /** In place a request's memory is one segment. */
+  #next(): WorldRequest {
+    const request = this.#requests.next();
+    if (this.#world.options.isMemoryOwn !== true || request.segments.length === 0) {
+      return request;
+    }
+    const bytes = request.segments.reduce((sum, length) => sum + length, 0);
+    const segments = request.ranges === undefined ? [bytes] : [];
+    return { ...request, segments, gapBytes: 0, isDurable: this.#random.oneIn(4) };
   }
 
   #fault(work: FakeWork): number | undefined {

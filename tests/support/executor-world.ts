@@ -31,6 +31,8 @@ export interface WorldOptions {
   readonly unsupportedModes?: number;
   readonly isReadOnly?: boolean;
   readonly isDiscardOffered?: boolean;
+  /** Requests have one segment each, in which I/O and cipher work. */
+  readonly isMemoryOwn?: boolean | undefined;
   /** What requests go to instead of the executor itself. */
   readonly runner?: (world: ExecutorWorld) => RequestRunner;
 }
@@ -44,6 +46,8 @@ export interface WorldRequest {
   readonly gapBytes?: number;
   readonly data?: Uint8Array;
   readonly ranges?: readonly RangeSegment[];
+  /** Of a write that is finished once it is durable. */
+  readonly isDurable?: boolean;
 }
 
 export interface Finished {
@@ -121,6 +125,7 @@ export class ExecutorWorld implements Disposable {
       flush: { shared: new SharedArrayBuffer(FlushGroup.sharedBytes(1)), queue: 0, queues: 1 },
       wakeQueue: () => {},
       subBlockLock: new SharedArrayBuffer(4),
+      ownBuffers: options.isMemoryOwn ? new Int32Array(slots).fill(-1) : undefined,
     });
     this.runner = options.runner?.(this) ?? this.executor;
     this.#guest = new Arena(slots * GUEST_BYTES_PER_SLOT);
@@ -149,6 +154,7 @@ export class ExecutorWorld implements Disposable {
       at += length;
     });
     requests.operation[slot] = request.operation;
+    requests.isDurable[slot] = request.isDurable === true ? 1 : 0;
     requests.sector[slot] = request.sector;
     requests.bytes[slot] = segments.reduce((sum, length) => sum + length, 0);
     this.#write(slot, request.ranges === undefined ? request.data : encodeRanges(request.ranges));

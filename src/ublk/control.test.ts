@@ -1,0 +1,102 @@
+import { expect, test } from "bun:test";
+import { CONTROL_CODE, type DeviceInfo, encodeDeviceInfo } from "../formats/ublk.ts";
+import { UblkControl } from "./control.ts";
+import { type ControlChannel, type ControlCommand, TIMED_OUT } from "./control-channel.ts";
+
+const EPERM = -1;
+const EBUSY = -16;
+const ENODEV = -19;
+const EINVAL = -22;
+const ENOSPC = -28;
+
+const WISH = {
+  queues: 8,
+  depth: 64,
+  ioBytesMax: 2 ** 20,
+  flags: 0x40,
+  serverLow: 5,
+  serverHigh: 6,
+} as const;
+
+/** A driver that answers each command with what the test gave for its code. */
+class ScriptedDriver implements ControlChannel {
+  readonly asked: { readonly code: number; readonly device: number; readonly data: number }[] = [];
+  readonly #answers: Map<number, readonly number[]>;
+  readonly #info: DeviceInfo | undefined;
+
+  constructor(answers: Readonly<Record<number, readonly number[]>>, info?: DeviceInfo) {
+    this.#answers = new Map(Object.entries(answers).map(([code, all]) => [Number(code), all]));
+    this.#info = info;
+  }
+
+  async run({ code, device, data, buffer }: ControlCommand): Promise<number> {
+    this.asked.push({ code, device, data: data ?? 0 });
+    const [result = 0, ...rest] = this.#answers.get(code) ?? [];
+    this.#answers.set(code, rest);
+    if (result === 0 && this.#info !== undefined) {
+      buffer?.set(encodeDeviceInfo(this.#info));
+    }
+    return result;
+  }
+
+  [Symbol.dispose](): void {
+    // It holds nothing.
+  }
+}
+
+test("add: the device is as the driver made it, not as it was asked for", async () => {
+  const made: DeviceInfo = { ...WISH, queues: 2, id: 3, state: "dead", pid: -1 };
+  using control = new UblkControl(new ScriptedDriver({}, made));
+  expect(await control.add(WISH)).toEqual(made);
+});
+
+test.each([
+  [EPERM, "no permission"],
+  [ENOSPC, "no device id is free"],
+  [TIMED_OUT, "did not end it in time"],
+  [EINVAL, "EINVAL"],
+])("add: a failure (%d) is told with its reason", async (result, text) => {
+  using control = new UblkControl(new ScriptedDriver({ [CONTROL_CODE.addDevice]: [result] }));
+  expect(control.add(WISH)).rejects.toMatchObject({
+    code: "E_UBLK_DEVICE",
+    message: expect.stringContaining(text),
+  });
+});
+
+test("features: a driver that does not know the question is too old", async () => {
+  using control = new UblkControl(new ScriptedDriver({ [CONTROL_CODE.getFeatures]: [EINVAL] }));
+  expect(control.features()).rejects.toMatchObject({
+    code: "E_UBLK_DRIVER",
+    message: expect.stringContaining("too old"),
+  });
+});
+
+test("info and remove: a device that is not there is no error", async () => {
+  const driver = new ScriptedDriver({
+    [CONTROL_CODE.getDeviceInfo]: [ENODEV],
+    [CONTROL_CODE.deleteDevice]: [ENODEV, 0],
+  });
+  using control = new UblkControl(driver);
+  expect(await control.info(4)).toBeUndefined();
+  expect(await control.remove(4)).toBe(false);
+  expect(await control.remove(4)).toBe(true);
+});
+
+test("start: the driver is told which process serves", async () => {
+  const driver = new ScriptedDriver({});
+  using control = new UblkControl(driver);
+  await control.start(7);
+  expect(driver.asked).toEqual([{ code: CONTROL_CODE.startDevice, device: 7, data: process.pid }]);
+});
+
+test("recovery: while the old server is closing the device it is asked again", async () => {
+  const driver = new ScriptedDriver({ [CONTROL_CODE.startRecovery]: [EBUSY, EBUSY, 0] });
+  using control = new UblkControl(driver);
+  await control.startRecovery(1);
+  expect(driver.asked.length).toBe(3);
+});
+
+test("recovery: one that another server began is gone on with", async () => {
+  using control = new UblkControl(new ScriptedDriver({ [CONTROL_CODE.startRecovery]: [EINVAL] }));
+  await control.startRecovery(1);
+});
