@@ -76,6 +76,7 @@ export async function makeArchive(
   await using store = await openStore(target);
   const plan = await planTarget(store, options);
   const run = new ArchiveRun(disk, options, store, plan);
+  await run.openSource(); // before anything is written
   await store.put(RUN_KEY, encodeRunFile({ parameters, keys: plan.keys }, kek), { signal });
   try {
     return await run.run();
@@ -96,6 +97,9 @@ class ArchiveRun {
   readonly #size: RunSize;
   readonly #map: StripeMap;
   readonly #board: StripeBoard;
+  /** Rejected when a thread of the source fails: reads may never end then. */
+  readonly #sourceFailed = Promise.withResolvers<never>();
+  #source: SourceReader | undefined;
 
   constructor(
     disk: ArchivedDisk,
@@ -113,6 +117,16 @@ class ArchiveRun {
     this.#map = StripeMap.create(disk.metadata.stripeCount, diskStripes + sourceStripes);
     const { workers, buffers } = this.#size;
     this.#board = StripeBoard.create({ work: from, workers, buffers });
+  }
+
+  /** Only when the plan needs it. @throws UbiError as `ArchivedDisk.openSource` */
+  async openSource(): Promise<void> {
+    if (this.#disk.plan.sourceStripes > 0) {
+      this.#sourceFailed.promise.catch(() => {}); // raced later, when there is somebody to hear it
+      this.#source = await this.#disk.openSource((message) =>
+        this.#sourceFailed.reject(new UbiError("E_WORKER", message)),
+      );
+    }
   }
 
   async run(): Promise<ArchiveSummary> {
@@ -186,14 +200,8 @@ class ArchiveRun {
 
   /** Reads what only the source has, and hands it over. */
   async #feed(address: number): Promise<void> {
-    const { plan } = this.#disk;
-    if (plan.sourceStripes > 0) {
-      const failed = Promise.withResolvers<never>();
-      failed.promise.catch(() => {}); // raced below, when there is somebody to hear it
-      const source = await this.#disk.openSource((message) =>
-        failed.reject(new UbiError("E_WORKER", message)),
-      );
-      await Promise.race([this.#feedFrom(source, address), failed.promise]);
+    if (this.#source !== undefined) {
+      await Promise.race([this.#feedFrom(this.#source, address), this.#sourceFailed.promise]);
     }
     this.#board.endOffers();
   }
