@@ -11,7 +11,7 @@ import { openStore } from "../archive/open-store.ts";
 import { type SharedStripeMap, StripeMap } from "../archive/stripe-map.ts";
 import { StripeDecoder, stripeObjectBytesMax, stripeObjectKey } from "../archive/stripe-object.ts";
 import { type ErrorCode, errnoText, UbiError } from "../errors.ts";
-import { beginWriteback, writeFileAt } from "../ffi/file.ts";
+import { writeFileAt } from "../ffi/file.ts";
 import { mapAnonymous, viewOf } from "../ffi/memory.ts";
 import type { Compression } from "../formats/archive-metadata.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
@@ -160,7 +160,6 @@ class ObjectReader implements Disposable {
       const message = `cannot write stripe ${stripe} to ${use.path}: ${errnoText(result)}`;
       throw new UbiError("E_EXPORT", message);
     }
-    beginWriteback(use.fd, offset, lengthBytes); // the disk works while the next object is decoded
     if (this.#view.subarray(lengthBytes).some((byte) => byte !== 0)) {
       this.#count(COUNTER.OVERLONG, 1);
     }
