@@ -110,9 +110,9 @@ async function serve(configPath: string, options: ServeOptions): Promise<void> {
   const control = new UblkControl(KernelControlChannel.open());
   const features = await control.features();
   const device = await DiskDevice.open(config, { isNull: options.isNull });
-  const info = await obtainDevice({ config, device, control, features, options });
   const signals = new StopSignals();
   using rpc = startRpc(config, device);
+  const info = await obtainDevice({ config, device, control, features, options });
   const isRecovering = options.recovered !== undefined;
   const backend = await UblkBackend.start({ config, device, control, info, isRecovering, link });
   log.info("ready", {

@@ -25,8 +25,8 @@ const START_MS = 120_000;
 /** Requests under way end first. */
 const STOP_MS = 60_000;
 const REMOVE_MS = 30_000;
-/** The old server's last descriptors may still be closing. */
-const RECOVERY_BUSY_MS = 30_000;
+/** The old server may still be closing; if it held all requests, 6.12 notices its death when they time out (30 s). */
+const RECOVERY_BUSY_MS = 45_000;
 const RETRY_MS = 50;
 
 const EPERM = -1;

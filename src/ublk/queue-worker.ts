@@ -135,7 +135,7 @@ class UblkQueueWorker implements Disposable {
     this.#wakeFd = data.wakeFds[queue] ?? -1;
     this.#ring = new UringEngine(2 * depth, disk, {
       fd: data.charFd,
-      buffers: TagMemory.buffersOf(depth, ioBytes, isZeroCopy),
+      buffers: TagMemory.buffersOf(depth, isZeroCopy),
     });
     this.#diskEngine = data.ioEngine === "sync" ? new SyncEngine(2 * depth, disk) : this.#ring;
     if (isZeroCopy && !this.#ring.openBuffers()) {

@@ -5,14 +5,16 @@
  *   data     | tag 0: I/O bytes | tag 1 | ...        one mapping, in huge pages where they can be had
  *   ranges   | tag 0: one range | tag 1 | ...        of DISCARD and WRITE_ZEROES
  *
+ * The first of the data is registered with the ring, which saves the kernel looking up its pages.
  * Without a copy a tag has no data here: its buffer is a place in the ring's table that the kernel fills.
  */
 import { Arena, type ArenaView } from "../ffi/arena.ts";
-import { mapAnonymous, unmap, wipeMemory } from "../ffi/memory.ts";
+import { mapAnonymous, unmap } from "../ffi/memory.ts";
 import { SEGMENT_BYTES } from "../formats/virtio-blk.ts";
 
-/** The largest buffer that a ring takes. */
-const PIECE_BYTES_MAX = 2 ** 30;
+/** What is registered at once, and of a queue in all: it takes memory from then on, used or not. */
+const PIECE_BYTES_MAX = 64 * 2 ** 20;
+const REGISTERED_BYTES_MAX = 256 * 2 ** 20;
 
 export interface TagMemoryOptions {
   readonly depth: number;
@@ -60,19 +62,16 @@ export class TagMemory implements Disposable {
   }
 
   /** How many places of the ring's table the tags take. */
-  static buffersOf(depth: number, ioBytes: number, isZeroCopy: boolean): number {
-    return isZeroCopy ? depth : Math.ceil(depth / tagsOfPiece(ioBytes));
+  static buffersOf(depth: number, isZeroCopy: boolean): number {
+    return isZeroCopy ? depth : REGISTERED_BYTES_MAX / PIECE_BYTES_MAX;
   }
 
-  /** Wipes and unmaps. No I/O may be under way. */
+  /** Unmaps; the kernel clears the pages. No I/O may be under way. */
   [Symbol.dispose](): void {
     if (this.#isDisposed) {
       return;
     }
     this.#isDisposed = true;
-    for (let done = 0; done < this.#dataBytes; done += PIECE_BYTES_MAX) {
-      wipeMemory(this.#dataAddress + done, Math.min(PIECE_BYTES_MAX, this.#dataBytes - done));
-    }
     if (this.#dataBytes > 0) {
       unmap(this.#dataAddress, this.#dataBytes);
     }
@@ -82,17 +81,14 @@ export class TagMemory implements Disposable {
   // --- internal ---
 
   #registerAll({ depth, ioBytes, firstBuffer, register }: TagMemoryOptions): void {
-    const tags = tagsOfPiece(ioBytes);
-    for (let first = 0; first < depth; first += tags) {
-      const count = Math.min(tags, depth - first);
+    const tags = Math.floor(PIECE_BYTES_MAX / ioBytes);
+    const end = Math.min(depth, Math.floor(REGISTERED_BYTES_MAX / ioBytes));
+    for (let first = 0; first < end; first += tags) {
+      const count = Math.min(tags, end - first);
       const buffer = firstBuffer + first / tags;
       if (register(buffer, this.#dataAddress + first * ioBytes, count * ioBytes)) {
         this.registeredBuffer.fill(buffer, first, first + count);
       }
     }
   }
-}
-
-function tagsOfPiece(ioBytes: number): number {
-  return Math.floor(PIECE_BYTES_MAX / ioBytes);
 }
