@@ -14,11 +14,11 @@
 export const CONTROL_COMMAND_BYTES = 32;
 const IO_COMMAND_BYTES = 16;
 export const DEVICE_INFO_BYTES = 64;
-export const PARAMETERS_BYTES = 120;
+const PARAMETERS_BYTES = 120;
 export const DESCRIPTOR_BYTES = 24;
 export const FEATURES_BYTES = 8;
 
-export const UBLK_QUEUE_DEPTH_MAX = 4096;
+const UBLK_QUEUE_DEPTH_MAX = 4096;
 export const UBLK_IO_BYTES_MAX = 32 * 2 ** 20;
 /** The device id that lets the driver choose one. */
 export const ANY_DEVICE = 0xffff_ffff;
@@ -60,8 +60,8 @@ export const FEATURE = {
   autoBufferRegistration: 2 ** 11,
 } as const;
 
-export const DEVICE_STATES = ["dead", "live", "quiesced", "fail_io"] as const;
-export type DeviceState = (typeof DEVICE_STATES)[number] | "unknown";
+const DEVICE_STATES = ["dead", "live", "quiesced", "fail_io"] as const;
+type DeviceState = (typeof DEVICE_STATES)[number] | "unknown";
 
 /** A device as the driver describes it. */
 export interface DeviceInfo {
