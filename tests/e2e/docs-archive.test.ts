@@ -1,9 +1,12 @@
-/** The commands of the documents' chapters `Try it`, as they stand, in an empty folder with the executable. */
+/** The commands of the documents' chapters `Try it` as they stand, in an empty folder; and their examples of bytes. */
 import { expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { type CommandResult, runCommand } from "../../scripts/command.ts";
+import { encodeMapping, encodeMetadata } from "../../src/archive/archive-manifest.ts";
+import { StripeMap } from "../../src/archive/stripe-map.ts";
+import { StripeEncoder } from "../../src/archive/stripe-object.ts";
 import { EXECUTABLE } from "../support/backend.ts";
 import { skipUnlessInstalled } from "../support/requires.ts";
 
@@ -36,7 +39,46 @@ skipUnlessInstalled("openssl")(
   TIMEOUT_MS,
 );
 
+test("archive.md: its examples of the format are what is written", () => {
+  const document = readFileSync(join(DOCUMENTS, "archive.md"), "utf8");
+  const hmacKey = Uint8Array.from({ length: 32 }, (_, i) => i);
+  const xtsKey = new Uint8Array(64).fill(0x11, 0, 32).fill(0x22, 32);
+  const whole = 6 * 16 * 512;
+  for (const [key, sizeBytes, lengthBytes] of [
+    [undefined, whole, 708],
+    [xtsKey, whole, 1134],
+    [undefined, 41_472, 717],
+  ] as const) {
+    const map = StripeMap.create(6);
+    map.setZero(0);
+    map.setStored(5, new Uint8Array(32).fill(0xab));
+    const keys = { hmacKey, xtsKey: key };
+    const file = encodeMapping({ map, stripeSectors: 16, sizeBytes, keys });
+    expect(file).toHaveLength(lengthBytes);
+    expect(document).toContain(sha256(file));
+    expect(document).toContain(file.subarray(-32).toHex());
+  }
+  for (const key of [undefined, xtsKey]) {
+    const compression = { kind: "none" } as const;
+    using encoder = new StripeEncoder({ compression, xtsKey: key, stripeSectors: 16 });
+    const object = encoder.encode(5, new Uint8Array(8192).fill(0xaa));
+    expect(document).toContain(object === "zero" ? "an object for zeros" : object.hash.toHex());
+  }
+  const parameters = { stripeSectors: 2048, compression: { kind: "none" } } as const;
+  const metadata = encodeMetadata({
+    ...parameters,
+    keys: { hmacKey, xtsKey: undefined },
+    kek: undefined,
+  });
+  expect(metadata).toHaveLength(211);
+  expect(document.replaceAll(/,\n +"/g, ',"')).toContain(new TextDecoder().decode(metadata));
+});
+
 // --- internal ---
+
+function sha256(bytes: Uint8Array): string {
+  return new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
+}
 
 /** Runs the chapter in one shell that ends at the first failure. Another port is taken for the one that it names. */
 async function tryIt(document: string): Promise<CommandResult> {
