@@ -106,7 +106,18 @@ export async function makeDataDisk({ path, sizeBytes, tree }: DataDiskOptions): 
 /** Busybox has simpler ones of some, and its shell prefers those; the tests shall use what users have. */
 const PROGRAMS = [
   ...["mkfs.ext4", "e2fsck", "blkdiscard", "blockdev", "losetup", "dmsetup", "fio"],
-  ...["dash", "dd", "sha256sum", "timeout", "mount", "umount", "fstrim", "busybox"],
+  ...[
+    "dash",
+    "dd",
+    "sha256sum",
+    "timeout",
+    "cmp",
+    "setpriv",
+    "mount",
+    "umount",
+    "fstrim",
+    "busybox",
+  ],
 ] as const;
 
 const MODULES = [
@@ -218,7 +229,7 @@ async function makeRootDisk(path: string, files: ReadonlyMap<string, string>): P
     for (const applet of applets.filter((name) => !files.has(`bin/${name}`))) {
       symlinkSync("busybox", join(tree, "bin", applet));
     }
-    writeFileSync(join(tree, "etc", "passwd"), "root:x:0:0:root:/:/bin/sh\n");
+    writeFileSync(join(tree, "etc", "passwd"), PASSWD);
     symlinkSync("/proc/mounts", join(tree, "etc", "mtab"));
     await makeDataDisk({ path: partPath, sizeBytes: ROOT_BYTES, tree });
     renameSync(partPath, path);
@@ -227,6 +238,8 @@ async function makeRootDisk(path: string, files: ReadonlyMap<string, string>): P
     rmSync(partPath, { force: true });
   }
 }
+
+const PASSWD = "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n";
 
 /** Room for the programs; what is not used takes none. */
 const ROOT_BYTES = 512 * 2 ** 20;

@@ -1,15 +1,48 @@
-/** What the scripts of ublk guests have in common: shell functions that start, watch and end a backend. */
+/** Tests whose body is a script in a ublk guest, and the shell functions by which they use a backend. */
+import { expect } from "bun:test";
+import type { GuestResult } from "./guest-boot.ts";
+import { skipUnless } from "./requires.ts";
+import {
+  missingForUblkGuest,
+  runUblkGuest,
+  type UblkGuestOptions,
+  type UblkSuite,
+} from "./ublk-guest.ts";
+
+/** A test that is skipped where such a guest cannot be had. */
+export function testIn(suite: UblkSuite, name: string, body: () => Promise<void>): void {
+  const missing = missingForUblkGuest(suite);
+  skipUnless(missing ?? "", missing === undefined)(`${suite}: ${name}`, body, 240_000);
+}
+
+/** Runs a script that must end well; what the guest said is shown when it does not. */
+export async function succeeds(options: UblkGuestOptions): Promise<GuestResult> {
+  const script = `${FUNCTIONS}\n${options.script}`;
+  const result = await runUblkGuest({ ...options, script });
+  const story = `${result.console}\n${result.output}`;
+  expect(result.exitCode === 0 ? "" : story).toBe("");
+  expect(result.console).not.toMatch(/EXT4-fs error|Call Trace|blocked for more than/);
+  return result;
+}
+
+// --- internal ---
 
 /**
+ *   launch FLAGS...  starts a backend
  *   begin FLAGS...   starts a backend, and waits until its link leads to a block device
  *   end              asks it to end; nothing of it may be left
+ *   device           prints the name of the block device behind the link, such as ublkb0
+ *   starts           how often the log tells that a backend is ready
  *   await CONDITION  waits until a shell command succeeds, 30 s at most
  *   left             device nodes, processes and the link that are there
+ *   fails CMD...     the command must not succeed
+ *   refuses CMD...   the same, and what it complains of goes to /tmp/refusal
  *   within S CMD...  the command must end within S seconds, well or not; prints its exit code
  *
  * A script that fails shows the backend's log and the kernel's last words.
  */
-export const UBLK_FUNCTIONS = `
+const FUNCTIONS = `
+cd /tmp
 link=/run/ubiblk/disk
 backend=
 : >/tmp/log
@@ -31,9 +64,16 @@ launch() {
   backend=$!
 }
 begin() {
+  before=$(starts)
   launch "$@"
-  await "[ -b $link ] || ! kill -0 $backend 2>/dev/null"
-  [ -b $link ]
+  await '[ $(starts) -gt $before ] || ! kill -0 $backend 2>/dev/null'
+  [ $(starts) -gt $before ] && [ -b $link ]
+}
+device() {
+  basename $(readlink $link)
+}
+starts() {
+  grep -c 'INFO . ready' /tmp/log || true
 }
 left() {
   find /dev -name 'ublkb*' -o -name 'ublkc*'
@@ -44,6 +84,16 @@ end() {
   kill -TERM $backend
   wait $backend
   [ -z "$(left)" ] || { echo "left: $(left)"; return 1; }
+}
+fails() {
+  if "$@"; then
+    echo "did not fail: $*"
+    return 1
+  fi
+}
+refuses() {
+  fails "$@" 2>/tmp/refusal
+  cat /tmp/refusal
 }
 within() {
   seconds=$1

@@ -1,0 +1,223 @@
+/**
+ * The block device when things go wrong: a backend that is killed, a disk that fails, a stop under load,
+ * a driver that is not there. What waits ends at once and with an error, or waits because it was told to.
+ */
+import { expect } from "bun:test";
+import { valuesOf } from "../support/guest.ts";
+import { rounds } from "../support/requires.ts";
+import { UblkDisk } from "../support/ublk-disk.ts";
+import { succeeds, testIn } from "../support/ublk-script.ts";
+
+const KILLS = rounds(3, 12);
+
+/** fio checks every block that it was told is written, those around the kills included. */
+const RECOVER = `
+begin --recoverable
+id=$(device | tr -d a-z)
+fio --name=verify --filename=/dev/$(device) --size=${KILLS * 5}m --rw=randwrite --bsrange=4k-64k \\
+  --direct=1 --ioengine=io_uring --iodepth=16 --verify=crc32c --do_verify=1 --rate=2m >/tmp/fio 2>&1 &
+load=$!
+for kill in $(seq ${KILLS}); do
+  sleep 1.$kill
+  kill -9 $backend
+  wait $backend 2>/dev/null || true
+  ubiblk ublk --list --json | grep '"orphan": true'
+  kill -0 $load
+  begin --recoverable --recover $id
+done
+wait $load || { cat /tmp/fio; false; }
+end
+`;
+
+for (const [suite, kind] of [
+  ["trixie", "encrypted"],
+  ["sid", "plain"],
+] as const) {
+  const name = `${kind} recoverable disk, killed under load: whoever writes only waits`;
+  testIn(suite, name, async () => {
+    using disk = await UblkDisk.make({ kind, sizeMiB: KILLS * 8 + 16 });
+    await succeeds({ suite, script: RECOVER, dataDisk: disk.path });
+  });
+}
+
+/** Four writers note each block after the kernel said that it is written. */
+const DEATH = `
+dd if=/dev/urandom of=/tmp/blocks bs=4k count=2000 2>/dev/null
+: >/tmp/journal
+write() {
+  block=$1
+  while dd if=/tmp/blocks of=$node bs=4k skip=$block seek=$block count=1 oflag=direct \\
+    conv=notrunc,nocreat 2>/dev/null; do
+    echo $block >>/tmp/journal
+    block=$((block + 4))
+  done
+}
+begin
+node=/dev/$(device)
+lanes=
+for lane in 0 1 2 3; do
+  write $lane &
+  lanes="$lanes $!"
+done
+await '[ $(wc -l </tmp/journal) -gt 100 ]'
+kill -9 $backend
+died=$(cut -d. -f1 /proc/uptime)
+wait $lanes
+echo "waited=$(($(cut -d. -f1 /proc/uptime) - died))"
+wait $backend || true
+[ ! -e $node ]
+ubiblk ublk --list --json >/tmp/list
+grep '"state": "dead"' /tmp/list
+id=$(sed -n 's/.*"id": \\([0-9]*\\).*/\\1/p' /tmp/list)
+ubiblk ublk --delete $id
+[ "$(left)" = $link ]
+begin
+dd if=$link of=/tmp/found bs=64k count=125 iflag=direct 2>/dev/null
+for block in $(cat /tmp/journal); do
+  cmp -n 4096 -i $((block * 4096)) /tmp/blocks /tmp/found
+done
+kill -9 $backend
+wait $backend || true
+begin
+end
+`;
+
+testIn("trixie", "killed disk: writers fail at once, and what was written is there", async () => {
+  using disk = await UblkDisk.make({ kind: "encrypted", sizeMiB: 32 });
+  const result = await succeeds({ suite: "trixie", script: DEATH, dataDisk: disk.path });
+  expect(Number(valuesOf(result).waited)).toBeLessThan(5);
+});
+
+const ORPHAN = `
+begin --recoverable
+id=$(device | tr -d a-z)
+node=/dev/$(device)
+refuses ubiblk ublk --delete $id
+grep E_UBLK_DEVICE /tmp/refusal
+kill -9 $backend
+wait $backend || true
+dd if=/dev/zero of=$node bs=4k count=1 oflag=direct conv=nocreat 2>/dev/null & writer=$!
+sleep 1
+kill -0 $writer
+refuses ubiblk ublk --config /data/disk.toml
+grep -- "--recover $id" /tmp/refusal
+ubiblk ublk --delete $id
+fails wait $writer
+[ "$(left)" = $link ]
+refuses ubiblk ublk --delete $id
+grep E_UBLK_DEVICE /tmp/refusal
+`;
+
+testIn("trixie", "recoverable disk without a backend, deleted: who waited fails", async () => {
+  using disk = await UblkDisk.make({ kind: "encrypted", sizeMiB: 16 });
+  await succeeds({ suite: "trixie", script: ORPHAN, dataDisk: disk.path });
+});
+
+/** The device below the disk's file: whole, with a hole at 32 MiB, or nothing but errors. */
+const BROKEN = `
+export DM_DISABLE_UDEV=1
+losetup --direct-io=on /dev/loop0 /data/disk.raw
+size=$(blockdev --getsz /dev/loop0)
+become() {
+  dmsetup suspend --nolockfs broken
+  echo "$1" | dmsetup load broken
+  dmsetup resume broken
+}
+dmsetup create broken <<END
+0 65536 linear /dev/loop0 0
+65536 2048 error
+67584 $((size - 67584)) linear /dev/loop0 67584
+END
+begin
+reading() { within 5 dd if=$link of=/dev/null iflag=direct "$@"; }
+writing() { within 5 dd if=/dev/urandom of=$link "$@"; }
+echo "read_in_hole=$(reading bs=4k skip=8192 count=1)"
+echo "read_across=$(reading bs=768k skip=42 count=1)"
+echo "read_beside=$(reading bs=4k skip=8191 count=1)"
+echo "write_in_hole=$(writing bs=4k seek=8200 count=1 oflag=direct)"
+echo "write_beside=$(writing bs=4k seek=8448 count=1 oflag=direct)"
+become "0 $size error"
+echo "read_dead=$(reading bs=1M count=4)"
+echo "write_dead=$(writing bs=1M count=4 oflag=direct)"
+echo "flush_dead=$(writing bs=64k count=1 conv=fsync)"
+become "0 $size linear /dev/loop0 0"
+echo "read_healed=$(reading bs=1M skip=30 count=4)"
+echo "write_healed=$(writing bs=1M seek=30 count=4 oflag=direct)"
+end
+dmsetup remove broken
+losetup -d /dev/loop0
+`;
+
+for (const [suite, kind] of [
+  ["trixie", "encrypted"],
+  ["sid", "plain"],
+] as const) {
+  testIn(
+    suite,
+    `${kind} disk on a device that fails: errors arrive at once, and pass`,
+    async () => {
+      using disk = await UblkDisk.make({ kind, sizeMiB: 64, dataPath: "/dev/mapper/broken" });
+      const result = await succeeds({ suite, script: BROKEN, dataDisk: disk.path });
+      expect(valuesOf(result)).toEqual({
+        read_in_hole: "1",
+        read_across: "1",
+        read_beside: "0",
+        write_in_hole: "1",
+        write_beside: "0",
+        read_dead: "1",
+        write_dead: "1",
+        flush_dead: "1",
+        read_healed: "0",
+        write_healed: "0",
+      });
+    },
+  );
+}
+
+const STOP = `
+for signal in TERM INT; do
+  begin
+  fio --name=load --filename=/dev/$(device) --rw=randrw --bs=4k --direct=1 --ioengine=io_uring --iodepth=32 \\
+    --time_based --runtime=60 >/dev/null 2>&1 &
+  load=$!
+  sleep 1
+  kill -0 $load
+  kill -$signal $backend
+  wait $backend
+  [ -z "$(left)" ]
+  await '! kill -0 $load 2>/dev/null'
+  fails wait $load
+done
+`;
+
+testIn("trixie", "stopped under load by either signal: nothing is left", async () => {
+  using disk = await UblkDisk.make({ kind: "encrypted", sizeMiB: 16 });
+  await succeeds({ suite: "trixie", script: STOP, dataDisk: disk.path });
+});
+
+const EDGES = `
+mkdir -p /run/ubiblk
+ln -s /dev/null $link
+begin
+[ $(readlink $link) = /dev/$(device) ]
+end
+echo content >$link
+launch
+fails wait $backend
+grep E_UBLK_LINK /tmp/log
+[ $(cat $link) = content ]
+rm $link
+[ -z "$(left)" ]
+refuses setpriv --reuid=65534 --regid=65534 --clear-groups ubiblk ublk --list
+grep E_UBLK_DRIVER /tmp/refusal
+rmmod ublk_drv
+: >/tmp/log
+launch
+fails wait $backend
+grep 'E_UBLK_DRIVER.*modprobe ublk_drv' /tmp/log
+`;
+
+testIn("trixie", "links, users and kernels that will not do: said in one line", async () => {
+  using disk = await UblkDisk.make({ kind: "encrypted", sizeMiB: 16 });
+  await succeeds({ suite: "trixie", script: EDGES, dataDisk: disk.path });
+});
