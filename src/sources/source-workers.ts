@@ -77,7 +77,9 @@ export class SourceWorkers {
     worker.addEventListener("error", (event) => this.#fail(`failed: ${firstLine(event.message)}`));
     worker.addEventListener("close", () => {
       ended.resolve();
-      this.#fail("ended by itself");
+      if (!this.#board.isStopped) {
+        this.#fail("ended by itself"); // who reads may have stopped the board, and this thread not know of it yet
+      }
     });
     this.#workers.push(worker);
     this.#ends.push(ended.promise);

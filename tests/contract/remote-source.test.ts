@@ -170,9 +170,22 @@ test("several connections: reads are under way at once", async () => {
   expect(most).toBeGreaterThan(1);
 });
 
+test("a reader that needs the source no more: its threads end, which is no failure", async () => {
+  const failures: string[] = [];
+  const { workers } = await start({ flags: FLAGS }, (message) => failures.push(message));
+  using client = new WorkerSource(workers.description);
+  client[Symbol.dispose]();
+  await Bun.sleep(500); // the thread has told that it stopped, and is gone
+  expect(failures).toEqual([]);
+});
+
 const CONNECTIONS = 4;
 
-async function start(script: ServerScript) {
+function throwFailure(message: string): void {
+  throw new Error(message);
+}
+
+async function start(script: ServerScript, onFailure: (message: string) => void = throwFailure) {
   const server = new ScriptedServer(script);
   open.push({ [Symbol.asyncDispose]: async () => server[Symbol.dispose]() });
   const source = await openRemoteSource(
@@ -184,12 +197,7 @@ async function start(script: ServerScript) {
     },
     new ResolvedSecrets(new Map()),
   );
-  const workers: SourceWorkers = source.start({
-    requestsMax: REQUESTS_MAX,
-    onFailure: (message) => {
-      throw new Error(message);
-    },
-  });
+  const workers: SourceWorkers = source.start({ requestsMax: REQUESTS_MAX, onFailure });
   const reader = new SourceReader(new WorkerSource(workers.description), {
     name: source.name,
     requestsMax: REQUESTS_MAX,
@@ -199,7 +207,7 @@ async function start(script: ServerScript) {
     },
   });
   open.push(reader);
-  return { server, source, reader };
+  return { server, source, reader, workers };
 }
 
 function read(reader: SourceReader, stripe: number): Promise<void> {
