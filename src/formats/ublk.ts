@@ -42,6 +42,7 @@ export const CONTROL_CODE = {
   startRecovery: changing(0x10),
   endRecovery: changing(0x11),
   getFeatures: reading(0x13),
+  deleteDeviceAsync: reading(0x14),
 } as const;
 
 export const IO_CODE = {

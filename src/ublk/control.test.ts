@@ -8,6 +8,7 @@ const EBUSY = -16;
 const ENODEV = -19;
 const EINVAL = -22;
 const ENOSPC = -28;
+const EOPNOTSUPP = -95;
 
 const WISH = {
   queues: 8,
@@ -74,12 +75,22 @@ test("features: a driver that does not know the question is too old", async () =
 test("info and remove: a device that is not there is no error", async () => {
   const driver = new ScriptedDriver({
     [CONTROL_CODE.getDeviceInfo]: [ENODEV],
-    [CONTROL_CODE.deleteDevice]: [ENODEV, 0],
+    [CONTROL_CODE.deleteDeviceAsync]: [ENODEV, 0],
   });
   using control = new UblkControl(driver);
   expect(await control.info(4)).toBeUndefined();
   expect(await control.remove(4)).toBe(false);
   expect(await control.remove(4)).toBe(true);
+});
+
+test("remove: a driver that cannot delete without waiting is asked to wait", async () => {
+  const driver = new ScriptedDriver({ [CONTROL_CODE.deleteDeviceAsync]: [EOPNOTSUPP] });
+  using control = new UblkControl(driver);
+  expect(await control.remove(4)).toBe(true);
+  expect(driver.asked.map(({ code }) => code)).toEqual([
+    CONTROL_CODE.deleteDeviceAsync,
+    CONTROL_CODE.deleteDevice,
+  ]);
 });
 
 test("start: the driver is told which process serves", async () => {

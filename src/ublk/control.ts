@@ -37,6 +37,8 @@ const ENODEV = -19;
 const EINVAL = -22;
 const ENOSPC = -28;
 const EOPNOTSUPP = -95;
+/** What drivers answer to a command that they do not know; the last one is the kernel's own ENOTSUPP. */
+const NOT_KNOWN: readonly number[] = [EINVAL, EOPNOTSUPP, -524];
 
 /** What a device is asked for. */
 export type DeviceWish = Pick<
@@ -100,10 +102,17 @@ export class UblkControl implements Disposable {
     await this.#run(command, STOP_MS, `cannot stop ublk device ${id}`);
   }
 
-  /** The device goes; nobody may have it open or mapped. False when there was none. */
+  /**
+   * The device and its nodes go; its number is free when the last program that has it open has closed it. Only
+   * drivers before 6.9 wait for that. False when there was no such device.
+   */
   async remove(id: number): Promise<boolean> {
-    const command = { code: CONTROL_CODE.deleteDevice, device: id };
-    const result = await this.#channel.run(command, REMOVE_MS);
+    const command = { code: CONTROL_CODE.deleteDeviceAsync, device: id };
+    let result = await this.#channel.run(command, REMOVE_MS);
+    if (NOT_KNOWN.includes(result)) {
+      const waiting = { code: CONTROL_CODE.deleteDevice, device: id };
+      result = await this.#channel.run(waiting, REMOVE_MS);
+    }
     if (result === ENODEV) {
       return false;
     }

@@ -69,10 +69,10 @@ test("an orphan is deleted; a device that is not there, or of another program, i
   const driver = new OneDevice(LOST);
   using control = new UblkControl(driver);
   await deleteOrphan(control, ID);
-  expect(driver.asked.at(-1)).toBe(CONTROL_CODE.deleteDevice);
+  expect(driver.asked.at(-1)).toBe(CONTROL_CODE.deleteDeviceAsync);
   expect(deleteOrphan(control, ID + 1)).rejects.toThrow("there is no ublk device");
   const foreign = new OneDevice({ ...LOST, serverHigh: 1 });
   using other = new UblkControl(foreign);
   expect(deleteOrphan(other, ID)).rejects.toThrow("another program");
-  expect(foreign.asked).not.toContain(CONTROL_CODE.deleteDevice);
+  expect(foreign.asked).not.toContain(CONTROL_CODE.deleteDeviceAsync);
 });
