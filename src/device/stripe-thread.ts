@@ -7,11 +7,14 @@ import type { StripeMessage } from "./stripe-worker.ts";
 const PROGRESS_MS = 1_000;
 /** Writes of a few stripes, a flush and a few sectors, with their retries. */
 const STOP_TIMEOUT_MS = 30_000;
+/** At a stop guests wait so long for a source that does not answer; then they get errors. */
+const SOURCE_PATIENCE_MS = 5_000;
 
 export class StripeThread {
   readonly #stripes: DiskStripes;
   readonly #stopped = Promise.withResolvers<void>();
   #timer: NodeJS.Timeout | undefined;
+  #patience: NodeJS.Timeout | undefined;
 
   /** @param worker watched by the caller for its failure */
   constructor(worker: Worker, stripes: DiskStripes, ready: () => void) {
@@ -34,14 +37,9 @@ export class StripeThread {
     });
   }
 
-  /** The source does not answer in time: whoever waits for it gets an error. */
-  giveUp(): void {
-    if (this.#stripes.isFetching) {
-      log.warn(
-        "requests that wait for the stripe source fail: it does not answer, and this is a stop",
-      );
-      this.#stripes.askToGiveUp();
-    }
+  /** A stop begins: requests that wait for a source that does not answer in time get an error. Before `stop`. */
+  limitPatience(): void {
+    this.#patience ??= setTimeout(() => this.#giveUp(), SOURCE_PATIENCE_MS);
   }
 
   /**
@@ -49,6 +47,7 @@ export class StripeThread {
    * @throws UbiError E_DISK_IO when the disk does not end that
    */
   async stop(): Promise<void> {
+    clearTimeout(this.#patience);
     this.#endProgress();
     this.#stripes.askToStop();
     const timer = setTimeout(() => {
@@ -63,6 +62,15 @@ export class StripeThread {
   }
 
   // --- internal ---
+
+  #giveUp(): void {
+    if (this.#stripes.isFetching) {
+      log.warn(
+        "requests that wait for the stripe source fail: it does not answer, and this is a stop",
+      );
+      this.#stripes.askToGiveUp();
+    }
+  }
 
   #endProgress(): void {
     clearInterval(this.#timer);

@@ -101,6 +101,7 @@ export class UblkBackend {
   async stop(): Promise<void> {
     const { control, info, link } = this.#options;
     link?.[Symbol.dispose]();
+    this.#stripes?.limitPatience();
     if ((info.flags & FEATURE.userRecovery) !== 0) {
       await this.#syncBlockDevice();
     }

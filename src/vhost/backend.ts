@@ -26,9 +26,6 @@ const SEGMENTS_MIN = 16;
 /** Of all slots of a queue together: a large ring has fewer a slot, and requests with more take turns. */
 const SEGMENTS_TOTAL_MAX = 2 ** 19;
 
-/** At a stop guests wait so long for a source that does not answer; then they get errors. */
-const SOURCE_PATIENCE_MS = 5_000;
-
 export class VhostBackend {
   readonly #wakeFd = createEvent();
   readonly #queueWakeFds: readonly number[];
@@ -101,12 +98,8 @@ export class VhostBackend {
     this.#isStopping = true;
     Atomics.store(new Int32Array(this.#stop), 0, 1);
     signalEvent(this.#wakeFd);
-    const patience = setTimeout(() => this.#stripes?.giveUp(), SOURCE_PATIENCE_MS);
-    try {
-      await this.ended;
-    } finally {
-      clearTimeout(patience);
-    }
+    this.#stripes?.limitPatience();
+    await this.ended;
     await this.#stripes?.stop(); // now that no queue needs it
     for (const worker of this.#workers) {
       worker.unref();
