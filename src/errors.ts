@@ -32,6 +32,7 @@ export const ERROR_CODES = [
   "E_STRIPE_SOURCE",
   "E_PREFETCH",
   "E_STORE",
+  "E_STORE_OBJECT",
   "E_ARCHIVE",
   "E_ARCHIVE_KEY",
   "E_ARCHIVE_TAMPERED",

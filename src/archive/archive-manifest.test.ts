@@ -183,7 +183,22 @@ test.each([0, 3, 2 ** 18])(
 test("open: an object longer than expected is not read", async () => {
   const store = await storeWith();
   store.objects.set(METADATA_KEY, new Uint8Array(65 * 1024));
-  await expect(openArchive(store, undefined)).rejects.toMatchObject({ code: "E_STORE" });
+  await expect(openArchive(store, undefined)).rejects.toMatchObject({ code: "E_STORE_OBJECT" });
+});
+
+test("open: an archive of more stripes than the disk has is refused before its map takes memory", async () => {
+  const store = await storeWith();
+  const { map, stripeSectors } = await openArchive(store, undefined);
+  const fitting = map.stripeEnd * stripeSectors;
+  const opened = await openArchive(store, undefined, undefined, fitting);
+  expect(opened.map.stripeEnd).toBe(map.stripeEnd);
+  await expect(openArchive(store, undefined, undefined, fitting - stripeSectors)).rejects.toThrow(
+    `it maps ${map.stripeEnd} stripes, the disk only has ${map.stripeEnd - 1}`,
+  );
+  store.objects.set(MAPPING_KEY, new Uint8Array(map.stripeEnd * 100 + 64 * 1024 + 1));
+  await expect(openArchive(store, undefined, undefined, fitting)).rejects.toMatchObject({
+    code: "E_STORE_OBJECT",
+  });
 });
 
 test("open: a signal ends it with its reason", async () => {

@@ -42,18 +42,22 @@ export const MAPPING_KEY = "stripe-mapping";
 
 /**
  * Reads and checks both objects.
+ * @param diskSectors of the disk that the archive is for: a map of more is refused before it takes memory
  * @throws UbiError E_ARCHIVE, E_ARCHIVE_KEY, E_ARCHIVE_TAMPERED, E_STORE; the signal's reason
  */
 export async function openArchive(
   store: ObjectStore,
   kek: Uint8Array | undefined,
   signal?: AbortSignal,
+  diskSectors = Infinity,
 ): Promise<ArchiveManifest> {
   const metadataBytes = await fetchPart(store, METADATA_KEY, ARCHIVE_METADATA_BYTES_MAX, signal);
   const parameters = naming(store, METADATA_KEY, () => openMetadata(metadataBytes, kek));
-  const mappingBytes = await fetchPart(store, MAPPING_KEY, MAPPING_BYTES_MAX, signal);
+  const { stripeSectors } = parameters;
+  const stripesMax = Math.ceil(diskSectors / stripeSectors);
+  const mappingBytes = await fetchPart(store, MAPPING_KEY, mappingBytesMax(stripesMax), signal);
   const mapping = naming(store, MAPPING_KEY, () =>
-    decodeMapping(mappingBytes, { stripeSectors: parameters.stripeSectors, keys: parameters }),
+    decodeMapping(mappingBytes, { stripeSectors, stripesMax, keys: parameters }),
   );
   return { ...parameters, ...mapping, isKeyProtected: kek !== undefined };
 }
@@ -79,7 +83,14 @@ export function encodeMetadata(options: {
 
 /** 90 bytes a stripe: more than 20 million stripes. */
 const MAPPING_BYTES_MAX = 2 ** 31;
+/** Of the file; what other writers spend more than ours lies in the rest. */
+const STRIPE_BYTES_MAX = 100;
+const MAPPING_REST_BYTES = 64 * 1024;
 const STRIPE_SECTORS_MAX = 2 ** STRIPE_SHIFT_MAX;
+
+function mappingBytesMax(stripesMax: number): number {
+  return Math.min(MAPPING_BYTES_MAX, stripesMax * STRIPE_BYTES_MAX + MAPPING_REST_BYTES);
+}
 
 type OpenedMetadata = Pick<ArchiveManifest, "stripeSectors" | "compression" | "xtsKey" | "hmacKey">;
 

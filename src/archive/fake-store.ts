@@ -49,7 +49,7 @@ export class FakeStore implements ObjectStore {
       const bytes = this.objects.get(key);
       if (bytes !== undefined && bytes.length > options.lengthMax) {
         const message = `${bytes.length} bytes, at most ${options.lengthMax} are expected there`;
-        throw new UbiError("E_STORE", `object ${key} in ${this.name} has ${message}`);
+        throw new UbiError("E_STORE_OBJECT", `object ${key} in ${this.name} has ${message}`);
       }
       return bytes?.slice();
     });

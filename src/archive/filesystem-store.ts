@@ -98,7 +98,7 @@ export class FilesystemStore implements ObjectStore {
       const sizeBytes = this.#sizeOfOpen(fd, key);
       if (sizeBytes > options.lengthMax) {
         const message = `${sizeBytes} bytes, at most ${options.lengthMax} are expected there`;
-        throw new UbiError("E_STORE", `object ${key} in ${this.name} has ${message}`);
+        throw new UbiError("E_STORE_OBJECT", `object ${key} in ${this.name} has ${message}`);
       }
       const bytes = await readWhole(fd, sizeBytes);
       options.signal?.throwIfAborted();
@@ -201,7 +201,7 @@ export class FilesystemStore implements ObjectStore {
   #sizeOfOpen(fd: number, key: string): number {
     const stats = fstatSync(fd);
     if (!stats.isFile()) {
-      throw new UbiError("E_STORE", `object ${key} in ${this.name} is no regular file`);
+      throw new UbiError("E_STORE_OBJECT", `object ${key} in ${this.name} is no regular file`);
     }
     return stats.size;
   }

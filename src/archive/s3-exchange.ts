@@ -44,6 +44,14 @@ export class BrokenExchange extends Error {
   }
 }
 
+/** A good answer, but longer than was asked for. */
+export class OverlongAnswer extends BrokenExchange {
+  constructor(message: string) {
+    super(message, false);
+    this.name = "OverlongAnswer";
+  }
+}
+
 /**
  * @throws BrokenExchange; the reason of `request.signal` when that ends it
  */
@@ -141,7 +149,7 @@ async function readBody(
   const lengthMax = isError ? ERROR_BODY_BYTES_MAX : request.lengthMax;
   const announced = announcedLength(response);
   if (!isError && announced !== undefined && announced > lengthMax) {
-    throw new BrokenExchange(`${announced} bytes, at most ${lengthMax} are expected there`, false);
+    throw new OverlongAnswer(`${announced} bytes, at most ${lengthMax} are expected there`);
   }
   const deadlineMs = performance.now() + transferMs(announced ?? lengthMax, times);
   const collected = new Collector(
@@ -165,7 +173,7 @@ async function readBody(
         await reader.cancel();
         return collected.bytes();
       }
-      throw new BrokenExchange(`more than ${lengthMax} bytes were sent`, false);
+      throw new OverlongAnswer(`more than ${lengthMax} bytes were sent`);
     }
   }
   if (!isError && announced !== undefined && collected.length !== announced) {

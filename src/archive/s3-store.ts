@@ -12,7 +12,7 @@ import { bucketUrl, encodeComponent, encodePath } from "./s3-address.ts";
 import { checksumHeaders, wrongChecksum } from "./s3-checksum.ts";
 import { ReachableHost } from "./s3-connect.ts";
 import type { S3StoreDescription } from "./s3-description.ts";
-import { BrokenExchange, type ExchangeResponse, exchange } from "./s3-exchange.ts";
+import { BrokenExchange, type ExchangeResponse, exchange, OverlongAnswer } from "./s3-exchange.ts";
 import { adviceFor, type Failure, failureText, readFailure } from "./s3-failure.ts";
 import { RETRY_COST, S3Limits } from "./s3-limits.ts";
 import { readListPage } from "./s3-list.ts";
@@ -225,7 +225,8 @@ export class S3Store implements ObjectStore {
         const tries = attempt > 1 ? `; gave up after ${attempt} attempts` : "";
         const quota = isLast ? "" : "; no more retries, since too many requests failed";
         const message = `${failureText(operation, failure)}${tries}${quota}${adviceFor(failure)}`;
-        throw new UbiError("E_STORE", message, { cause });
+        const code = cause instanceof OverlongAnswer ? "E_STORE_OBJECT" : "E_STORE";
+        throw new UbiError(code, message, { cause });
       }
       paid += cost;
       const { sleep, random } = this.#surroundings;

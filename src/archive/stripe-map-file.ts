@@ -68,13 +68,18 @@ export function encodeMapping(options: {
  */
 export function decodeMapping(
   file: Uint8Array,
-  options: { readonly stripeSectors: number; readonly keys: ArchiveKeys },
+  options: {
+    readonly stripeSectors: number;
+    /** Of the disk that the archive is for; more are refused. */
+    readonly stripesMax?: number;
+    readonly keys: ArchiveKeys;
+  },
 ): { readonly map: StripeMap; readonly sizeBytes: number } {
   const mapping = decodeMappingFile(file);
   checkTag(mapping, options.keys.hmacKey);
   const padded = mapping.ciphertext;
   decryptPadded(padded, options.keys.xtsKey);
-  const map = mapOf(padded.subarray(0, mapping.plaintextBytes));
+  const map = mapOf(padded.subarray(0, mapping.plaintextBytes), options.stripesMax ?? Infinity);
   const recorded = recordedSize(padded, mapping.plaintextBytes);
   return { map, sizeBytes: sizeOf(map, options.stripeSectors * SECTOR_BYTES, recorded) };
 }
@@ -113,7 +118,7 @@ function decryptPadded(padded: Uint8Array, xtsKey: Uint8Array | undefined): void
 }
 
 /** Goes through the entries twice: first to learn how much memory they need. */
-function mapOf(plaintext: Uint8Array): StripeMap {
+function mapOf(plaintext: Uint8Array, stripesMax: number): StripeMap {
   let stripeEnd = 0;
   let storedMax = 0;
   visitMappedStripes(plaintext, {
@@ -125,6 +130,12 @@ function mapOf(plaintext: Uint8Array): StripeMap {
       storedMax += 1;
     },
   });
+  if (stripeEnd > stripesMax) {
+    throw new UbiError(
+      "E_ARCHIVE",
+      `it maps ${stripeEnd} stripes, the disk only has ${stripesMax}; make the disk as large as the archive's`,
+    );
+  }
   const map = StripeMap.create(stripeEnd, storedMax);
   visitMappedStripes(plaintext, {
     zero: (stripe) => map.setZero(stripe),

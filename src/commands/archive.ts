@@ -181,7 +181,13 @@ async function archiveTo(work: Work, options: ArchiveOptions): Promise<void> {
 }
 
 /** Looks whether a run would be refused. A folder that is not there yet would be made. */
-async function dryRun({ target }: Work, needs: Parameters<typeof planTarget>[1]): Promise<void> {
+async function dryRun(
+  { disk, target, signal }: Work,
+  needs: Parameters<typeof planTarget>[1],
+): Promise<void> {
+  if (disk.plan.sourceStripes > 0) {
+    await disk.openSource(() => {}, signal); // nothing is read, so nothing waits for its threads
+  }
   if (target.kind === "filesystem" && !existsSync(target.path)) {
     return;
   }

@@ -12,7 +12,7 @@ import { type Metadata, stripesOf } from "../formats/metadata.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import type { SourceReader } from "../sources/source-reader.ts";
 import { loadMetadata } from "../stripes/metadata-file.ts";
-import { planStripes, STRIPE_FROM, type StripePlan } from "./stripe-plan.ts";
+import { planStripes, type StripePlan } from "./stripe-plan.ts";
 
 /** Stripes that the source is asked for at once. */
 export const SOURCE_READS_MAX = 4;
@@ -81,19 +81,22 @@ export class ArchivedDisk implements AsyncDisposable {
   /**
    * Opens the stripe source, which is needed only when the plan says so.
    * @param onFailure a thread of the source failed: reads may never end
-   * @throws UbiError E_STRIPE_SOURCE, E_STORE, E_ARCHIVE*, E_DISK_*; UbiErrors of secrets
+   * @throws UbiError E_STRIPE_SOURCE, E_STORE, E_ARCHIVE*, E_DISK_*; UbiErrors of secrets; the signal's reason
    */
-  async openSource(onFailure: (message: string) => void): Promise<SourceReader> {
-    const { stripeSource, tuning } = this.#config;
-    assert(stripeSource !== undefined, "the plan was checked against the configuration");
-    this.#source = await openSourceReader(stripeSource, await this.#secrets.ofSource(), {
-      stripeSectors: this.stripeSectors,
-      stripeCount: this.metadata.stripeCount,
-      requestsMax: SOURCE_READS_MAX,
-      ioEngine: tuning.ioEngine,
-      onFailure,
-    });
-    this.#checkHeld(this.#source);
+  async openSource(
+    onFailure: (message: string) => void,
+    signal: AbortSignal,
+  ): Promise<SourceReader> {
+    assert(this.#source === undefined, "a source is opened once");
+    const disk = {
+      config: this.#config,
+      metadata: this.metadata,
+      files: { data: this.data, metadata: this.#metadataFile },
+      sourceSecrets: () => this.#secrets.ofSource(),
+    };
+    const { ioEngine } = this.#config.tuning;
+    const needs = { requestsMax: SOURCE_READS_MAX, ioEngine, onFailure, signal };
+    this.#source = await openSourceReader(disk, needs);
     return this.#source;
   }
 
@@ -106,20 +109,6 @@ export class ArchivedDisk implements AsyncDisposable {
   }
 
   // --- internal ---
-
-  /** What a source does not have reads as zeros, which the disk's data never was. */
-  #checkHeld(source: SourceReader): void {
-    const { from } = this.plan;
-    for (let stripe = 0; stripe < from.length; stripe += 1) {
-      if (from[stripe] === STRIPE_FROM.SOURCE && !source.has(stripe)) {
-        throw new UbiError(
-          "E_STRIPE_SOURCE",
-          `stripe ${stripe} of ${this.data.path} is still to be fetched, and its source does not have it; ` +
-            "bring back the source that the metadata was made with",
-        );
-      }
-    }
-  }
 
   #checkSource(): void {
     const { sourceStripes } = this.plan;

@@ -66,7 +66,7 @@ export async function initMetadata(
   using place = MetadataPlace.find(metadataPath, others);
   using secrets = await DiskSecrets.read(config);
   using cipher = secrets.cipher;
-  await using source = await openWorkerSource(config, secrets);
+  await using source = await openWorkerSource(config, secrets, sectors);
 
   const stripeShift = shiftWanted ?? Math.log2(source?.stripeSectors ?? 0);
   const stripeCount = countOf(sectors, stripeShift);
@@ -135,10 +135,11 @@ function openImage({ stripeSource }: DeviceConfig): InputFile | undefined {
 async function openWorkerSource(
   { stripeSource }: DeviceConfig,
   secrets: DiskSecrets,
+  diskSectors: number,
 ): Promise<OpenedSource | undefined> {
   return stripeSource === undefined || stripeSource.type === "raw"
     ? undefined
-    : openSource(stripeSource, await secrets.ofSource());
+    : openSource(stripeSource, await secrets.ofSource(), { diskSectors });
 }
 
 function sectorsOfImage(image: InputFile, data: InputFile): number {

@@ -97,8 +97,11 @@ class ArchiveRun {
   readonly #size: RunSize;
   readonly #map: StripeMap;
   readonly #board: StripeBoard;
-  /** Rejected when a thread of the source fails: reads may never end then. */
-  readonly #sourceFailed = Promise.withResolvers<never>();
+  /**
+   * Rejected by the first read of the source that fails, by the failure of a thread of it, and when the work is
+   * stopped: a buffer that a read has may never come back then, and nobody is to wait for it.
+   */
+  readonly #feedFailed = Promise.withResolvers<never>();
   #source: SourceReader | undefined;
 
   constructor(
@@ -121,10 +124,11 @@ class ArchiveRun {
 
   /** Only when the plan needs it. @throws UbiError as `ArchivedDisk.openSource` */
   async openSource(): Promise<void> {
+    this.#feedFailed.promise.catch(() => {}); // raced later, when there is somebody to hear it
     if (this.#disk.plan.sourceStripes > 0) {
-      this.#sourceFailed.promise.catch(() => {}); // raced later, when there is somebody to hear it
-      this.#source = await this.#disk.openSource((message) =>
-        this.#sourceFailed.reject(new UbiError("E_WORKER", message)),
+      this.#source = await this.#disk.openSource(
+        (message) => this.#feedFailed.reject(new UbiError("E_WORKER", message)),
+        this.#options.signal,
       );
     }
   }
@@ -162,7 +166,10 @@ class ArchiveRun {
       role: "object-maker",
       data: this.#workerData(names, address),
       signal,
-      onStop: () => this.#board.stop(),
+      onStop: () => {
+        this.#board.stop();
+        this.#feedFailed.reject(new UbiError("E_WORKER", "the work was stopped"));
+      },
       mainPart: () => this.#feed(address),
     });
   }
@@ -201,7 +208,7 @@ class ArchiveRun {
   /** Reads what only the source has, and hands it over. */
   async #feed(address: number): Promise<void> {
     if (this.#source !== undefined) {
-      await Promise.race([this.#feedFrom(this.#source, address), this.#sourceFailed.promise]);
+      await Promise.race([this.#feedFrom(this.#source, address), this.#feedFailed.promise]);
     }
     this.#board.endOffers();
   }
@@ -219,11 +226,10 @@ class ArchiveRun {
       }
       const read = this.#readSource(source, stripe, address + buffer * stripeBytes);
       const offered = read.then(() => this.#board.offer(buffer, stripe));
-      offered.catch(() => {}); // awaited below
       reads.add(offered);
       void offered.then(
         () => reads.delete(offered),
-        () => {},
+        (error: unknown) => this.#feedFailed.reject(error),
       );
       if (reads.size >= SOURCE_READS_MAX) {
         await Promise.race(reads);

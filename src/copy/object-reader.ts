@@ -170,7 +170,10 @@ class ObjectReader implements Disposable {
   }
 }
 
-/** What is wrong with one object, as opposed to the store as a whole. */
+/** What is wrong with one object. A store that does not answer tells nothing of its objects, and ends the check. */
 function isFinding(error: unknown): error is UbiError {
-  return error instanceof UbiError && (error.code === "E_ARCHIVE_DATA" || error.code === "E_STORE");
+  return (
+    error instanceof UbiError &&
+    (error.code === "E_ARCHIVE_DATA" || error.code === "E_STORE_OBJECT")
+  );
 }

@@ -6,16 +6,14 @@
  */
 import type { DeviceConfig } from "../config/index.ts";
 import type { DataFile } from "../disk/data-file.ts";
-import { assert, UbiError } from "../errors.ts";
-import { STRIPE_FLAG, stripeBytes } from "../formats/metadata.ts";
-import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
+import { assert } from "../errors.ts";
 import { log } from "../log.ts";
 import type { OpenedSource } from "../sources/opened-source.ts";
 import type { SourceWorkers } from "../sources/source-workers.ts";
 import type { WorkerSourceDescription } from "../sources/worker-source.ts";
 import type { DiskMetadata } from "./disk-metadata.ts";
 import type { DiskSecrets } from "./disk-secrets.ts";
-import { checkStripes, openSource } from "./open-source.ts";
+import { openDiskSource } from "./open-source.ts";
 import type { ImageDescription } from "./stripe-description.ts";
 import { openStripeImage } from "./stripe-image.ts";
 
@@ -55,42 +53,13 @@ export async function openStripeSource(
     const files = { data, metadata: metadata.file };
     return new ImageOrigin(openStripeImage(config, metadata.metadata, files));
   }
-  const source = await openSource(stripeSource, await secrets.ofSource());
-  try {
-    const { flags, stripeCount } = metadata.metadata;
-    const stripeSectors = stripeBytes(metadata.metadata) / SECTOR_BYTES;
-    checkStripes(source, { stripeSectors, stripeCount });
-    checkUnfetched(source, flags);
-    return new WorkerOrigin(source);
-  } catch (error) {
-    await source[Symbol.asyncDispose]();
-    throw error;
-  }
+  const source = await openDiskSource(stripeSource, await secrets.ofSource(), {
+    metadata: metadata.metadata,
+  });
+  return new WorkerOrigin(source);
 }
 
 // --- internal ---
-
-const { FETCHED, HAS_SOURCE } = STRIPE_FLAG;
-
-/** A stripe that nobody has would be an error of the guest's, hours later. */
-function checkUnfetched(source: OpenedSource, flags: Uint8Array): void {
-  let missing = 0;
-  let first = -1;
-  for (let stripe = 0; stripe < flags.length; stripe++) {
-    const isUnfetched = ((flags[stripe] ?? 0) & (HAS_SOURCE | FETCHED)) === HAS_SOURCE;
-    if (isUnfetched && !source.has(stripe)) {
-      first = missing === 0 ? stripe : first;
-      missing += 1;
-    }
-  }
-  if (missing > 0) {
-    throw new UbiError(
-      "E_STRIPE_SOURCE",
-      `${source.name} lacks ${missing} of the stripes that are still to be fetched, the first is ${first}; ` +
-        "name the source that the metadata was made with",
-    );
-  }
-}
 
 class ImageOrigin implements StripeOrigin {
   readonly image: ImageDescription;

@@ -5,7 +5,7 @@
  */
 import type { DeviceConfig } from "../config/index.ts";
 import type { ResolvedSecrets } from "../config/resolve-secrets.ts";
-import { checkStripes, openSource, type WorkerSourceSettings } from "../device/open-source.ts";
+import { openDiskSource, openSource, type WorkerSourceSettings } from "../device/open-source.ts";
 import { openStripeImage } from "../device/stripe-image.ts";
 import type { XtsCipher } from "../disk/cipher.ts";
 import { DataFile } from "../disk/data-file.ts";
@@ -140,9 +140,8 @@ async function openNeededSource(
     const { fd, geometry, blockBytes } = image;
     return { kind: "image", file: { fd, sizeBytes: geometry.sizeBytes, blockBytes } };
   }
-  const source = opened.use(await openSource(settings, await options.sourceSecrets()));
-  const stripeSectors = stripeBytes(metadata) / SECTOR_BYTES;
-  checkStripes(source, { stripeSectors, stripeCount: metadata.stripeCount });
+  const secrets = await options.sourceSecrets();
+  const source = opened.use(await openDiskSource(settings, secrets, { metadata }));
   return startWorkers(source, onFailure, opened);
 }
 

@@ -19,20 +19,27 @@ const WORKERS_MAX = 4;
 /** One object is read from the disk while another one is decoded. */
 const LANES_FILESYSTEM = 2;
 
+export interface ArchiveSourceLimits {
+  /** Of the disk to be filled: an archive that maps more is refused. */
+  readonly diskSectors?: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
 /**
  * @param secrets those of the archive's section among them
- * @throws UbiError E_STORE, E_ARCHIVE*
+ * @throws UbiError E_STORE*, E_ARCHIVE*; the signal's reason
  */
 export async function openArchiveSource(
   settings: StoreSettings,
   secrets: ResolvedSecrets,
+  limits: ArchiveSourceLimits = {},
 ): Promise<OpenedSource> {
   const description = await describeStore(settings, secrets, "read");
   const kek =
     settings.archiveKek === undefined ? undefined : secrets.get(settings.archiveKek).bytes;
   const store = await openStore(description);
   try {
-    const manifest = await openArchive(store, kek);
+    const manifest = await openArchive(store, kek, limits.signal, limits.diskSectors);
     if (!manifest.isKeyProtected && manifest.xtsKey !== undefined) {
       log.warn("the keys of the archive lie in clear beside it", { archive: store.name });
     }

@@ -131,7 +131,11 @@ class ArchiveWorker implements Disposable {
   }
 
   async #fill(stripe: number, target: Uint8Array): Promise<void> {
-    if (this.#map.kind(stripe) !== "stored") {
+    const kind = stripe < this.#map.stripeEnd ? this.#map.kind(stripe) : "absent";
+    if (kind === "absent") {
+      throw new UbiError("E_ARCHIVE_DATA", `${this.#store.name} does not hold stripe ${stripe}`);
+    }
+    if (kind === "zero") {
       target.fill(0);
       return;
     }
@@ -150,7 +154,7 @@ class ArchiveWorker implements Disposable {
   }
 
   #failed(stripe: number, error: UbiError): number {
-    const isDamaged = error.code === "E_ARCHIVE_DATA";
+    const isDamaged = error.code === "E_ARCHIVE_DATA" || error.code === "E_STORE_OBJECT";
     if (!isDamaged) {
       this.#board.setTroubled(true);
       this.#board.noteRetry();

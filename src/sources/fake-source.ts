@@ -25,6 +25,8 @@ export interface FakeRequest extends StripePart {
   readonly isDemanded: boolean;
 }
 
+const ENODATA = -61;
+
 export class FakeSource implements StripeSource {
   readonly sectors: number;
   readonly unitBytes = SECTOR_BYTES;
@@ -48,10 +50,11 @@ export class FakeSource implements StripeSource {
   finish(index: number, result = 0): void {
     const [request] = this.#underWay.splice(index, 1);
     assert(request !== undefined, "only a request under way is ended");
-    if (result === 0) {
+    const end = result === 0 && !this.has(request.stripe) ? ENODATA : result;
+    if (end === 0) {
       this.#fill(request);
     }
-    this.#ends.add(request.id, result);
+    this.#ends.add(request.id, end);
   }
 
   has(stripe: number): boolean {

@@ -27,6 +27,7 @@ export interface RawSourceOptions {
 }
 
 const EIO = -5;
+const ENODATA = -61;
 
 export class RawSource implements StripeSource {
   readonly sectors: number;
@@ -68,6 +69,10 @@ export class RawSource implements StripeSource {
     assert(part.offsetBytes % blockBytes === 0, "a source is read from the start of a block");
     assert(part.lengthBytes % blockBytes === 0, "a source is read in whole blocks");
     assert(part.offsetBytes + part.lengthBytes <= stripeBytes, "a part lies inside its stripe");
+    if (!this.has(part.stripe)) {
+      this.#ends.add(id, ENODATA);
+      return;
+    }
     const offset = part.stripe * stripeBytes + part.offsetBytes;
     const present = Math.max(0, Math.min(part.lengthBytes, sizeBytes - offset));
     if (present < part.lengthBytes) {

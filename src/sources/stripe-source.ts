@@ -16,7 +16,8 @@ export interface StripeSource extends Disposable {
 
   /**
    * Begins to fill `lengthBytes` at `address`, which the source may write until the completion was read.
-   * What lies behind the end of the source becomes zeros.
+   * What lies behind the end of the source becomes zeros in its last stripe; a stripe that it does not hold is an
+   * error, never zeros.
    * @param id comes back with the completion; under way once
    * @param isDemanded somebody waits for it: it goes before requests that nobody waits for
    */

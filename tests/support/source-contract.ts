@@ -112,6 +112,16 @@ function testContent(open: () => Promise<SourceUnderTest>): void {
     }
   });
 
+  test("a stripe that it does not hold is an error, never zeros", async () => {
+    await using bench = await SourceBench.open(open);
+    bench.request(0, STRIPES);
+    const [[id, result] = [-1, 0]] = await bench.ends(1);
+    expect(id).toBe(0);
+    expect(result).toBeLessThan(0);
+    bench.request(0, 1);
+    expect(await bench.ends(1)).toEqual([[0, 0]]);
+  });
+
   test("requests under way together all end, each in its own memory", async () => {
     await using bench = await SourceBench.open(open);
     const stripes = [6, 1, 5, 0, 2, 4];

@@ -55,7 +55,7 @@ function checkContent(check: Check): void {
 
   check("an object longer than the limit is refused", async (store) => {
     await store.put("long", bytesOf(101, 1));
-    expect(await codeOf(store.get("long", { lengthMax: 100 }))).toBe("E_STORE");
+    expect(await codeOf(store.get("long", { lengthMax: 100 }))).toBe("E_STORE_OBJECT");
   });
 
   check("sizes are told without the content", async (store) => {
