@@ -5,9 +5,17 @@
 import { UbiError } from "../errors.ts";
 import { abortableSleep } from "./abortable-wait.ts";
 import { assertKeyPrefix, assertObjectKey } from "./object-key.ts";
-import type { GetOptions, ObjectEntry, ObjectStore, StoreOptions } from "./object-store.ts";
+import type {
+  GetOptions,
+  NewObject,
+  ObjectEntry,
+  ObjectStore,
+  PutNewResult,
+  PutOptions,
+  StoreOptions,
+} from "./object-store.ts";
 
-export type FakeOperation = "get" | "put" | "sizeOf" | "list" | "remove" | "sync";
+export type FakeOperation = "get" | "put" | "putNew" | "sizeOf" | "list" | "remove" | "sync";
 
 export class FakeStore implements ObjectStore {
   readonly name = "fake store";
@@ -21,6 +29,10 @@ export class FakeStore implements ObjectStore {
   concurrencyMax = 0;
   /** Called before an operation does anything: what it throws is the operation's failure. */
   beforeOperation: (operation: FakeOperation, key: string) => void = () => {};
+  /** Of `putNew`: some services refuse a condition, some do not look at it. */
+  conditions: "kept" | "refused" | "ignored" = "kept";
+  /** What `lock` says. */
+  lockResult: "locked" | "busy" | "unsupported" = "unsupported";
   #underWay = 0;
   #durable = new Map<string, Uint8Array>();
 
@@ -55,14 +67,43 @@ export class FakeStore implements ObjectStore {
     });
   }
 
-  async put(key: string, bytes: Uint8Array, options: StoreOptions = {}): Promise<void> {
+  async put(key: string, bytes: Uint8Array, options: PutOptions = {}): Promise<void> {
     assertObjectKey(key);
-    await this.#run("put", key, options, () => void this.objects.set(key, bytes.slice()));
+    await this.#run("put", key, options, () => this.#put(key, bytes, options.isDurable === true));
+  }
+
+  async putAll(objects: readonly NewObject[], options: StoreOptions = {}): Promise<void> {
+    for (const { key, bytes } of objects) {
+      await this.put(key, bytes, { ...options, isDurable: true });
+    }
+  }
+
+  async putNew(key: string, bytes: Uint8Array, options: StoreOptions = {}): Promise<PutNewResult> {
+    assertObjectKey(key);
+    return this.#run("putNew", key, options, () => {
+      if (this.conditions === "refused") {
+        return "unsupported";
+      }
+      if (this.conditions === "kept" && this.objects.has(key)) {
+        return "exists";
+      }
+      this.#put(key, bytes, true);
+      return "put";
+    });
+  }
+
+  lock(): "locked" | "busy" | "unsupported" {
+    return this.lockResult;
   }
 
   async sizeOf(key: string, options: StoreOptions = {}): Promise<number | undefined> {
     assertObjectKey(key);
     return this.#run("sizeOf", key, options, () => this.objects.get(key)?.length);
+  }
+
+  async holds(key: string, bytes: Uint8Array, options: StoreOptions = {}): Promise<boolean> {
+    const stored = await this.get(key, { ...options, lengthMax: Infinity });
+    return stored !== undefined && Buffer.compare(stored, bytes) === 0;
   }
 
   async *list(prefix: string, options: StoreOptions = {}): AsyncGenerator<ObjectEntry> {
@@ -90,6 +131,14 @@ export class FakeStore implements ObjectStore {
   async [Symbol.asyncDispose](): Promise<void> {}
 
   // --- internal ---
+
+  #put(key: string, bytes: Uint8Array, isDurable: boolean): void {
+    const copy = bytes.slice();
+    this.objects.set(key, copy);
+    if (isDurable) {
+      this.#durable.set(key, copy);
+    }
+  }
 
   async #run<T>(
     operation: FakeOperation,

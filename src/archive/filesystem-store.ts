@@ -10,14 +10,17 @@
  *
  * Opening, writing and renaming are synchronous: a store belongs to a worker thread, and a put shall cost little
  * more than its write(2). Nothing is brought to disk before `sync`, which does it for the whole file system in one
- * go, also for what other threads wrote.
+ * go, also for what other threads wrote. But a durable put is on disk when it is done, first the file, then its
+ * name: after a loss of power there is the old object or the new one, never an empty file.
  */
 import { randomBytes } from "node:crypto";
 import {
   closeSync,
   constants,
+  fdatasyncSync,
   fstatSync,
   fsyncSync,
+  linkSync,
   lstatSync,
   mkdirSync,
   openSync,
@@ -31,13 +34,16 @@ import {
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { assert, errnoText, errorText, UbiError } from "../errors.ts";
-import { beginWriteback } from "../ffi/file.ts";
+import { beginWriteback, lockFile } from "../ffi/file.ts";
 import { FolderReader, syncFilesystem } from "../ffi/folder.ts";
 import { assertKeyPrefix, assertObjectKey, isObjectKey } from "./object-key.ts";
 import type {
   GetOptions,
+  NewObject,
   ObjectEntry,
   ObjectStore,
+  PutNewResult,
+  PutOptions,
   StoreOptions,
   StoreRole,
 } from "./object-store.ts";
@@ -113,32 +119,32 @@ export class FilesystemStore implements ObjectStore {
     }
   }
 
-  async put(key: string, bytes: Uint8Array, options: StoreOptions = {}): Promise<void> {
-    assertObjectKey(key);
-    assert(this.#isWriter, "a store opened for reading is not written");
-    options.signal?.throwIfAborted();
-    this.#putCount += 1;
-    const incomplete = join(this.#path, INCOMPLETE_FOLDER, `${this.#runName}-${this.#putCount}`);
-    const path = join(this.#path, key);
-    let isCreated = false;
+  async put(key: string, bytes: Uint8Array, options: PutOptions = {}): Promise<void> {
+    await this.#putTogether([{ key, bytes }], options);
+  }
+
+  async putAll(objects: readonly NewObject[], options: StoreOptions = {}): Promise<void> {
+    await this.#putTogether(objects, { ...options, isDurable: true });
+  }
+
+  async putNew(key: string, bytes: Uint8Array, options: StoreOptions = {}): Promise<PutNewResult> {
+    this.#assertWritable(key, options);
     try {
-      this.#makeFolder(dirname(incomplete));
-      this.#makeFolder(dirname(path));
-      const fd = openSync(incomplete, CREATE_FLAGS, FILE_MODE);
-      isCreated = true;
+      const incomplete = this.#stage(key, bytes, true);
       try {
-        writeWhole(fd, bytes);
-        if (bytes.length >= WRITEBACK_BYTES_MIN) {
-          beginWriteback(fd, 0, 0); // the disk works while the next object is made
-        }
+        linkSync(incomplete, join(this.#path, key)); // fails where there is one, as no rename does
       } finally {
-        closeSync(fd);
-      }
-      renameSync(incomplete, path);
-    } catch (error) {
-      this.#folders.clear();
-      if (isCreated) {
         removeFile(incomplete);
+      }
+      this.#syncFolders([key]);
+      return "put";
+    } catch (error) {
+      const code = codeOf(error);
+      if (code === "EEXIST") {
+        return "exists";
+      }
+      if (code === "EPERM" || code === "EOPNOTSUPP" || code === "ENOSYS") {
+        return "unsupported"; // a file system without links
       }
       throw failure(`cannot write object ${key} in ${this.name}`, error);
     }
@@ -149,6 +155,15 @@ export class FilesystemStore implements ObjectStore {
     options.signal?.throwIfAborted();
     const stats = statOf(() => statSync(join(this.#path, key)), `object ${key} in ${this.name}`);
     return stats?.isFile() === true ? stats.size : undefined;
+  }
+
+  /** Of a file only its content counts: after a loss of power its name may be there, and its length, without it. */
+  async holds(key: string, bytes: Uint8Array, options: StoreOptions = {}): Promise<boolean> {
+    if ((await this.sizeOf(key, options)) !== bytes.length) {
+      return false;
+    }
+    const stored = await this.get(key, { ...options, lengthMax: bytes.length });
+    return stored !== undefined && Buffer.compare(stored, bytes) === 0;
   }
 
   async *list(prefix: string, options: StoreOptions = {}): AsyncGenerator<ObjectEntry> {
@@ -182,6 +197,13 @@ export class FilesystemStore implements ObjectStore {
     }
   }
 
+  /** Network file systems lock no folder, or for one machine only. */
+  lock(): "locked" | "busy" | "unsupported" {
+    assert(this.#folderFd >= 0, "a closed store is not used");
+    const result = lockFile(this.#folderFd, "exclusive");
+    return result === 0 ? "locked" : result === -EAGAIN ? "busy" : "unsupported";
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#folderFd >= 0) {
       closeSync(this.#folderFd);
@@ -190,6 +212,70 @@ export class FilesystemStore implements ObjectStore {
   }
 
   // --- internal ---
+
+  #assertWritable(key: string, { signal }: StoreOptions): void {
+    assertObjectKey(key);
+    assert(this.#isWriter, "a store opened for reading is not written");
+    signal?.throwIfAborted();
+  }
+
+  /** All are whole before one has its name. */
+  async #putTogether(objects: readonly NewObject[], options: PutOptions): Promise<void> {
+    const isDurable = options.isDurable === true;
+    for (const { key } of objects) {
+      this.#assertWritable(key, options);
+    }
+    const staged: { readonly key: string; readonly path: string }[] = [];
+    let current = "";
+    try {
+      for (const { key, bytes } of objects) {
+        current = key;
+        staged.push({ key, path: this.#stage(key, bytes, isDurable) });
+      }
+      for (const { key, path } of staged) {
+        current = key;
+        renameSync(path, join(this.#path, key));
+      }
+      if (isDurable) {
+        this.#syncFolders(objects.map(({ key }) => key));
+      }
+    } catch (error) {
+      this.#folders.clear();
+      for (const { path } of staged) {
+        removeFile(path);
+      }
+      throw failure(`cannot write object ${current} in ${this.name}`, error);
+    }
+  }
+
+  /** Writes a file that has no key yet, and returns its path. */
+  #stage(key: string, bytes: Uint8Array, isDurable: boolean): string {
+    this.#putCount += 1;
+    const path = join(this.#path, INCOMPLETE_FOLDER, `${this.#runName}-${this.#putCount}`);
+    this.#makeFolder(dirname(path));
+    this.#makeFolder(dirname(join(this.#path, key)));
+    const fd = openSync(path, CREATE_FLAGS, FILE_MODE);
+    try {
+      writeWhole(fd, bytes);
+      if (isDurable) {
+        fdatasyncSync(fd);
+      } else if (bytes.length >= WRITEBACK_BYTES_MIN) {
+        beginWriteback(fd, 0, 0); // the disk works while the next object is made
+      }
+    } catch (error) {
+      removeFile(path);
+      throw error;
+    } finally {
+      closeSync(fd);
+    }
+    return path;
+  }
+
+  #syncFolders(keys: readonly string[]): void {
+    for (const folder of new Set(keys.map((key) => dirname(join(this.#path, key))))) {
+      this.#syncOne(folder);
+    }
+  }
 
   #makeFolder(path: string): void {
     if (!this.#folders.has(path)) {
@@ -288,6 +374,7 @@ const WRITEBACK_BYTES_MIN = 128 * 1024;
 const FOLDER_MODE = 0o700;
 const FILE_MODE = 0o600;
 const EPERM = 1;
+const EAGAIN = 11;
 const ENOSYS = 38;
 const CREATE_FLAGS =
   constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
@@ -346,11 +433,12 @@ function statOf(stat: () => Stats, what: string): Stats | undefined {
 }
 
 function isAbsent(error: unknown): boolean {
-  return (
-    error instanceof Error &&
-    "code" in error &&
-    (error.code === "ENOENT" || error.code === "ENOTDIR")
-  );
+  const code = codeOf(error);
+  return code === "ENOENT" || code === "ENOTDIR";
+}
+
+function codeOf(error: unknown): unknown {
+  return error instanceof Error && "code" in error ? error.code : undefined;
 }
 
 function failure(what: string, error: unknown, advice = ""): UbiError {

@@ -7,9 +7,16 @@ import * as tls from "node:tls";
 import { assert, UbiError } from "../errors.ts";
 import { abortableSleep } from "./abortable-wait.ts";
 import { assertKeyPrefix, assertObjectKey, isObjectKey } from "./object-key.ts";
-import type { GetOptions, ObjectEntry, ObjectStore, StoreOptions } from "./object-store.ts";
+import type {
+  GetOptions,
+  NewObject,
+  ObjectEntry,
+  ObjectStore,
+  PutNewResult,
+  StoreOptions,
+} from "./object-store.ts";
 import { bucketUrl, encodeComponent, encodePath } from "./s3-address.ts";
-import { checksumHeaders, wrongChecksum } from "./s3-checksum.ts";
+import { checksumHeaders, isToldToBe, wrongChecksum } from "./s3-checksum.ts";
 import { ReachableHost } from "./s3-connect.ts";
 import type { S3StoreDescription } from "./s3-description.ts";
 import { BrokenExchange, type ExchangeResponse, exchange, OverlongAnswer } from "./s3-exchange.ts";
@@ -96,43 +103,44 @@ export class S3Store implements ObjectStore {
   }
 
   async put(key: string, bytes: Uint8Array, options: StoreOptions = {}): Promise<void> {
-    this.#assertWriter();
-    const { storageClass, serverSideEncryption } = this.#description;
-    await this.#run({
-      name: "PutObject",
-      method: "PUT",
-      key: this.#fullKey(key),
-      query: "?x-id=PutObject",
-      headers: {
-        "content-type": "application/octet-stream",
-        ...(this.#isChecksumming ? checksumHeaders(bytes) : {}),
-        ...(storageClass === undefined ? {} : { "x-amz-storage-class": storageClass }),
-        ...(serverSideEncryption === undefined
-          ? {}
-          : { "x-amz-server-side-encryption": serverSideEncryption }),
-      },
-      body: bytes,
-      lengthMax: ANSWER_BYTES_MAX,
-      signal: options.signal,
-    });
+    await this.#put(key, bytes, { headers: {}, signal: options.signal });
+  }
+
+  async putAll(objects: readonly NewObject[], options: StoreOptions = {}): Promise<void> {
+    for (const { key, bytes } of objects) {
+      await this.put(key, bytes, options);
+    }
+  }
+
+  /** Some services refuse the condition, some do not look at it. After a lost answer `exists` may be our own. */
+  async putNew(key: string, bytes: Uint8Array, options: StoreOptions = {}): Promise<PutNewResult> {
+    try {
+      await this.#put(key, bytes, { headers: { "if-none-match": "*" }, signal: options.signal });
+      return "put";
+    } catch (error) {
+      const status = error instanceof S3Refusal ? error.status : undefined;
+      const result = status === undefined ? undefined : REFUSED_CONDITIONS[status];
+      if (result === undefined) {
+        throw error;
+      }
+      return result;
+    }
   }
 
   async sizeOf(key: string, options: StoreOptions = {}): Promise<number | undefined> {
-    const fullKey = this.#fullKey(key);
-    const response = await this.#run({
-      name: "HeadObject",
-      method: "HEAD",
-      key: fullKey,
-      query: "",
-      headers: {},
-      lengthMax: 0,
-      signal: options.signal,
-    });
-    const length = response?.headers.get("content-length");
-    if (response !== undefined && (length == null || !/^\d{1,15}$/.test(length))) {
-      throw new UbiError("E_STORE", `HeadObject failed for key '${fullKey}': no length was told`);
-    }
-    return length == null ? undefined : Number(length);
+    const response = await this.#head(key, {}, options);
+    return response === undefined ? undefined : this.#lengthIn(response, key);
+  }
+
+  /** By what the service tells of the object, without its content: see s3-checksum.ts. */
+  async holds(key: string, bytes: Uint8Array, options: StoreOptions = {}): Promise<boolean> {
+    const headers = this.#isChecksumming ? { "x-amz-checksum-mode": "ENABLED" } : {};
+    const response = await this.#head(key, headers, options);
+    return (
+      response !== undefined &&
+      this.#lengthIn(response, key) === bytes.length &&
+      isToldToBe(response.headers, bytes)
+    );
   }
 
   async *list(prefix: string, options: StoreOptions = {}): AsyncGenerator<ObjectEntry> {
@@ -190,10 +198,66 @@ export class S3Store implements ObjectStore {
   /** An object that a service has acknowledged is durable. */
   async sync(): Promise<void> {}
 
+  lock(): "unsupported" {
+    return "unsupported";
+  }
+
   /** Connections belong to the process; requests under way end by their signals. */
   async [Symbol.asyncDispose](): Promise<void> {}
 
   // --- internal ---
+
+  async #put(
+    key: string,
+    bytes: Uint8Array,
+    options: Pick<Operation, "headers" | "signal">,
+  ): Promise<void> {
+    this.#assertWriter();
+    const { storageClass, serverSideEncryption } = this.#description;
+    await this.#run({
+      name: "PutObject",
+      method: "PUT",
+      key: this.#fullKey(key),
+      query: "?x-id=PutObject",
+      headers: {
+        ...options.headers,
+        "content-type": "application/octet-stream",
+        ...(this.#isChecksumming ? checksumHeaders(bytes) : {}),
+        ...(storageClass === undefined ? {} : { "x-amz-storage-class": storageClass }),
+        ...(serverSideEncryption === undefined
+          ? {}
+          : { "x-amz-server-side-encryption": serverSideEncryption }),
+      },
+      body: bytes,
+      lengthMax: ANSWER_BYTES_MAX,
+      signal: options.signal,
+    });
+  }
+
+  async #head(
+    key: string,
+    headers: Operation["headers"],
+    options: StoreOptions,
+  ): Promise<ExchangeResponse | undefined> {
+    return this.#run({
+      name: "HeadObject",
+      method: "HEAD",
+      key: this.#fullKey(key),
+      query: "",
+      headers,
+      lengthMax: 0,
+      signal: options.signal,
+    });
+  }
+
+  #lengthIn({ headers }: ExchangeResponse, key: string): number {
+    const length = headers.get("content-length");
+    if (length === null || !/^\d{1,15}$/.test(length)) {
+      const what = `HeadObject failed for key '${this.#fullKey(key)}'`;
+      throw new UbiError("E_STORE", `${what}: no length was told`);
+    }
+    return Number(length);
+  }
 
   get #isChecksumming(): boolean {
     return this.#description.checksums === "always";
@@ -226,7 +290,7 @@ export class S3Store implements ObjectStore {
         const quota = isLast ? "" : "; no more retries, since too many requests failed";
         const message = `${failureText(operation, failure)}${tries}${quota}${adviceFor(failure)}`;
         const code = cause instanceof OverlongAnswer ? "E_STORE_OBJECT" : "E_STORE";
-        throw new UbiError(code, message, { cause });
+        throw new S3Refusal(code, message, { cause, status: failure.status });
       }
       paid += cost;
       const { sleep, random } = this.#surroundings;
@@ -296,6 +360,27 @@ export class S3Store implements ObjectStore {
     return { response };
   }
 }
+
+/** A failure with what the service answered, if it did. */
+class S3Refusal extends UbiError {
+  readonly status: number | undefined;
+
+  constructor(
+    code: "E_STORE" | "E_STORE_OBJECT",
+    message: string,
+    options: { readonly cause: unknown; readonly status: number | undefined },
+  ) {
+    super(code, message, { cause: options.cause });
+    this.status = options.status;
+  }
+}
+
+/** 412 PreconditionFailed, 409 ConditionalRequestConflict (another put is under way), 501 NotImplemented. */
+const REFUSED_CONDITIONS: Readonly<Record<number, PutNewResult>> = {
+  409: "exists",
+  412: "exists",
+  501: "unsupported",
+};
 
 const REAL_SURROUNDINGS: S3Surroundings = {
   sleep: abortableSleep,

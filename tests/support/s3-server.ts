@@ -45,6 +45,10 @@ export class S3Server implements Disposable {
   pageSize = 3;
   sessionToken: string | undefined;
   concurrencyMax = 0;
+  /** What a HEAD tells of an object's content. */
+  tells: "checksum" | "md5" | "nothing" = "checksum";
+  /** What it makes of `If-None-Match: *`. */
+  conditions: "kept" | "refused" | "ignored" = "kept";
   #underWay = 0;
   readonly #counts = new Map<string, number>();
   readonly #server: Server<undefined>;
@@ -153,6 +157,14 @@ export class S3Server implements Disposable {
         if (told !== null && told !== crc32(body)) {
           return errorResponse(400, "BadDigest");
         }
+        if (headers.get("if-none-match") === "*" && this.conditions !== "ignored") {
+          if (this.conditions === "refused") {
+            return errorResponse(501, "NotImplemented");
+          }
+          if (object !== undefined) {
+            return errorResponse(412, "PreconditionFailed");
+          }
+        }
         this.objects.set(key, body);
         return new Response(null, { headers: { etag: '"x"' } });
       }
@@ -160,11 +172,24 @@ export class S3Server implements Disposable {
         this.objects.delete(key);
         return new Response(null, { status: 204 });
       case "HEAD":
-        return object === undefined ? new Response(null, { status: 404 }) : new Response(object);
+        return object === undefined
+          ? new Response(null, { status: 404 })
+          : new Response(object, { headers: this.#toldOf(object, headers) });
       default:
         return object === undefined
           ? errorResponse(404, "NoSuchKey")
           : objectResponse(object, spoil, headers.has("x-amz-checksum-mode"));
+    }
+  }
+
+  #toldOf(object: Uint8Array, asked: Headers): Record<string, string> {
+    switch (this.tells) {
+      case "checksum":
+        return asked.has("x-amz-checksum-mode") ? { "x-amz-checksum-crc32": crc32(object) } : {};
+      case "md5":
+        return { etag: `"${new Bun.CryptoHasher("md5").update(object).digest("hex")}"` };
+      case "nothing":
+        return { etag: '"0123456789abcdef0123456789abcdef-2"' };
     }
   }
 

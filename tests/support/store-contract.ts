@@ -48,6 +48,33 @@ function checkContent(check: Check): void {
     expect(await store.get("metadata.json", { lengthMax: 100 })).toEqual(bytesOf(10, 2));
   });
 
+  check("objects that are put together are all there, and replace", async (store) => {
+    await store.put("one", bytesOf(100, 1));
+    const objects = [
+      { key: "one", bytes: bytesOf(10, 2) },
+      { key: "data/two", bytes: bytesOf(20, 3) },
+    ];
+    await store.putAll(objects);
+    for (const { key, bytes } of objects) {
+      expect(await store.get(key, { lengthMax: 100 })).toEqual(bytes);
+    }
+  });
+
+  check(
+    "a put that is not to replace leaves what is there, or says that it cannot",
+    async (store) => {
+      const first = await store.putNew("run", bytesOf(10, 1));
+      expect(["put", "unsupported"]).toContain(first);
+      if (first === "put") {
+        expect(await store.putNew("run", bytesOf(20, 2))).toBe("exists");
+        expect(await store.get("run", { lengthMax: 20 })).toEqual(bytesOf(10, 1));
+        expect(await listed(store, "")).toEqual([["run", 10]]);
+      } else {
+        expect(await store.sizeOf("run")).toBeUndefined();
+      }
+    },
+  );
+
   check("an object that is not there is undefined, not an error", async (store) => {
     expect(await store.get("data/none", { lengthMax: 10 })).toBeUndefined();
     expect(await store.sizeOf("data/none")).toBeUndefined();
@@ -56,6 +83,14 @@ function checkContent(check: Check): void {
   check("an object longer than the limit is refused", async (store) => {
     await store.put("long", bytesOf(101, 1));
     expect(await codeOf(store.get("long", { lengthMax: 100 }))).toBe("E_STORE_OBJECT");
+  });
+
+  check("an object holds the bytes that were put, and no others of that length", async (store) => {
+    await store.put("data/7", bytesOf(700, 7));
+    expect(await store.holds("data/7", bytesOf(700, 7))).toBe(true);
+    expect(await store.holds("data/7", bytesOf(700, 8))).toBe(false);
+    expect(await store.holds("data/7", bytesOf(699, 7))).toBe(false);
+    expect(await store.holds("data/8", bytesOf(700, 7))).toBe(false);
   });
 
   check("sizes are told without the content", async (store) => {
