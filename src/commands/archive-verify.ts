@@ -57,7 +57,8 @@ async function verify(
   });
   if (badStripes > 0) {
     const advice =
-      "bring the named objects back from a copy, or archive the disk again with --replace";
+      "bring the named objects back from a copy, or archive the disk again: --incremental writes anew what is " +
+      "damaged, --replace everything";
     throw new UbiError("E_ARCHIVE_DATA", `${badStripes} stripes cannot be read; ${advice}`);
   }
 }

@@ -217,32 +217,21 @@ class ObjectMaker implements Disposable {
     }
   }
 
-  /** An object that was there before is compared, and mended when it is not what it should be. */
+  /**
+   * An object that was there before is compared, and written anew when it is not what it should be. Its length is not
+   * enough, neither after a run that was cut off (a loss of power leaves names without content, and here nobody knows
+   * whether there was one), nor after one that was not: then what `verify` finds damaged would stay so. A folder is
+   * read for that, which costs less than compressing and writing do; a bucket is asked for its checksum.
+   */
   async #putOrReuse(key: string, hash: Uint8Array, bytes: Uint8Array): Promise<void> {
     const { signal } = this.#tools;
-    if (this.#names.isExisting(hash) && (await this.#isIntact(key, bytes))) {
+    if (this.#names.isExisting(hash) && (await this.#store.holds(key, bytes, { signal }))) {
       this.#settle(COUNTER.REUSED);
       return;
     }
     await this.#store.put(key, bytes, { signal });
     this.#count(COUNTER.OBJECT_BYTES, bytes.length);
     this.#settle(COUNTER.OBJECTS);
-  }
-
-  /**
-   * After a crash of the machine a folder may hold files that are named but empty: all of each is looked at. A
-   * bucket has objects whole or not at all, so their length is enough there.
-   */
-  async #isIntact(key: string, bytes: Uint8Array): Promise<boolean> {
-    const { signal } = this.#tools;
-    if (this.#data.store.kind !== "filesystem") {
-      return (await this.#store.sizeOf(key, { signal })) === bytes.length;
-    }
-    if ((await this.#store.sizeOf(key, { signal })) !== bytes.length) {
-      return false;
-    }
-    const stored = await this.#store.get(key, { lengthMax: bytes.length, signal });
-    return stored !== undefined && Buffer.compare(stored, bytes) === 0;
   }
 
   #settle(column: number): void {

@@ -112,3 +112,53 @@ test("objects that cannot be read: the export fails and leaves nothing", async (
   expect(failed.stderr).toContain("status=500");
   expect(() => disk.bytesOf("out.raw")).toThrow();
 }, 60_000);
+
+test.each(["checksum", "md5", "nothing"] as const)(
+  "an object damaged at its length, a service that tells %s: --incremental writes it anew",
+  async (tells) => {
+    const { disk, server } = diskAndServer();
+    using _disk = disk;
+    using _server = server;
+    server.tells = tells;
+    expectSuccess(await disk.archive());
+    const [key = ""] = [...server.objects.keys()].filter((each) => each.includes("/data/"));
+    const damaged = server.objects.get(key)?.slice() ?? new Uint8Array(1);
+    damaged[9] = (damaged[9] ?? 0) ^ 1;
+    server.objects.set(key, damaged);
+    const verified = await disk.tool("verify");
+    expect(verified).toMatchObject({ exitCode: 1 });
+    expect(verified.stderr).toContain("--incremental");
+    const facts = doneEvent(expectSuccess(await disk.archive("--incremental", "--json")));
+    expect(facts).toMatchObject({ objects_written: tells === "nothing" ? STRIPES : 1 });
+    await expectRoundTrip(disk);
+  },
+  60_000,
+);
+
+test("verify: an outage of the service ends it, and is no finding about objects", async () => {
+  const { disk, server } = diskAndServer();
+  using _disk = disk;
+  using _server = server;
+  expectSuccess(await disk.archive());
+  server.fault = (what) =>
+    what.startsWith("GET") && what.includes("data/") ? { status: 500 } : undefined;
+  const failed = await disk.tool("verify", "--json");
+  expect(failed.exitCode).toBe(1);
+  expect(failed.stdout).not.toContain('"bad"');
+  expect(failed.stderr).toContain("E_STORE:");
+  expect(failed.stderr).not.toContain("--replace");
+}, 60_000);
+
+test("verify: an object that is longer than any of the archive's is a finding, and the check goes on", async () => {
+  const { disk, server } = diskAndServer();
+  using _disk = disk;
+  using _server = server;
+  expectSuccess(await disk.archive());
+  const [key = ""] = [...server.objects.keys()].filter((each) => each.includes("/data/"));
+  server.objects.set(key, new Uint8Array(2 ** 20));
+  const found = await disk.tool("verify", "--json");
+  expect(found.exitCode).toBe(1);
+  expect(found.stdout.split("\n").filter((line) => line.includes('"bad"'))).toHaveLength(1);
+  expect(found.stdout).toContain("E_STORE_OBJECT");
+  expect(doneEvent(found)).toMatchObject({ stored_stripes: STRIPES, bad_stripes: 1 });
+}, 60_000);
