@@ -35,6 +35,7 @@ async function main(): Promise<void> {
   const { archiveRows } = await import("../tests/bench/archive-rows.ts");
   const { mappingRow } = await import("../tests/bench/mapping-row.ts");
   const { remoteRows } = await import("../tests/bench/remote-rows.ts");
+  const { ublkRows } = await import("../tests/bench/ublk-rows.ts");
   const { cipherRows } = await import("../tests/bench/cipher.bench.ts");
   const { XtsCipher } = await import("../src/disk/cipher.ts");
   const machine = await describeMachine(XtsCipher.create(new Uint8Array(64)).provider);
@@ -47,6 +48,7 @@ async function main(): Promise<void> {
     ...archiveRows(files),
     mappingRow(),
     ...remoteRows(files),
+    ...ublkRows(),
   ];
   if (settings.isList) {
     console.log(rows.map(({ id, title }) => `${id.padEnd(28)}${title}`).join("\n"));

@@ -17,12 +17,16 @@ export function testIn(suite: UblkSuite, name: string, body: () => Promise<void>
 
 /** Runs a script that must end well; what the guest said is shown when it does not. */
 export async function succeeds(options: UblkGuestOptions): Promise<GuestResult> {
-  const script = `${FUNCTIONS}\n${options.script}`;
+  const script = withFunctions(options.script);
   const result = await runUblkGuest({ ...options, script });
   const story = `${result.console}\n${result.output}`;
   expect(result.exitCode === 0 ? "" : story).toBe("");
   expect(result.console).not.toMatch(/EXT4-fs error|Call Trace|blocked for more than/);
   return result;
+}
+
+export function withFunctions(script: string): string {
+  return `${FUNCTIONS}\n${script}`;
 }
 
 // --- internal ---
