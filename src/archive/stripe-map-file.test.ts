@@ -131,3 +131,24 @@ test("cipher: a wrong key gives no map", () => {
   const wrong = { hmacKey, xtsKey: new Uint8Array(64).fill(9) };
   expect(() => decode(encode(exampleMap(), ENCRYPTED), wrong)).toThrow("CBOR");
 });
+
+test("a file of a few bytes that maps the last stripe of all takes no memory for those before it", () => {
+  const stripeEnd = 2 ** 26;
+  const sparse = StripeMap.create(stripeEnd);
+  sparse.setZero(stripeEnd - 1);
+  const file = encodeMapping({
+    map: sparse,
+    stripeSectors: 64,
+    sizeBytes: stripeEnd * 64 * 512,
+    keys: PLAIN,
+  });
+  expect(file.length).toBeLessThan(2048);
+  const before = process.memoryUsage.rss();
+  const { map } = decodeMapping(file, { stripeSectors: 64, keys: PLAIN });
+  let mapped = 0;
+  for (let stripe = 0; stripe < map.stripeEnd; stripe += 1) {
+    mapped += map.kind(stripe) === "absent" ? 0 : 1;
+  }
+  expect(mapped).toBe(1);
+  expect(process.memoryUsage.rss() - before).toBeLessThan(64 * 2 ** 20); // the map is 256 MiB
+});

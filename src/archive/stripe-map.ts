@@ -5,10 +5,13 @@
  *   words    | slots used | slots | word of stripe 0 | word of stripe 1 | ...     0 absent, 1 zero, 2 + slot stored
  *   hashes   | 32 bytes of slot 0 | 32 bytes of slot 1 | ...
  *
- * Threads may change different stripes, and read any, at the same time. Memory is had when it is first touched: 4 bytes a
- * stripe, and 32 more for one that is stored.
+ * Threads may change different stripes at the same time, and read what they know of by other means to be there (a claim,
+ * the start of a thread). Memory is had when it is first written, 4 bytes a stripe and 32 more for one that is stored: a
+ * file of a few bytes that maps the last stripe of all takes no memory for those before it. So words are not read by
+ * `Atomics.load`, which the engine may do as a write of the same value.
  */
 import { assert, errorText, UbiError } from "../errors.ts";
+import { i32 } from "../ffi/view.ts";
 import { HASH_BYTES, type StripeKind } from "../formats/stripe-mapping.ts";
 
 /** What another thread needs to use the same map. */
@@ -47,6 +50,11 @@ export class StripeMap {
   /** The map of another thread. */
   static attach(shared: SharedStripeMap): StripeMap {
     return new StripeMap(shared);
+  }
+
+  /** Stripes that are or were stored: as many objects at most. */
+  get storedMax(): number {
+    return Atomics.load(this.#words, SLOTS_USED);
   }
 
   kind(stripe: number): StripeKind {
@@ -98,7 +106,7 @@ export class StripeMap {
   #word(stripe: number): number {
     assert(stripe >= 0, "a stripe is not negative");
     assert(stripe < this.stripeEnd, "a stripe lies in its map");
-    return Atomics.load(this.#words, HEADER_WORDS + stripe);
+    return i32(this.#words, HEADER_WORDS + stripe);
   }
 
   #takeSlot(): number {

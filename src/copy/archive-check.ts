@@ -45,7 +45,7 @@ export async function verifyArchive(
   // Enciphered, an object belongs to one stripe; if two name it, it is wrong for one of them.
   const names =
     manifest.xtsKey === undefined
-      ? ObjectNames.create(manifest.map.stripeEnd, new HashList())
+      ? ObjectNames.create(manifest.map.storedMax, new HashList())
       : undefined;
   const board = await readObjects(manifest, {
     source: place.source,
@@ -109,7 +109,7 @@ export async function inspectArchive(place: ArchivePlace): Promise<ArchiveReport
 
 /** The hashes that a map names, each once. */
 export function namesOf({ map }: ArchiveManifest): NameSet {
-  const claims = ObjectNames.create(map.stripeEnd, new HashList());
+  const claims = ObjectNames.create(map.storedMax, new HashList());
   const hashes = new HashList();
   const hash = new Uint8Array(HASH_BYTES);
   for (let stripe = 0; stripe < map.stripeEnd; stripe += 1) {

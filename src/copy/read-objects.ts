@@ -72,7 +72,9 @@ const PROGRESS_MS = 250;
 function storedStripes({ map }: ArchiveManifest): Uint8Array<SharedArrayBuffer> {
   const work = new Uint8Array(new SharedArrayBuffer(map.stripeEnd));
   for (let stripe = 0; stripe < work.length; stripe += 1) {
-    work[stripe] = map.kind(stripe) === "stored" ? 1 : 0;
+    if (map.kind(stripe) === "stored") {
+      work[stripe] = 1; // nothing is written for the others: a map may have few stripes in a large place
+    }
   }
   return work;
 }

@@ -10,7 +10,8 @@ import { openStripeImage } from "../device/stripe-image.ts";
 import type { XtsCipher } from "../disk/cipher.ts";
 import { DataFile } from "../disk/data-file.ts";
 import { assert, UbiError } from "../errors.ts";
-import { countStripes, type Metadata, stripeBytes } from "../formats/metadata.ts";
+import { countStripes, type Metadata, metadataBytes, stripeBytes } from "../formats/metadata.ts";
+import { METADATA_BYTES_MAX } from "../formats/stripe-protocol.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import type { OpenedSource } from "../sources/opened-source.ts";
 import type { SourceWorkers } from "../sources/source-workers.ts";
@@ -100,6 +101,7 @@ export class ServedDisk implements AsyncDisposable {
   ): Promise<ServedDisk> {
     await using opened = new AsyncDisposableStack();
     const source = opened.use(await openSource(settings, secrets));
+    checkServable(source);
     const metadata = metadataOfSource(source, (stripe) => source.has(stripe));
     const workers = startWorkers(source, onFailure, opened);
     const stripes = { disk: undefined, source: workers, ioEngine: "io_uring" } as const;
@@ -114,6 +116,18 @@ export class ServedDisk implements AsyncDisposable {
 }
 
 // --- internal ---
+
+/** Clients take no longer metadata; a forged map of a few bytes is not to take the memory for it. */
+function checkServable({ name, sectors, stripeSectors }: OpenedSource): void {
+  const stripes = Math.ceil(sectors / stripeSectors);
+  if (metadataBytes(stripes) > METADATA_BYTES_MAX) {
+    throw new UbiError(
+      "E_ARCHIVE",
+      `${name} has ${stripes} stripes, whose metadata no client accepts (at most ${METADATA_BYTES_MAX} bytes); ` +
+        "archive the disk with larger stripes",
+    );
+  }
+}
 
 function openMetadataFile(path: string): DataFile {
   return DataFile.open({ path, what: "metadata", isReadOnly: true, isBuffered: true });

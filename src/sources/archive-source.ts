@@ -115,7 +115,9 @@ class ArchiveSource implements OpenedSource {
     const { map } = this.#manifest;
     const held = new Uint8Array(new SharedArrayBuffer(map.stripeEnd));
     for (let stripe = 0; stripe < held.length; stripe++) {
-      held[stripe] = map.kind(stripe) === "absent" ? 0 : 1;
+      if (map.kind(stripe) !== "absent") {
+        held[stripe] = 1;
+      }
     }
     return held.buffer;
   }
