@@ -36,6 +36,9 @@ export interface ArchiveManifest extends ArchiveKeys {
   readonly isKeyProtected: boolean;
 }
 
+/** All that is needed of a store. */
+export type ArchiveObjects = Pick<ObjectStore, "get" | "name">;
+
 /** Names of the two objects, in the order in which they are written. */
 export const METADATA_KEY = "metadata.json";
 export const MAPPING_KEY = "stripe-mapping";
@@ -46,7 +49,7 @@ export const MAPPING_KEY = "stripe-mapping";
  * @throws UbiError E_ARCHIVE, E_ARCHIVE_KEY, E_ARCHIVE_TAMPERED, E_STORE; the signal's reason
  */
 export async function openArchive(
-  store: ObjectStore,
+  store: ArchiveObjects,
   kek: Uint8Array | undefined,
   signal?: AbortSignal,
   diskSectors = Infinity,
@@ -95,7 +98,7 @@ function mappingBytesMax(stripesMax: number): number {
 type OpenedMetadata = Pick<ArchiveManifest, "stripeSectors" | "compression" | "xtsKey" | "hmacKey">;
 
 async function fetchPart(
-  store: ObjectStore,
+  store: ArchiveObjects,
   key: string,
   lengthMax: number,
   signal: AbortSignal | undefined,
@@ -161,7 +164,7 @@ function checkStripeSectors(stripeSectors: number): void {
 }
 
 /** Puts the name of the object in front of what is wrong with it. */
-function naming<T>(store: ObjectStore, key: string, read: () => T): T {
+function naming<T>(store: ArchiveObjects, key: string, read: () => T): T {
   try {
     return read();
   } catch (error) {

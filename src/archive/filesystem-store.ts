@@ -58,6 +58,11 @@ export interface FilesystemStoreDescription {
 /** Where unfinished objects lie: the prefix to list for removing what a killed run left. */
 export const INCOMPLETE_FOLDER = ".incomplete";
 
+/** Whether a writer of archives made it, and not somebody else. */
+export function isIncompleteKey(key: string): boolean {
+  return /^\.incomplete\/[0-9a-f]{16}-[1-9][0-9]*$/.test(key);
+}
+
 export class FilesystemStore implements ObjectStore {
   readonly name: string;
   readonly #path: string;

@@ -31,6 +31,12 @@ export default defineCommand({
       default: false,
       description: "give up a run that was cut off, with its objects",
     },
+    "take-over": {
+      type: "string",
+      valueHint: "RUN",
+      description:
+        "a run on another machine that has ended for sure, as the refusal names it; it is given up",
+    },
     quiet: { type: "boolean", default: false, description: "tell nothing but errors" },
     json: { type: "boolean", default: false, description: "tell the result as a line of JSON" },
   },
@@ -38,6 +44,7 @@ export default defineCommand({
     hardenOrWarn();
     const isDry = args["dry-run"];
     const isRunGivenUp = args["discard-run"];
+    const takeOver = args["take-over"];
     using progress = new TransferProgress({
       label: "prune",
       isQuiet: args.quiet,
@@ -45,7 +52,7 @@ export default defineCommand({
     });
     const summary = await interruptible("the pruning", (signal) =>
       withArchivePlace(args.source, isDry ? "read" : "write", (place) =>
-        pruneArchive({ ...place, signal, isDry, isRunGivenUp }),
+        pruneArchive({ ...place, signal, isDry, isRunGivenUp, takeOver }),
       ),
     );
     const { objects, bytes, leftovers } = summary;

@@ -29,14 +29,27 @@ export default defineCommand({
       valueHint: "FILE",
       description: "configuration with [target]: the same place, with the new archive_kek",
     },
+    "take-over": {
+      type: "string",
+      valueHint: "RUN",
+      description: "work on another machine that has ended for sure, as the refusal names it",
+    },
     quiet: { type: "boolean", default: false, description: "tell nothing but errors" },
   },
-  run: ({ args }) => rekey(args.source, args["target-config"], args.quiet),
+  run: ({ args }) =>
+    rekey(args.source, args["target-config"], {
+      takeOver: args["take-over"],
+      isQuiet: args.quiet,
+    }),
 });
 
 // --- internal ---
 
-async function rekey(sourcePath: string, targetPath: string, isQuiet: boolean): Promise<void> {
+async function rekey(
+  sourcePath: string,
+  targetPath: string,
+  options: { readonly takeOver: string | undefined; readonly isQuiet: boolean },
+): Promise<void> {
   hardenOrWarn();
   const config = await loadTargetConfig(targetPath);
   const { archiveKek } = config.target;
@@ -53,10 +66,10 @@ async function rekey(sourcePath: string, targetPath: string, isQuiet: boolean): 
       using secrets = await resolveSecrets(config, ["target"]);
       const target = await describeStore(config.target, secrets, "write");
       const newKek = archiveKek === undefined ? undefined : secrets.get(archiveKek).bytes;
-      await rekeyArchive({ ...place, target, newKek, signal });
+      await rekeyArchive({ ...place, ...options, target, newKek, signal });
     }),
   );
-  if (!isQuiet) {
+  if (!options.isQuiet) {
     writePieces(2, ["rekey: the archive has another key-encryption key\n"]);
   }
 }

@@ -11,6 +11,7 @@ import {
   resolveSecrets,
   type TargetConfig,
 } from "../config/index.ts";
+import { StoreClaim } from "../copy/archive-claim.ts";
 import type { RunParameters } from "../copy/archive-run-file.ts";
 import { planTarget, type TargetMode } from "../copy/archive-target.ts";
 import { ArchivedDisk } from "../copy/archived-disk.ts";
@@ -84,6 +85,11 @@ export default defineCommand({
       default: false,
       description: "replace the archive that is there, and write all objects",
     },
+    "take-over": {
+      type: "string",
+      valueHint: "RUN",
+      description: "a run on another machine that has ended for sure, as the refusal names it",
+    },
     "dry-run": {
       type: "boolean",
       default: false,
@@ -100,6 +106,7 @@ export default defineCommand({
       compression: compressionOf(args.compression, integerArgument(args["zstd-level"])),
       statsPath: args.stats,
       mode: modeOf(args),
+      takeOver: args["take-over"],
       isDryRun: args["dry-run"],
       isQuiet: args.quiet,
       isJson: args.json,
@@ -115,6 +122,7 @@ interface ArchiveOptions {
   readonly compression: Compression;
   readonly statsPath: string | undefined;
   readonly mode: TargetMode;
+  readonly takeOver: string | undefined;
   readonly isDryRun: boolean;
   readonly isQuiet: boolean;
   readonly isJson: boolean;
@@ -166,24 +174,40 @@ async function archiveTo(work: Work, options: ArchiveOptions): Promise<void> {
   };
   using progress = new TransferProgress({ label: "archive", ...options });
   if (options.isDryRun) {
-    await dryRun(work, { mode, parameters, kek, signal });
+    await dryRun(work, { mode, parameters, kek, signal }, options.takeOver);
     const summary = planSummary(disk);
     progress.done(`would archive ${planText(summary)}`, { dry_run: true, ...factsOf(summary) });
     return;
   }
   const onProgress = progress.show.bind(progress);
-  const summary = await makeArchive(disk, { mode, parameters, kek, target, signal, onProgress });
+  const summary = await makeArchive(disk, {
+    mode,
+    parameters,
+    kek,
+    target,
+    signal,
+    takeOver: options.takeOver,
+    onProgress,
+  });
   warnOverlong(summary, options);
   if (options.statsPath !== undefined) {
     writeStatistics(options.statsPath, summary);
   }
-  progress.done(`archived ${textOf(summary)}`, { dry_run: false, ...factsOf(summary) });
+  const left = summary.leavesObjects
+    ? "; objects that it does not need are left: archive prune removes them"
+    : "";
+  progress.done(`archived ${textOf(summary)}${left}`, {
+    dry_run: false,
+    ...factsOf(summary),
+    leaves_objects: summary.leavesObjects,
+  });
 }
 
 /** Looks whether a run would be refused. A folder that is not there yet would be made. */
 async function dryRun(
   { disk, target, signal }: Work,
   needs: Parameters<typeof planTarget>[1],
+  takeOver: string | undefined,
 ): Promise<void> {
   if (disk.plan.sourceStripes > 0) {
     await disk.openSource(() => {}, signal); // nothing is read, so nothing waits for its threads
@@ -192,7 +216,8 @@ async function dryRun(
     return;
   }
   await using store = await openStore(target);
-  await planTarget(store, needs);
+  const claim = await StoreClaim.open(store, { takeOver, signal, isDry: true });
+  await planTarget(claim, needs);
 }
 
 function checkDangers(

@@ -8,7 +8,8 @@ import {
 import type { ObjectStore, StoreDescription } from "../archive/object-store.ts";
 import { openStore } from "../archive/open-store.ts";
 import { HASH_BYTES } from "../formats/stripe-mapping.ts";
-import { ownerOf, readRunFile } from "./archive-run-file.ts";
+import { nameOf } from "./archive-claim.ts";
+import { type FoundRun, ownerOf, RUN_KEY, readRunFile } from "./archive-run-file.ts";
 import type { RunProgress } from "./make-archive.ts";
 import { HashList, ObjectNames } from "./object-names.ts";
 import type { BadStripe } from "./object-reader.ts";
@@ -103,7 +104,7 @@ export async function inspectArchive(place: ArchivePlace): Promise<ArchiveReport
     stripes,
     objects: names.count,
     listing: await listingOf(store, names, signal),
-    run: run === undefined ? undefined : `${ownerOf(run).text} (${ownerOf(run).state})`,
+    run: runText(run),
   };
 }
 
@@ -137,6 +138,17 @@ export function hashInKey(key: string): Uint8Array | undefined {
 }
 
 // --- internal ---
+
+function runText(found: FoundRun): string | undefined {
+  if (found.kind === "damaged") {
+    return `${RUN_KEY} is damaged, or of a later version`;
+  }
+  if (found.kind !== "run") {
+    return undefined;
+  }
+  const { state, text } = ownerOf(found.file);
+  return `${nameOf(found.file.kind)}, ${text} (${state})`;
+}
 
 async function listingOf(
   store: ObjectStore,

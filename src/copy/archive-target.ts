@@ -10,19 +10,21 @@
  *   resume        whatever it is                        those of the run            stays when it has these keys
  *
  * With the same keys an unchanged stripe keeps the name of its object, and only `stripe-mapping` is exchanged, which
- * no reader ever sees half done. Objects without a manifest are no archive: a run that failed can be repeated.
+ * no reader ever sees half done. Objects without a manifest are no archive: a run that failed can be repeated. A run
+ * file that is damaged (its keys are lost) is dropped by `replace` alone.
  */
-import { type ArchiveKeys, newArchiveKeys } from "../archive/archive-keys.ts";
-import {
-  type ArchiveManifest,
-  MAPPING_KEY,
-  METADATA_KEY,
-  openArchive,
-} from "../archive/archive-manifest.ts";
+import { type ArchiveKeys, newArchiveKeys, unwrapKey } from "../archive/archive-keys.ts";
+import { type ArchiveManifest, MAPPING_KEY, METADATA_KEY } from "../archive/archive-manifest.ts";
 import type { ObjectStore } from "../archive/object-store.ts";
 import { UbiError } from "../errors.ts";
-import { log } from "../log.ts";
-import { earlierRun, ownerOf, type RunParameters, readRunFile } from "./archive-run-file.ts";
+import {
+  ARCHIVE_METADATA_BYTES_MAX,
+  decodeArchiveMetadata,
+  HMAC_KEY_BYTES,
+} from "../formats/archive-metadata.ts";
+import type { StoreClaim, UnfinishedRun } from "./archive-claim.ts";
+import { planPrevious, tryOpen } from "./archive-previous.ts";
+import { earlierRun, RUN_KEY, type RunParameters } from "./archive-run-file.ts";
 
 export type TargetMode = "new" | "replace" | "incremental" | "resume";
 
@@ -37,39 +39,37 @@ export interface TargetPlan {
   readonly keys: ArchiveKeys;
   /** `metadata.json` has these keys and parameters already. */
   readonly isMetadataCurrent: boolean;
-  /** There is a manifest, which is going to be replaced. */
-  readonly isReplacing: boolean;
+  /** What becomes of a manifest with other keys (archive-publish.ts); "none" also when the keys stay. */
+  readonly previous: "none" | "copy" | "reuse";
+  /** There are objects of an archive, or of a run, that the new one has no use for. */
+  readonly leavesObjects: boolean;
   /** Objects that are there may be of use. */
   readonly mayReuse: boolean;
 }
 
 /** @throws UbiError E_ARCHIVE_EXISTS, E_ARCHIVE_RUN, E_ARCHIVE_KEY, E_STORE */
-export async function planTarget(store: ObjectStore, needs: TargetNeeds): Promise<TargetPlan> {
-  const { mode, parameters, kek, signal } = needs;
-  const run = await readRunFile(store, signal);
-  if (run !== undefined) {
-    refuseRunning(store, ownerOf(run));
+export async function planTarget(
+  { store, unfinished }: Pick<StoreClaim, "store" | "unfinished">,
+  needs: TargetNeeds,
+): Promise<TargetPlan> {
+  const { mode, parameters, signal } = needs;
+  if (unfinished === "damaged" && mode !== "replace") {
+    throw new UbiError(
+      "E_ARCHIVE_RUN",
+      `cannot read ${RUN_KEY} in ${store.name}: it is damaged, or of a later version, so that its run cannot be ` +
+        "resumed; begin anew with --replace, or drop it with archive prune --discard-run",
+    );
   }
   const isArchive = await hasManifest(store, signal);
-  if (mode === "resume" && run !== undefined) {
-    const earlier = earlierRun(run, kek);
-    if (!areEqual(earlier.parameters, parameters)) {
-      throw new UbiError(
-        "E_ARCHIVE_RUN",
-        `the run to resume in ${store.name} had ${textOf(earlier.parameters)}, this one has ${textOf(parameters)}; ` +
-          "give the same flags and disk, or begin anew without --resume",
-      );
-    }
-    const found = isArchive ? await tryOpen(store, needs) : undefined;
-    const isMetadataCurrent = isManifest(found) && hasKeys(found, earlier.keys, parameters);
-    const isReplacing = isArchive && !isMetadataCurrent;
-    return { keys: earlier.keys, isMetadataCurrent, isReplacing, mayReuse: true };
+  if (mode === "resume" && unfinished !== undefined && unfinished !== "damaged") {
+    return await planResumed(store, needs, { run: unfinished, isArchive });
   }
   if (!isArchive) {
     return {
       keys: newArchiveKeys(parameters.isEncrypted),
       isMetadataCurrent: false,
-      isReplacing: false,
+      previous: "none",
+      leavesObjects: unfinished !== undefined,
       mayReuse: !parameters.isEncrypted && mode !== "new", // names depend on the key when there is one
     };
   }
@@ -82,7 +82,7 @@ export async function planTarget(store: ObjectStore, needs: TargetNeeds): Promis
         "choose another target",
     );
   }
-  return await planOver(store, needs);
+  return await planOver(store, needs, unfinished);
 }
 
 /** Whether there is an archive, or a part of one. */
@@ -95,67 +95,112 @@ async function hasManifest(store: ObjectStore, signal: AbortSignal | undefined):
 
 // --- internal ---
 
-function refuseRunning(store: ObjectStore, owner: ReturnType<typeof ownerOf>): void {
-  if (owner.state === "running") {
+/** With the keys of the run that was cut off. */
+async function planResumed(
+  store: ObjectStore,
+  { parameters, kek, signal }: TargetNeeds,
+  found: {
+    readonly run: Exclude<UnfinishedRun, "damaged" | undefined>;
+    readonly isArchive: boolean;
+  },
+): Promise<TargetPlan> {
+  const earlier = earlierRun(found.run, kek);
+  if (!areEqual(earlier.parameters, parameters)) {
     throw new UbiError(
       "E_ARCHIVE_RUN",
-      `another run is writing to ${store.name}: ${owner.text}; wait for its end`,
+      `the run to resume in ${store.name} had ${textOf(earlier.parameters)}, this one has ${textOf(parameters)}; ` +
+        "give the same flags and disk, or begin anew without --resume",
     );
   }
-  if (owner.state === "elsewhere") {
-    log.warn(
-      "a run on another machine has not ended, or was cut off: two at a time spoil the archive",
-      {
-        target: store.name,
-        run: owner.text,
-      },
-    );
+  const { keys, leavesObjects = false } = earlier;
+  const plan = { keys, previous: "none", leavesObjects, mayReuse: true } as const;
+  if (!found.isArchive) {
+    return { ...plan, isMetadataCurrent: false };
   }
+  const current = await tryOpen(store, kek, signal);
+  if (isManifest(current) && hasKeys(current, keys, parameters)) {
+    return { ...plan, isMetadataCurrent: true };
+  }
+  const isHalfExchanged = await hasMetadataOf(store, keys, { kek, signal });
+  const previous = await planPrevious(store, { current, isHalfExchanged, kek, signal });
+  return { ...plan, isMetadataCurrent: false, previous, leavesObjects: true };
 }
 
 /** Over an archive that is to be replaced or brought up to date. */
-async function planOver(store: ObjectStore, needs: TargetNeeds): Promise<TargetPlan> {
-  const { mode, parameters } = needs;
-  const found = await tryOpen(store, needs);
-  if (isManifest(found) && areEqual(parametersOf(found), parameters)) {
-    const keys = { xtsKey: found.xtsKey, hmacKey: found.hmacKey };
-    const mayReuse = mode === "incremental";
-    return { keys, isMetadataCurrent: true, isReplacing: false, mayReuse };
+async function planOver(
+  store: ObjectStore,
+  needs: TargetNeeds,
+  unfinished: UnfinishedRun,
+): Promise<TargetPlan> {
+  const { mode, parameters, kek, signal } = needs;
+  const current = await tryOpen(store, kek, signal);
+  if (isManifest(current) && areEqual(parametersOf(current), parameters)) {
+    return {
+      keys: { xtsKey: current.xtsKey, hmacKey: current.hmacKey },
+      isMetadataCurrent: true,
+      previous: "none",
+      leavesObjects: unfinished !== undefined,
+      mayReuse: mode === "incremental",
+    };
   }
   if (mode === "incremental") {
-    const why = isManifest(found)
-      ? `it has ${textOf(parametersOf(found))}, this run has ${textOf(parameters)}`
-      : found.message;
+    const why = isManifest(current)
+      ? `it has ${textOf(parametersOf(current))}, this run has ${textOf(parameters)}`
+      : current.message;
     throw new UbiError(
       "E_ARCHIVE_EXISTS",
       `cannot go on from the archive in ${store.name}: ${why}; give the same flags and archive_kek, or --replace`,
     );
   }
+  const cutOff = keysOf(unfinished, kek);
+  const isHalfExchanged =
+    cutOff !== undefined && (await hasMetadataOf(store, cutOff, { kek, signal }));
   return {
     keys: newArchiveKeys(parameters.isEncrypted),
     isMetadataCurrent: false,
-    isReplacing: true,
+    previous: await planPrevious(store, { current, isHalfExchanged, kek, signal }),
+    leavesObjects: true,
     mayReuse: false,
   };
 }
 
-/** The archive, or why it cannot be opened. */
-async function tryOpen(
-  store: ObjectStore,
-  { kek, signal }: TargetNeeds,
-): Promise<ArchiveManifest | UbiError> {
+/** undefined: none, or not to be known with this KEK. */
+function keysOf(unfinished: UnfinishedRun, kek: Uint8Array | undefined): ArchiveKeys | undefined {
+  if (unfinished === undefined || unfinished === "damaged") {
+    return undefined;
+  }
   try {
-    return await openArchive(store, kek, signal);
+    return earlierRun(unfinished, kek).keys;
   } catch (error) {
-    if (error instanceof UbiError && error.code.startsWith("E_ARCHIVE")) {
-      return error;
-    }
+    return notOf("E_ARCHIVE", error);
+  }
+}
+
+/** Whether `metadata.json` has these keys, whatever the map beside it is. */
+async function hasMetadataOf(
+  store: ObjectStore,
+  { hmacKey }: ArchiveKeys,
+  { kek, signal }: Pick<TargetNeeds, "kek" | "signal">,
+): Promise<boolean> {
+  try {
+    const bytes = await store.get(METADATA_KEY, { lengthMax: ARCHIVE_METADATA_BYTES_MAX, signal });
+    const stored = bytes === undefined ? undefined : decodeArchiveMetadata(bytes).hmacKey;
+    const names = { what: "hmac_key", keyBytes: HMAC_KEY_BYTES, kek };
+    return stored !== undefined && Buffer.compare(unwrapKey({ stored, ...names }), hmacKey) === 0;
+  } catch (error) {
+    return notOf("E_ARCHIVE", error) ?? false;
+  }
+}
+
+/** @throws what is no operating error of that kind */
+function notOf(kind: string, error: unknown): undefined {
+  if (!(error instanceof UbiError && error.code.startsWith(kind))) {
     throw error;
   }
 }
 
-function isManifest(found: ArchiveManifest | UbiError | undefined): found is ArchiveManifest {
-  return found !== undefined && !(found instanceof UbiError);
+function isManifest(found: ArchiveManifest | UbiError): found is ArchiveManifest {
+  return !(found instanceof UbiError);
 }
 
 function parametersOf(manifest: ArchiveManifest): RunParameters {

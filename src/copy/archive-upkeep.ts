@@ -1,17 +1,27 @@
 /** Changes an archive in place without touching what it holds: removes orphans, gives it another KEK. */
-import { encodeMetadata, METADATA_KEY, openArchive } from "../archive/archive-manifest.ts";
-import { INCOMPLETE_FOLDER } from "../archive/filesystem-store.ts";
+import {
+  encodeMetadata,
+  MAPPING_KEY,
+  METADATA_KEY,
+  openArchive,
+} from "../archive/archive-manifest.ts";
+import { INCOMPLETE_FOLDER, isIncompleteKey } from "../archive/filesystem-store.ts";
 import type { ObjectStore, StoreDescription } from "../archive/object-store.ts";
 import { openStore } from "../archive/open-store.ts";
 import { UbiError } from "../errors.ts";
 import { type ArchivePlace, hashInKey, namesOf } from "./archive-check.ts";
-import { ownerOf, RUN_KEY, readRunFile } from "./archive-run-file.ts";
+import { type ClaimOptions, StoreClaim } from "./archive-claim.ts";
+import { PREVIOUS } from "./archive-previous.ts";
+import { encodeUpkeepFile, ownerOf, RUN_KEY } from "./archive-run-file.ts";
+import { HashList } from "./object-names.ts";
 
 export interface PruneOptions extends ArchivePlace {
   /** Nothing is removed. */
   readonly isDry: boolean;
   /** Gives up a run that was cut off, which could be resumed. */
   readonly isRunGivenUp: boolean;
+  /** See archive-claim.ts. A run that is named so is given up, too. */
+  readonly takeOver: ClaimOptions["takeOver"];
 }
 
 export interface PruneSummary {
@@ -24,38 +34,41 @@ export interface PruneSummary {
 
 /**
  * Removes objects that the archive does not name. The archive must open first: without its map nobody can tell what
- * is needed.
+ * is needed. Nothing is removed that is not surely of an archive's writer, nor before all is listed and the map is
+ * seen to be the same still.
  * @throws UbiError E_ARCHIVE*, E_ARCHIVE_RUN, E_STORE
  */
 export async function pruneArchive(options: PruneOptions): Promise<PruneSummary> {
-  const { isDry, signal } = options;
-  await using reader = await openStore({ ...options.source, role: "read" });
-  const manifest = await openArchive(reader, options.kek, signal);
-  await using store = await openStore({ ...options.source, role: isDry ? "read" : "write" });
-  const isRunThere = await checkRun(store, options);
-  const { names } = namesOf(manifest);
-  let [objects, bytes, leftovers] = [0, 0, 0];
-  for await (const { key, sizeBytes } of store.list("data/", { signal })) {
-    const hash = hashInKey(key);
-    if (hash !== undefined && !names.isExisting(hash)) {
-      await remove(store, key, options);
-      objects += 1;
-      bytes += sizeBytes;
+  const { isDry, signal, source } = options;
+  await using store = await openStore({ ...source, role: isDry ? "read" : "write" });
+  const claim = await StoreClaim.open(store, options);
+  checkUnfinished(claim, options);
+  const isRunGivenUp = claim.unfinished !== undefined;
+  const found = await findUnneeded(store, options);
+  const { objects, bytes } = found;
+  const summary = { objects: objects.count, bytes, isRunGivenUp };
+  if (isDry) {
+    return { ...summary, leftovers: found.leftovers.length };
+  }
+  await claim.begin(encodeUpkeepFile("prune", claim.token), signal);
+  try {
+    // Those that others left meanwhile are of no concern: what is removed was listed before.
+    if ((await mappingHash(store, signal)) !== found.mappingHash) {
+      const message = `${MAPPING_KEY} in ${store.name} was changed meanwhile; nothing was removed; prune again`;
+      throw new UbiError("E_ARCHIVE_RUN", message);
     }
-  }
-  for (const prefix of LEFTOVER_PREFIXES) {
-    for await (const { key } of store.list(prefix, { signal })) {
-      await remove(store, key, options);
-      leftovers += 1;
+    await claim.check(signal);
+    for (let i = 0; i < objects.count; i += 1) {
+      await store.remove(`data/${objects.at(i).toHex()}`, { signal });
     }
+    for (const key of found.leftovers) {
+      await store.remove(key, { signal });
+    }
+  } finally {
+    await claim.end();
   }
-  if (isRunThere) {
-    await remove(store, RUN_KEY, options);
-  }
-  if (!isDry) {
-    await store.sync();
-  }
-  return { objects, bytes, leftovers, isRunGivenUp: isRunThere };
+  await store.sync();
+  return { ...summary, leftovers: found.leftovers.length };
 }
 
 export interface RekeyOptions extends ArchivePlace {
@@ -63,6 +76,7 @@ export interface RekeyOptions extends ArchivePlace {
   readonly newKek: Uint8Array | undefined;
   /** The same place, opened for writing with the credentials of the new document. */
   readonly target: StoreDescription;
+  readonly takeOver: ClaimOptions["takeOver"];
 }
 
 /**
@@ -73,7 +87,7 @@ export interface RekeyOptions extends ArchivePlace {
 export async function rekeyArchive(options: RekeyOptions): Promise<void> {
   const { signal, kek, newKek } = options;
   await using reader = await openStore({ ...options.source, role: "read" });
-  const { stripeSectors, compression, xtsKey, hmacKey } = await openArchive(reader, kek, signal);
+  await openArchive(reader, kek, signal); // before a folder is made of a wrong path
   await using store = await openStore(options.target);
   if (store.name !== reader.name) {
     throw new UbiError(
@@ -81,50 +95,109 @@ export async function rekeyArchive(options: RekeyOptions): Promise<void> {
       `the target is ${store.name}, but the archive lies in ${reader.name}; name the same place in both documents`,
     );
   }
-  const run = await readRunFile(store, signal);
-  if (run !== undefined) {
-    throw new UbiError(
-      "E_ARCHIVE_RUN",
-      `a run in ${store.name} has not ended (${ownerOf(run).text}) and needs the old key; ` +
-        "resume it, or give it up with archive prune --discard-run",
-    );
+  const claim = await StoreClaim.open(store, options);
+  refuseUnfinished(claim);
+  await claim.begin(encodeUpkeepFile("rekey", claim.token), signal);
+  try {
+    const before = await metadataBytes(store, signal);
+    const manifest = await openArchive(store, kek, signal);
+    const { stripeSectors, compression, xtsKey, hmacKey } = manifest;
+    const keys = { xtsKey, hmacKey };
+    const metadata = encodeMetadata({ stripeSectors, compression, keys, kek: newKek });
+    await claim.check(signal);
+    if (Buffer.compare(await metadataBytes(store, signal), before) !== 0) {
+      const message = `${METADATA_KEY} in ${store.name} was changed meanwhile and is left as it is; rekey again`;
+      throw new UbiError("E_ARCHIVE_RUN", message);
+    }
+    await store.put(METADATA_KEY, metadata, { isDurable: true });
+  } finally {
+    await claim.end();
   }
-  const keys = { xtsKey, hmacKey };
-  await store.put(METADATA_KEY, encodeMetadata({ stripeSectors, compression, keys, kek: newKek }));
   await store.sync();
   await openArchive(store, newKek, signal);
 }
 
 // --- internal ---
 
-/** Only looked at when the archive opens: then nobody needs the copies of an older manifest. */
-const LEFTOVER_PREFIXES = [`${INCOMPLETE_FOLDER}/`, "previous-"];
-
-/** Whether there is a run that may be given up. @throws UbiError E_ARCHIVE_RUN */
-async function checkRun(store: ObjectStore, options: PruneOptions): Promise<boolean> {
-  const run = await readRunFile(store, options.signal);
-  if (run === undefined) {
-    return false;
-  }
-  const { state, text } = ownerOf(run);
-  if (state === "running") {
-    throw new UbiError(
-      "E_ARCHIVE_RUN",
-      `a run is writing to ${store.name}: ${text}; wait for its end`,
-    );
-  }
-  if (!options.isRunGivenUp) {
-    const what = state === "dead" ? "was cut off" : "has not ended, or was cut off";
-    throw new UbiError(
-      "E_ARCHIVE_RUN",
-      `a run in ${store.name} ${what}: ${text}; resume it with archive --resume, or give it up with --discard-run`,
-    );
-  }
-  return true;
+interface Unneeded {
+  /** Hashes of objects that the map does not name. */
+  readonly objects: HashList;
+  readonly bytes: number;
+  /** Keys of other things that writers left. */
+  readonly leftovers: readonly string[];
+  /** Of the map that they were compared with. */
+  readonly mappingHash: string | undefined;
 }
 
-async function remove(store: ObjectStore, key: string, options: PruneOptions): Promise<void> {
-  if (!options.isDry) {
-    await store.remove(key, { signal: options.signal });
+async function findUnneeded(store: ObjectStore, options: PruneOptions): Promise<Unneeded> {
+  const { kek, signal } = options;
+  const hash = await mappingHash(store, signal); // first: a map that is exchanged while it is read shows then
+  const manifest = await openArchive(store, kek, signal);
+  const { names } = namesOf(manifest);
+  const objects = new HashList();
+  let bytes = 0;
+  for await (const { key, sizeBytes } of store.list("data/", { signal })) {
+    const name = hashInKey(key);
+    if (name !== undefined && !names.isExisting(name)) {
+      objects.add(name.toHex());
+      bytes += sizeBytes;
+    }
+  }
+  const leftovers: string[] = [];
+  for await (const { key } of store.list(`${INCOMPLETE_FOLDER}/`, { signal })) {
+    if (isIncompleteKey(key)) {
+      leftovers.push(key);
+    }
+  }
+  for (const { copy } of PREVIOUS) {
+    if ((await store.sizeOf(copy, { signal })) !== undefined) {
+      leftovers.push(copy); // the archive opens: nobody needs an older manifest
+    }
+  }
+  return { objects, bytes, leftovers, mappingHash: hash };
+}
+
+async function mappingHash(
+  store: ObjectStore,
+  signal: AbortSignal | undefined,
+): Promise<string | undefined> {
+  const lengthMax = await store.sizeOf(MAPPING_KEY, { signal });
+  const bytes =
+    lengthMax === undefined ? undefined : await store.get(MAPPING_KEY, { lengthMax, signal });
+  return bytes === undefined
+    ? undefined
+    : new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
+}
+
+async function metadataBytes(store: ObjectStore, signal: AbortSignal): Promise<Uint8Array> {
+  const lengthMax = (await store.sizeOf(METADATA_KEY, { signal })) ?? 0;
+  return (await store.get(METADATA_KEY, { lengthMax, signal })) ?? new Uint8Array(0);
+}
+
+/** @throws UbiError E_ARCHIVE_RUN for a run that may not be given up */
+function checkUnfinished(
+  { store, unfinished, isTakenOver }: StoreClaim,
+  options: PruneOptions,
+): void {
+  if (unfinished === undefined || options.isRunGivenUp || isTakenOver) {
+    return;
+  }
+  throw new UbiError(
+    "E_ARCHIVE_RUN",
+    unfinished === "damaged"
+      ? `cannot read ${RUN_KEY} in ${store.name}: it is damaged, or of a later version; drop it with --discard-run`
+      : `a run in ${store.name} was cut off: ${ownerOf(unfinished).text}; resume it with archive --resume, or give ` +
+          "it up with --discard-run",
+  );
+}
+
+function refuseUnfinished({ store, unfinished }: StoreClaim): void {
+  if (unfinished !== undefined) {
+    const who = unfinished === "damaged" ? `${RUN_KEY} is damaged` : ownerOf(unfinished).text;
+    throw new UbiError(
+      "E_ARCHIVE_RUN",
+      `a run in ${store.name} has not ended (${who}) and needs the old key; resume it, or give it up with archive ` +
+        "prune --discard-run",
+    );
   }
 }

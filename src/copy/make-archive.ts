@@ -20,9 +20,10 @@ import { assert, errorText, UbiError } from "../errors.ts";
 import { fillMemory, mapAnonymous } from "../ffi/memory.ts";
 import { log } from "../log.ts";
 import type { SourceReader } from "../sources/source-reader.ts";
+import { type ClaimOptions, StoreClaim } from "./archive-claim.ts";
 import { type RunSize, sizeOfRun } from "./archive-memory.ts";
 import { publishManifest } from "./archive-publish.ts";
-import { encodeRunFile, RUN_KEY, type RunParameters } from "./archive-run-file.ts";
+import { encodeRunFile, type RunParameters } from "./archive-run-file.ts";
 import { planTarget, type TargetMode, type TargetPlan } from "./archive-target.ts";
 import { type ArchivedDisk, SOURCE_READS_MAX } from "./archived-disk.ts";
 import type { ObjectMakerData } from "./object-maker.ts";
@@ -38,6 +39,8 @@ export interface MakeArchiveOptions {
   /** Opened for writing by every thread; only for reading in a dry run. */
   readonly target: StoreDescription;
   readonly signal: AbortSignal;
+  /** See archive-claim.ts. */
+  readonly takeOver: ClaimOptions["takeOver"];
   readonly onProgress: (progress: RunProgress) => void;
 }
 
@@ -62,6 +65,8 @@ export interface ArchiveSummary {
   readonly manifestBytes: number;
   /** Objects longer than a stripe. */
   readonly overlongObjects: number;
+  /** Objects of an older archive, or run, are there without use. */
+  readonly leavesObjects: boolean;
 }
 
 /**
@@ -74,10 +79,11 @@ export async function makeArchive(
 ): Promise<ArchiveSummary> {
   const { target, parameters, kek, signal } = options;
   await using store = await openStore(target);
-  const plan = await planTarget(store, options);
-  const run = new ArchiveRun(disk, options, store, plan);
+  const claim = await StoreClaim.open(store, options);
+  const plan = await planTarget(claim, options);
+  const run = new ArchiveRun(disk, options, claim, plan);
   await run.openSource(); // before anything is written
-  await store.put(RUN_KEY, encodeRunFile({ parameters, keys: plan.keys }, kek), { signal });
+  await claim.begin(encodeRunFile({ parameters, ...plan }, kek, claim.token), signal);
   try {
     return await run.run();
   } catch (error) {
@@ -93,6 +99,7 @@ class ArchiveRun {
   readonly #disk: ArchivedDisk;
   readonly #options: MakeArchiveOptions;
   readonly #store: ObjectStore;
+  readonly #claim: StoreClaim;
   readonly #plan: TargetPlan;
   readonly #size: RunSize;
   readonly #map: StripeMap;
@@ -107,14 +114,15 @@ class ArchiveRun {
   constructor(
     disk: ArchivedDisk,
     options: MakeArchiveOptions,
-    store: ObjectStore,
+    claim: StoreClaim,
     plan: TargetPlan,
   ) {
     const { from, diskStripes, sourceStripes } = disk.plan;
     const size = sizeOfRun("write", disk.stripeBytes, options.target);
     this.#disk = disk;
     this.#options = options;
-    this.#store = store;
+    this.#store = claim.store;
+    this.#claim = claim;
     this.#plan = plan;
     this.#size = { ...size, buffers: sourceStripes > 0 ? size.buffers : 0 };
     this.#map = StripeMap.create(disk.metadata.stripeCount, diskStripes + sourceStripes);
@@ -262,14 +270,14 @@ class ArchiveRun {
   async #publish(): Promise<ArchiveSummary> {
     const { stripeSectors, sizeBytes } = this.#disk;
     const { parameters, kek, signal } = this.#options;
-    const { keys, isMetadataCurrent, isReplacing } = this.#plan;
+    const { keys, isMetadataCurrent, previous } = this.#plan;
     const { compression } = parameters;
     this.#checkWhole();
     const metadata = isMetadataCurrent
       ? undefined
       : encodeMetadata({ stripeSectors, compression, keys, kek });
     const mapping = encodeMapping({ map: this.#map, stripeSectors, sizeBytes, keys });
-    await publishManifest(this.#store, { metadata, mapping, isReplacing }, signal);
+    await publishManifest(this.#claim, { metadata, mapping, previous }, signal);
     const metadataBytes = metadata?.length ?? (await this.#store.sizeOf(METADATA_KEY)) ?? 0;
     log.debug("the manifest is in place", { object: MAPPING_KEY, bytes: mapping.length });
     return this.#summary(metadataBytes + mapping.length);
@@ -292,6 +300,7 @@ class ArchiveRun {
       objectsWritten: total(COUNTER.OBJECTS),
       objectBytesWritten: total(COUNTER.OBJECT_BYTES),
       manifestBytes,
+      leavesObjects: this.#plan.leavesObjects,
       overlongObjects: total(COUNTER.OVERLONG),
     };
   }
@@ -312,6 +321,7 @@ export function planSummary(disk: ArchivedDisk): ArchiveSummary {
     objectBytesWritten: 0,
     manifestBytes: 0,
     overlongObjects: 0,
+    leavesObjects: false,
   };
 }
 

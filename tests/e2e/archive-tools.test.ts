@@ -268,7 +268,7 @@ describe("tools", () => {
     const stranger = join(disk.archivePath, "data", "notes.txt");
     writeFileSync(orphan, "x");
     writeFileSync(stranger, "mine");
-    writeFileSync(join(disk.archivePath, ".incomplete", "left"), "x");
+    writeFileSync(join(disk.archivePath, ".incomplete", "0123456789abcdef-7"), "x");
     expect(doneEvent(await disk.tool("prune", "--dry-run", "--json"))).toMatchObject({
       objects: 1,
     });
