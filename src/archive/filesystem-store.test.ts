@@ -133,3 +133,14 @@ test("the whole file system is brought to disk", async () => {
   await store.sync();
   expect(await store.get("data/00", { lengthMax: 3 })).toEqual(BYTES);
 });
+
+test("a folder is locked once, as long as its store is open; readers and writers of objects do not care", async () => {
+  await using second = open("write");
+  {
+    await using first = open("write");
+    expect(first.lock()).toBe("locked");
+    expect(second.lock()).toBe("busy");
+    await second.put("data/00", BYTES);
+  }
+  expect(second.lock()).toBe("locked");
+});

@@ -249,21 +249,22 @@ function checkDangers(
   });
 }
 
-/** Paths of other documents start from the document's folder; this one from the working directory. */
+/**
+ * Paths of other documents start from the document's folder; this one from the working directory, as a warning of
+ * the document says. Where that looks like a mistake it is said once more.
+ */
 function tellPlace({ target }: TargetConfig, configPath: string): void {
   if (target.storage !== "filesystem" || isAbsolute(target.path)) {
     return;
   }
   const place = resolve(target.path);
   const beside = join(dirname(resolve(configPath)), target.path);
-  const isElsewhere = !existsSync(place) && existsSync(beside);
-  log.warn(
-    "target.path is relative: it starts from the working directory, not from the document's folder",
-    {
+  if (!existsSync(place) && existsSync(beside)) {
+    log.warn("target.path starts from the working directory, but is there beside the document", {
       used: place,
-      ...(isElsewhere ? { there_is_also: beside } : {}),
-    },
-  );
+      there_is_also: beside,
+    });
+  }
 }
 
 function warnOverlong(

@@ -150,7 +150,7 @@ describe("which stripes", () => {
       imageBytes: 65_536,
     });
     const result = await disk.archive();
-    expect(result.stderr).toContain("E_STRIPE_SOURCE: stripe 1 of");
+    expect(result.stderr).toContain("ends before stripe 1, which is still to be fetched");
     expect(readdirSync(disk.archivePath)).toEqual([]);
   });
 
@@ -227,7 +227,7 @@ describe("refusals", () => {
       { cwd: disk.file("elsewhere"), env: { ...disk.env, UBIBLK_LOG: "warn" } },
     );
     expectSuccess(result);
-    expect(result.stderr).toContain("target.path is relative");
+    expect(result.stderr.match(/relative/g)).toHaveLength(1);
     expect(existsSync(disk.file("elsewhere/here/metadata.json"))).toBe(true);
   });
 });
