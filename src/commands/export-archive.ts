@@ -1,7 +1,6 @@
 /** `ubiblk export-archive`: the disk of an archive as a raw image. */
 import { defineCommand } from "citty";
 import { type ExportSummary, exportArchive } from "../copy/export-archive.ts";
-import { log } from "../log.ts";
 import { withArchivePlace } from "./archive-place.ts";
 import { integerArgument } from "./arguments.ts";
 import { hardenOrWarn } from "./hardening.ts";
@@ -32,6 +31,7 @@ export default defineCommand({
     clobber: {
       type: "boolean",
       default: true,
+      description: "replace a target that is there already",
       negativeDescription: "refuse a target that is there already",
     },
     size: {
@@ -82,9 +82,6 @@ async function exportTo(command: ExportCommand): Promise<void> {
       exportArchive({ ...command, ...place, signal, onProgress }),
     ),
   );
-  if (summary.isCut) {
-    log.warn("data behind the size of the image was left out", { bytes: summary.sizeBytes });
-  }
   progress.done(textOf(command.targetPath, summary), factsOf(command.targetPath, summary));
 }
 
@@ -101,6 +98,5 @@ function factsOf(path: string, summary: ExportSummary): Readonly<Record<string, 
     stored_stripes: summary.storedStripes,
     object_bytes: summary.objectBytes,
     sha256: summary.sha256 ?? null,
-    cut: summary.isCut,
   };
 }

@@ -8,7 +8,8 @@
  * The size is the disk's where the archive tells it, else that of all its stripes.
  */
 import { createHash } from "node:crypto";
-import { existsSync, ftruncateSync } from "node:fs";
+import { existsSync, ftruncateSync, realpathSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
 import { type ArchiveManifest, openArchive } from "../archive/archive-manifest.ts";
 import type { StoreDescription } from "../archive/object-store.ts";
 import { openStore } from "../archive/open-store.ts";
@@ -47,8 +48,6 @@ export interface ExportSummary {
   readonly storedStripes: number;
   readonly objectBytes: number;
   readonly sha256: string | undefined;
-  /** Data behind the size that was asked for was left out. */
-  readonly isCut: boolean;
 }
 
 /** @throws UbiError E_EXPORT, E_STORE, E_ARCHIVE*, E_DISK_LOCKED, or the reason of the signal */
@@ -58,6 +57,7 @@ export async function exportArchive(options: ExportOptions): Promise<ExportSumma
   const manifest = await openArchive(store, options.kek, signal);
   const sizeBytes = sizeOfImage(manifest, options.sizeBytes);
   checkPlace(options);
+  checkOutside(targetPath, options.source);
   using output = OutputFile.create(targetPath, [], "E_EXPORT");
   const isDevice = output.capacityBytes !== Infinity;
   prepare(output, sizeBytes);
@@ -78,7 +78,6 @@ export async function exportArchive(options: ExportOptions): Promise<ExportSumma
     storedStripes: board.total(COUNTER.STRIPES),
     objectBytes: board.total(COUNTER.OBJECT_BYTES),
     sha256,
-    isCut: board.total(COUNTER.OVERLONG) > 0,
   };
 }
 
@@ -88,7 +87,7 @@ const PIECE_BYTES = 2 ** 20;
 /** Of a device, zeroed in one call: short enough for a signal to be heard in between. */
 const ZERO_BYTES = 64 * 2 ** 20;
 
-/** What was asked for may leave out nothing but zero stripes, and a part of the last one. */
+/** What was asked for may leave out nothing but zeros: of the last stripe who writes it sees (object-reader.ts). */
 function sizeOfImage(manifest: ArchiveManifest, asked: number | undefined): number {
   if (asked === undefined) {
     return manifest.sizeBytes;
@@ -110,6 +109,33 @@ function sizeOfImage(manifest: ArchiveManifest, asked: number | undefined): numb
 function checkPlace({ targetPath, mayReplace }: ExportOptions): void {
   if (!mayReplace && existsSync(targetPath)) {
     throw new UbiError("E_EXPORT", `${targetPath} is there already, and --no-clobber was given`);
+  }
+}
+
+/** Objects of the archive, and what will be its objects, are no place for an image; links lead there as well. */
+function checkOutside(targetPath: string, source: StoreDescription): void {
+  if (source.kind !== "filesystem") {
+    return;
+  }
+  const target = realPathOf(targetPath);
+  for (const folder of [source.path, join(source.path, "data")]) {
+    const place = realPathOf(folder);
+    if (target === place || target.startsWith(`${place}/`)) {
+      throw new UbiError(
+        "E_EXPORT",
+        `${targetPath} lies in the archive ${source.path} itself, which would be destroyed; write elsewhere`,
+      );
+    }
+  }
+}
+
+/** Of what is not there yet, as it will be. */
+function realPathOf(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    const folder = dirname(resolve(path));
+    return folder === path ? path : join(realPathOf(folder), basename(path));
   }
 }
 

@@ -12,7 +12,7 @@
 import type { ObjectStore, StoreDescription } from "../archive/object-store.ts";
 import { openStore } from "../archive/open-store.ts";
 import { type SharedStripeMap, StripeMap } from "../archive/stripe-map.ts";
-import { StripeEncoder, stripeObjectKey } from "../archive/stripe-object.ts";
+import { type EncodedStripe, StripeEncoder, stripeObjectKey } from "../archive/stripe-object.ts";
 import { XtsCipher } from "../disk/cipher.ts";
 import { errnoText, UbiError } from "../errors.ts";
 import { readFileAt, willNeedFile } from "../ffi/file.ts";
@@ -187,7 +187,6 @@ class ObjectMaker implements Disposable {
       return;
     }
     const { hash, bytes, isOverlong } = encoded;
-    this.#count(COUNTER.OVERLONG, isOverlong ? 1 : 0);
     this.#map.setStored(stripe, hash);
     const key = stripeObjectKey(hash.toHex());
     const hashHex = hash.toHex();
@@ -196,10 +195,11 @@ class ObjectMaker implements Disposable {
       this.#settle(COUNTER.DUPLICATES);
       await nextTurn();
     } else if (this.#data.putsMax === 1) {
-      await this.#putOrReuse(key, hash, bytes);
+      await this.#putOrReuse(key, encoded);
       await nextTurn();
     } else {
-      await this.#begin(this.#putOrReuse(key, hash.slice(), bytes.slice()));
+      const copy = { hash: hash.slice(), bytes: bytes.slice(), isOverlong };
+      await this.#begin(this.#putOrReuse(key, copy));
     }
   }
 
@@ -223,7 +223,7 @@ class ObjectMaker implements Disposable {
    * whether there was one), nor after one that was not: then what `verify` finds damaged would stay so. A folder is
    * read for that, which costs less than compressing and writing do; a bucket is asked for its checksum.
    */
-  async #putOrReuse(key: string, hash: Uint8Array, bytes: Uint8Array): Promise<void> {
+  async #putOrReuse(key: string, { hash, bytes, isOverlong }: EncodedStripe): Promise<void> {
     const { signal } = this.#tools;
     if (this.#names.isExisting(hash) && (await this.#store.holds(key, bytes, { signal }))) {
       this.#settle(COUNTER.REUSED);
@@ -231,6 +231,7 @@ class ObjectMaker implements Disposable {
     }
     await this.#store.put(key, bytes, { signal });
     this.#count(COUNTER.OBJECT_BYTES, bytes.length);
+    this.#count(COUNTER.OVERLONG, isOverlong ? 1 : 0);
     this.#settle(COUNTER.OBJECTS);
   }
 

@@ -33,7 +33,7 @@ export interface ObjectReaderData {
 }
 
 export type ObjectUse =
-  /** The image that the main thread keeps open. What lies behind `sizeBytes` is left out. */
+  /** The image that the main thread keeps open. Behind `sizeBytes` there may be zeros only. */
   | {
       readonly kind: "write";
       readonly path: string;
@@ -155,13 +155,17 @@ class ObjectReader implements Disposable {
     }
     const offset = stripe * this.#stripeBytes;
     const lengthBytes = Math.min(this.#stripeBytes, use.sizeBytes - offset);
+    if (this.#view.subarray(lengthBytes).some((byte) => byte !== 0)) {
+      throw new UbiError(
+        "E_EXPORT",
+        `an image of ${use.sizeBytes} bytes would leave out the end of stripe ${stripe}, which has data there; ` +
+          "give the size of the archive's disk, or no --size",
+      );
+    }
     const result = writeFileAt(use.fd, offset, this.#address, lengthBytes, false);
     if (result < 0) {
       const message = `cannot write stripe ${stripe} to ${use.path}: ${errnoText(result)}`;
       throw new UbiError("E_EXPORT", message);
-    }
-    if (this.#view.subarray(lengthBytes).some((byte) => byte !== 0)) {
-      this.#count(COUNTER.OVERLONG, 1);
     }
   }
 

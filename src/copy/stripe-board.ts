@@ -26,7 +26,7 @@ export const COUNTER = {
   REUSED: 5,
   /** Bytes of stripes that were read or written. */
   DATA_BYTES: 6,
-  /** Objects longer than a stripe. */
+  /** Objects longer than a stripe that this run wrote. */
   OVERLONG: 7,
   /** Stripes or objects that are not what they should be. */
   BAD: 8,

@@ -7,6 +7,7 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from "node:fs";
@@ -352,10 +353,47 @@ describe("export", () => {
     ).toBe(true);
     expect(disk.bytesOf("out.raw").length).toBe(200_000);
     expect((await disk.export("--size", "65536")).stderr).toContain("E_EXPORT");
-    expectSuccess(await disk.export("--size", "131000"));
-    expect(disk.bytesOf("out.raw").equals(disk.bytesOf("disk.raw").subarray(0, 131_000))).toBe(
+    const cut = await disk.export("--size", "131000");
+    expect(cut.exitCode).toBe(1);
+    expect(cut.stderr).toContain("the end of stripe 1");
+    expect(disk.bytesOf("out.raw").length).toBe(200_000);
+  });
+
+  test("a size that leaves out zeros of the last stripe is that of the image", async () => {
+    const stripe = (n: number, size: number) => seededStripe(n, size).fill(0, size - 1_000);
+    using disk = new DiskToArchive({ stripeShift: 7, flags: [0, 0], stripe });
+    expectSuccess(await disk.archive());
+    expectSuccess(await disk.export("--size", "130560"));
+    expect(disk.bytesOf("out.raw").equals(disk.bytesOf("disk.raw").subarray(0, 130_560))).toBe(
       true,
     );
+  });
+
+  test("overlong objects are those that a run wrote: nothing changed, none are told", async () => {
+    const stripe = (n: number, size: number) => seededStripe(n, 2 * size).subarray(size); // noise
+    using disk = new DiskToArchive({ stripeShift: 7, flags: [0, 0], stripe, hasKek: true });
+    const flags = ["--encrypt", "--compression", "zstd", "--json"];
+    expect(doneEvent(expectSuccess(await disk.archive(...flags)))).toMatchObject({
+      objects_written: 2,
+      overlong_objects: 2,
+    });
+    const again = doneEvent(expectSuccess(await disk.archive(...flags, "--incremental")));
+    expect(again).toMatchObject({ objects_written: 0, overlong_objects: 0 });
+  });
+
+  test("a target in the archive's folder is refused, by whatever name", async () => {
+    using disk = diskOf(1);
+    expectSuccess(await disk.archive());
+    symlinkSync(disk.archivePath, disk.file("alias"));
+    symlinkSync(join(disk.archivePath, "stripe-mapping"), disk.file("link"));
+    const targets = ["archive/stripe-mapping", "archive/new.raw", "alias/data/new.raw", "link"];
+    for (const target of targets) {
+      const words = ["export-archive", "--source", "source.toml", "--target", target];
+      const refused = await disk.run(...words);
+      expect(refused.exitCode).toBe(1);
+      expect(refused.stderr).toContain("in the archive");
+    }
+    expectSuccess(await disk.tool("verify"));
   });
 
   const missing = missingLoopDevices();
