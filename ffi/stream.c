@@ -10,9 +10,11 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include <linux/sockios.h>
 
 #define IDLE_SECONDS 60
 #define PROBE_SECONDS 15
@@ -156,6 +158,11 @@ int32_t ubi_stream_tune(int32_t fd) {
         return -errno;
     }
     return 0;
+}
+
+int32_t ubi_stream_untaken(int32_t fd) {
+    int untaken = 0;
+    return ioctl(fd, SIOCOUTQ, &untaken) < 0 ? -errno : untaken;
 }
 
 int32_t ubi_stream_read(int32_t fd, void *buffer, uint32_t length) {

@@ -24,6 +24,8 @@ int32_t ubi_stream_port(int32_t fd);
 int32_t ubi_stream_peer(int32_t fd, char *name, uint32_t length);
 /* Small writes go at once, and a peer that vanished is noticed in about two minutes. 0 for Unix sockets too. */
 int32_t ubi_stream_tune(int32_t fd);
+/* Bytes that were written and that the other end has not got, as far as the system knows. */
+int32_t ubi_stream_untaken(int32_t fd);
 
 /* Bytes moved, 0 at the end of the stream, -EAGAIN or another -errno. A closed peer raises no signal. */
 int32_t ubi_stream_read(int32_t fd, void *buffer, uint32_t length);

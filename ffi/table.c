@@ -4,6 +4,7 @@
  */
 #include "event.h"
 #include "file.h"
+#include "folder.h"
 #include "memory.h"
 #include "process.h"
 #include "socket.h"
@@ -49,6 +50,7 @@ static const struct ubi_entry entries[] = {
     ENTRY(ubi_stream_port),
     ENTRY(ubi_stream_peer),
     ENTRY(ubi_stream_tune),
+    ENTRY(ubi_stream_untaken),
     ENTRY(ubi_stream_read),
     ENTRY(ubi_stream_write),
     ENTRY(ubi_event_create),
@@ -81,6 +83,12 @@ static const struct ubi_entry entries[] = {
     ENTRY(ubi_file_sync_filesystem),
     ENTRY(ubi_file_read_entries),
     ENTRY(ubi_file_allocate),
+    ENTRY(ubi_folder_open),
+    ENTRY(ubi_folder_make),
+    ENTRY(ubi_folder_rename),
+    ENTRY(ubi_folder_link),
+    ENTRY(ubi_folder_unlink),
+    ENTRY(ubi_folder_rename_new),
     UBI_XTS_ENTRIES
     {NULL, NULL},
 };

@@ -13,6 +13,7 @@ const native = link({
   ubi_stream_port: { args: ["i32"], returns: "i32" },
   ubi_stream_peer: { args: ["i32", "ptr", "u32"], returns: "i32" },
   ubi_stream_tune: { args: ["i32"], returns: "i32" },
+  ubi_stream_untaken: { args: ["i32"], returns: "i32" },
   ubi_stream_read: { args: ["i32", "ptr", "u32"], returns: "i32" },
   ubi_stream_write: { args: ["i32", "ptr", "u32"], returns: "i32" },
 });
@@ -52,6 +53,11 @@ export function peerOf(fd: number): string {
 /** No delay for small writes and keep-alive probes; does nothing to Unix sockets. */
 export function tuneStream(fd: number): number {
   return native.ubi_stream_tune(fd);
+}
+
+/** Bytes that were written and that the other end has not got yet; 0 when that is not known. */
+export function untakenBytes(fd: number): number {
+  return Math.max(0, native.ubi_stream_untaken(fd));
 }
 
 /** A connection in the clear. It closes its descriptor at its end. */

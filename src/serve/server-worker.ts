@@ -49,6 +49,8 @@ const STOP_TIMEOUT_MS = 10_000;
 const ACCEPT_PAUSE_MS = 200;
 /** A client that takes nothing for so long has to go when others need its buffers. */
 const STALL_MS = 2_000;
+/** How long one turn goes on with reads that end at once. */
+const READS_MS = 4;
 const EAGAIN = -11;
 /** Failures of the one connection that was to be accepted: the next one may do. */
 const PASSING: readonly number[] = [-4, -71, -103, -104, -110];
@@ -60,12 +62,14 @@ const LISTENERS = 3;
 /** Runs the stripe server of this thread until it is told to stop. */
 export function runServerWorker(data: ServerWorkerData): void {
   nameThread("stripe-server");
-  using worker = new ServerWorker(data);
-  tell("ready");
-  while (worker.turn()) {
-    // Everything happens in a turn.
+  {
+    using worker = new ServerWorker(data);
+    tell("ready");
+    while (worker.turn()) {
+      // Everything happens in a turn.
+    }
   }
-  tell("stopped");
+  tell("stopped"); // now that nothing of the disk is used any more
 }
 
 // --- internal ---
@@ -88,6 +92,8 @@ class ServerWorker implements Disposable {
   #waiting: Session[] = [];
   /** Sessions that can go on at once. */
   #eager = new Set<Session>();
+  /** Reads may have ended that nobody was told of. */
+  #hasEnds = false;
   #acceptFromMs = 0;
   #stopDueMs = Number.POSITIVE_INFINITY;
   #nowMs = 0;
@@ -168,7 +174,7 @@ class ServerWorker implements Disposable {
         this.#poll.watch(this.#pollPlace(place), session.fd, events);
       }
     }
-    if (this.#eager.size > 0) {
+    if (this.#eager.size > 0 || this.#hasEnds) {
       dueMs = nowMs;
     }
     const isTimed = dueMs < Number.POSITIVE_INFINITY;
@@ -317,32 +323,36 @@ class ServerWorker implements Disposable {
     }
   }
 
-  /** Until nothing ends at once any more; each round gives every waiting session one buffer at most. */
+  /**
+   * While reads end at once, for a bounded time: others come, go and get theirs in between. Each round gives every
+   * waiting session one buffer at most.
+   */
   #advanceReads(): void {
-    for (;;) {
+    const endNs = clockNs() + READS_MS * 1e6;
+    do {
       this.#giveBuffers();
-      if (this.#reads.advance() === 0) {
-        return;
-      }
+      this.#hasEnds = this.#reads.advance() > 0;
       for (const session of [...this.#open()]) {
         if (session.isChanged) {
           this.#advance(session, 0);
         }
       }
-    }
+    } while (this.#hasEnds && clockNs() < endNs);
   }
 
+  /** Also when none is free: a read of the same stripe may be under way. */
   #giveBuffers(): void {
-    for (let i = this.#waiting.length; i > 0 && this.#reads.hasFreeBuffers; i--) {
-      const session = this.#waiting.shift();
-      assert(session !== undefined, "so many sessions wait");
-      if (session.wantsBuffer) {
-        session.takeBuffer(); // unless it has failed since it asked
-      }
-      if (session.wantsBuffer) {
-        this.#waiting.push(session);
+    const unserved: Session[] = [];
+    const served: Session[] = [];
+    for (const session of this.#waiting) {
+      // It may have failed since it asked.
+      if (session.wantsBuffer && !session.takeBuffer()) {
+        unserved.push(session);
+      } else if (session.wantsBuffer) {
+        served.push(session);
       }
     }
+    this.#waiting = [...unserved, ...served];
   }
 
   /** When a session would be in the way of others, or of the end; Infinity while it is in nobody's. */
@@ -355,7 +365,7 @@ class ServerWorker implements Disposable {
 
   #dropStalled(): void {
     for (const session of [...this.#open()]) {
-      if (this.#dropMs(session) <= this.#nowMs) {
+      if (this.#dropMs(session) <= this.#nowMs && !session.notesProgress(this.#nowMs)) {
         session.abort("it does not take its answers, and is in the way");
         this.#remove(session);
       }

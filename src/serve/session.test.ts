@@ -115,7 +115,9 @@ test("no more is read than can be answered, and reading goes on when answers are
   expect(world.stream.incoming.length).toBeGreaterThan(5000);
   expect(world.session.events).toBe(4); // POLLOUT
   world.stream.room = Number.POSITIVE_INFINITY;
-  world.turn(1);
+  for (let nowMs = 1; nowMs < 1 + 10_000 / 256; nowMs++) {
+    world.turn(nowMs);
+  }
   expect(world.stream.sent.length).toBe(10_000);
 });
 
@@ -144,11 +146,88 @@ test("a client that has sent its last request still gets its answers", () => {
   expect(world.session.end).toEqual({ isFailure: false, reason: "the client left" });
 });
 
+test("a flood of requests: a turn answers some hundreds, and says that there is more", () => {
+  using world = new SessionWorld();
+  world.stream.incoming.push(...Array.from({ length: 100_000 }, () => 0xaa));
+  let before = 0;
+  for (let nowMs = 0; nowMs < 10; nowMs++) {
+    expect(world.session.advance(nowMs, 1)).toBe(true);
+    expect(world.stream.sent.length - before).toBeWithin(1, 257);
+    before = world.stream.sent.length;
+  }
+});
+
+test("a client that sends on behind its last answer: read some kilobytes a turn, and ended in time", () => {
+  using world = new SessionWorld();
+  world.stream.incoming.push(...READ_0);
+  world.turn(0);
+  world.turn(LIMITS.answerMs);
+  expect(world.stream.sent).toEqual([0xff]);
+  world.stream.incoming.push(...Array.from({ length: 100_000 }, () => 0xaa));
+  const left = world.stream.incoming.length;
+  expect(world.session.advance(LIMITS.answerMs + 1, 1)).toBe(true);
+  expect(left - world.stream.incoming.length).toBeWithin(4096, 50_000);
+  expect(world.session.advance(LIMITS.answerMs + 500, 1)).toBe(false);
+  expect(world.session.end?.isFailure).toBe(false);
+});
+
+test("the same stripe twice: read once, answered twice", () => {
+  using world = new SessionWorld();
+  world.stream.incoming.push(...READ_0, ...READ_0);
+  world.turn(0);
+  expect(world.disk.underWay.length).toBe(1);
+  world.disk.finish(0);
+  world.turn(1);
+  expect(world.stream.sent).toEqual([READ_0, READ_0].flatMap(expectedAnswer));
+  expect(freeBuffers(world)).toBe(world.reads.count);
+});
+
+test("the same stripe of zeros twice: both answers say so", () => {
+  using world = new SessionWorld();
+  const readZeros = [0x11, 3, 0, 0, 0, 0, 0, 0, 0];
+  world.stream.incoming.push(...readZeros, ...readZeros);
+  world.turn(0);
+  world.disk.finish(0);
+  world.turn(1);
+  expect(world.stream.sent).toEqual([0x10, 0x10]);
+  expect(freeBuffers(world)).toBe(world.reads.count);
+});
+
+test("the same stripe twice, and its read fails: one ff, and no buffer is lost", () => {
+  using world = new SessionWorld();
+  world.stream.incoming.push(...READ_0, ...READ_0, 0x02);
+  world.turn(0);
+  world.disk.finish(0, EIO);
+  world.turn(1);
+  expect(world.stream.sent).toEqual([0xff]);
+  expect(freeBuffers(world)).toBe(world.reads.count);
+});
+
+test("a read that its owner gave up: who asks for the stripe next gets that read, also without a free buffer", () => {
+  using world = new SessionWorld();
+  const { reads, disk } = world;
+  const ended: number[] = [];
+  const owner = { readEnded: (buffer: number) => void ended.push(buffer) };
+  const buffer = reads.begin(0, "disk", owner);
+  reads.free(buffer, owner);
+  for (let stripe = FIRST_FREE; reads.begin(stripe, "disk", owner) >= 0; stripe++) {}
+  expect(reads.hasFreeBuffers).toBe(false);
+  const other = { readEnded: (mine: number) => void ended.push(-mine - 1) };
+  expect(reads.begin(0, "disk", other)).toBe(buffer);
+  expect(disk.underWay.filter(({ stripe }) => stripe === 0).length).toBe(1);
+  disk.finish(0);
+  reads.advance();
+  expect(ended).toEqual([-buffer - 1]);
+});
+
+/** A stripe that no test asks for. */
+const FIRST_FREE = 8;
+
 /** Takes all that are free, and gives them back. */
 function freeBuffers({ reads, disk }: SessionWorld): number {
-  const owner = { readEnded: (buffer: number) => reads.free(buffer) };
+  const owner = { readEnded: (buffer: number) => reads.free(buffer, owner) };
   let count = 0;
-  while (reads.begin(0, "disk", owner) >= 0) {
+  while (reads.begin(FIRST_FREE + count, "disk", owner) >= 0) {
     count += 1;
   }
   for (let i = 0; i < count; i++) {

@@ -10,14 +10,16 @@
 import { assert, errnoText } from "../errors.ts";
 import { type ByteStream, STREAM_READY, WANT_READ, WANT_WRITE } from "../ffi/byte-stream.ts";
 import { POLLIN, POLLOUT } from "../ffi/socket.ts";
+import { untakenBytes } from "../ffi/stream.ts";
 import { OPCODE, STATUS } from "../formats/stripe-protocol.ts";
+import { type Answer, AnswerQueue } from "./answer-queue.ts";
 import type { AnswerBytes, FixedAnswers } from "./fixed-answers.ts";
 import { RequestInput } from "./request-input.ts";
 import type { ReadOwner, StripeReads } from "./stripe-reads.ts";
 
 export interface SessionLimits {
   readonly handshakeMs: number;
-  /** For the rest of a request, for an answer to be ready, and for the client to take some of it. */
+  /** For the rest of a request, for the client to take some of an answer, and, in part, for one to be ready. */
   readonly answerMs: number;
   readonly idleMs: number;
 }
@@ -32,19 +34,6 @@ export interface SessionOptions {
   readonly input: { readonly view: Uint8Array; readonly address: number };
 }
 
-/** An answer under way. */
-interface Answer {
-  /** Undefined: it holds a stripe, which is still to be read. */
-  bytes: AnswerBytes | undefined;
-  readonly stripe: number;
-  readonly place: "disk" | "source";
-  readonly isSparse: boolean;
-  /** -1 for none, or none yet. */
-  buffer: number;
-  /** The session ends behind it. */
-  isLast: boolean;
-}
-
 /** Why a session ended; without a reason the client just left. */
 export interface SessionEnd {
   readonly isFailure: boolean;
@@ -55,8 +44,11 @@ export const INPUT_BYTES = 4096;
 const ANSWERS_MAX = 32;
 /** A client that takes an answer more slowly than this holds a buffer for too long. */
 const BYTES_PER_MS_MIN = 64;
-/** Sent in one turn, so that the others get theirs. */
+/** Sent in one turn, so that the others get theirs; requests are as many as rounds can take. */
 const TURN_BYTES = 4 * 2 ** 20;
+const TURN_ROUNDS = 256 / ANSWERS_MAX;
+/** A read has this share of the time of an answer: a client that waits as long gets a status, and not nothing. */
+const READ_SHARE = 0.75;
 /** For the last answer to arrive: closing with requests unread would make the system drop it. */
 const LINGER_MS = 500;
 const NEVER = Number.POSITIVE_INFINITY;
@@ -64,7 +56,7 @@ const NEVER = Number.POSITIVE_INFINITY;
 export class Session implements ReadOwner {
   readonly #options: SessionOptions;
   readonly #input: RequestInput;
-  readonly #answers: Answer[] = [];
+  readonly #answers: AnswerQueue;
   #state: "handshake" | "serving" | "lingering" | "ended" = "handshake";
   #end: SessionEnd | undefined;
   /** What the stream waits for before it can be read or written; 0 while it can be tried. */
@@ -78,6 +70,8 @@ export class Session implements ReadOwner {
   #headSinceMs = 0;
   #headReadyMs = 0;
   #progressMs = 0;
+  /** What the client had still to take of all that was sent, when that was looked at last. */
+  #untakenBytes = 0;
   /** Sent of the first answer. */
   #sentBytes = 0;
   /** A read of its has ended. */
@@ -91,6 +85,7 @@ export class Session implements ReadOwner {
   constructor(options: SessionOptions, nowMs: number) {
     this.#options = options;
     this.#input = new RequestInput(options.input);
+    this.#answers = new AnswerQueue(options.reads, this);
     this.#nowMs = nowMs;
     this.#sinceMs = nowMs;
   }
@@ -135,25 +130,24 @@ export class Session implements ReadOwner {
       case "ended":
         return NEVER;
     }
-    const head = this.#answers[0];
+    const head = this.#answers.head;
     if (head === undefined) {
       return this.#sinceMs + (this.#input.isEmpty ? idleMs : answerMs);
     }
     if (head.bytes === undefined) {
-      return this.#headSinceMs + answerMs;
+      return this.#headSinceMs + answerMs * READ_SHARE;
     }
-    const wholeMs = answerMs + head.bytes.lengthBytes / BYTES_PER_MS_MIN;
-    return Math.min(this.#progressMs + answerMs, this.#headReadyMs + wholeMs);
+    return Math.min(this.#progressMs + answerMs, this.#wholeDueMs(head.bytes));
   }
 
   /** The first answer that needs a buffer. */
   get wantsBuffer(): boolean {
-    return this.#unread() !== undefined;
+    return this.#answers.unread !== undefined;
   }
 
   /** Begins the read of that answer, if there is a buffer for it. */
   takeBuffer(): boolean {
-    const answer = this.#unread();
+    const answer = this.#answers.unread;
     assert(answer !== undefined, "a buffer is given to who wants one");
     answer.buffer = this.#options.reads.begin(answer.stripe, answer.place, this);
     return answer.buffer >= 0;
@@ -161,9 +155,19 @@ export class Session implements ReadOwner {
 
   /** Since when the client has taken nothing of an answer that is there; Infinity when there is none. */
   get stalledSinceMs(): number {
-    const head = this.#answers[0];
-    const isHolding = this.#answers.some((answer) => answer.buffer >= 0);
-    return isHolding && head?.bytes !== undefined ? this.#progressMs : NEVER;
+    const head = this.#answers.head;
+    return this.#answers.holdsBuffers && head?.bytes !== undefined ? this.#progressMs : NEVER;
+  }
+
+  /** Whether the client took something of what the system keeps for it, which is no reason yet to send it more. */
+  notesProgress(nowMs: number): boolean {
+    const untaken = untakenBytes(this.fd);
+    const isLess = untaken < this.#untakenBytes;
+    this.#untakenBytes = untaken;
+    if (isLess) {
+      this.#progressMs = nowMs;
+    }
+    return isLess;
   }
 
   /** Does all that can be done without waiting. True when there is more to do at once, in the next turn. */
@@ -191,15 +195,19 @@ export class Session implements ReadOwner {
   }
 
   readEnded(buffer: number, result: number): void {
-    const at = this.#answers.findIndex((answer) => answer.buffer === buffer);
-    const answer = this.#answers[at];
-    assert(answer !== undefined, "a read belongs to an answer");
+    const answer = this.#answers.waitingFor(buffer);
+    if (answer === undefined) {
+      return; // dropped behind another answer that failed with the same read
+    }
     this.#isChanged = true;
     const { reads, answers } = this.#options;
     if (result < 0) {
-      this.#fail(at, `stripe ${answer.stripe} cannot be read: ${errnoText(result)}`);
+      this.#fail(
+        this.#answers.indexOf(answer),
+        `stripe ${answer.stripe} cannot be read: ${errnoText(result)}`,
+      );
     } else if (answer.isSparse && reads.isZero(buffer)) {
-      this.#freeBuffer(answer);
+      this.#answers.freeBuffer(answer);
       answer.bytes = answers.status(STATUS.ZERO);
     } else {
       answer.bytes = { address: reads.answerAt(buffer), lengthBytes: reads.answerBytes };
@@ -218,7 +226,7 @@ export class Session implements ReadOwner {
     this.#isStopping = true;
     this.#nowMs = nowMs;
     this.#input.clear();
-    if (this.#end === undefined && (this.#state === "handshake" || this.#answers.length === 0)) {
+    if (this.#end === undefined && (this.#state === "handshake" || this.#answers.count === 0)) {
       this.#finish(false, "the server stops");
     }
   }
@@ -231,7 +239,7 @@ export class Session implements ReadOwner {
   }
 
   [Symbol.dispose](): void {
-    this.#dropAnswers(0);
+    this.#answers.drop(0);
     this.#state = "ended";
     this.#options.stream[Symbol.dispose]();
   }
@@ -240,7 +248,7 @@ export class Session implements ReadOwner {
 
   #mayRead(): boolean {
     if (this.#state === "serving") {
-      const hasRoom = this.#answers.length < ANSWERS_MAX && this.#answers.at(-1)?.isLast !== true;
+      const hasRoom = this.#answers.count < ANSWERS_MAX && !this.#answers.isClosed;
       return hasRoom && !this.#isInputOver && !this.#isStopping;
     }
     return this.#state !== "ended";
@@ -249,17 +257,17 @@ export class Session implements ReadOwner {
   #hasToSend(): boolean {
     return this.#state === "handshake"
       ? this.#writeWait !== 0
-      : this.#state === "serving" && this.#answers[0]?.bytes !== undefined;
+      : this.#state === "serving" && this.#answers.head?.bytes !== undefined;
   }
 
   #finish(isFailure: boolean, reason: string): void {
     this.#end = { isFailure, reason };
     this.#state = "ended";
-    this.#dropAnswers(0);
+    this.#answers.drop(0);
   }
 
   #timeOut(): void {
-    const head = this.#answers[0];
+    const head = this.#answers.head;
     if (this.#state === "handshake") {
       this.#finish(true, "the handshake took too long");
     } else if (this.#state === "lingering") {
@@ -270,9 +278,14 @@ export class Session implements ReadOwner {
     } else if (head.bytes === undefined) {
       this.#fail(0, `stripe ${head.stripe} was not read in time`);
       this.#converse();
-    } else {
+    } else if (this.#nowMs >= this.#wholeDueMs(head.bytes) || !this.notesProgress(this.#nowMs)) {
       this.#finish(true, "it takes its answers too slowly");
     }
+  }
+
+  #wholeDueMs(bytes: AnswerBytes): number {
+    const wholeMs = this.#options.limits.answerMs + bytes.lengthBytes / BYTES_PER_MS_MIN;
+    return this.#headReadyMs + wholeMs;
   }
 
   #shakeHands(): void {
@@ -294,10 +307,13 @@ export class Session implements ReadOwner {
     }
   }
 
-  /** Reads, answers and sends until the stream, a buffer or a read has to be waited for. */
+  /** Reads, answers and sends until the stream, a buffer or a read has to be waited for, or the turn is over. */
   #converse(): boolean {
     let sent = 0;
-    while (this.#state === "serving" || this.#state === "lingering") {
+    for (let round = 0; this.#state === "serving" || this.#state === "lingering"; round++) {
+      if (round === TURN_ROUNDS) {
+        return true;
+      }
       const isFed = this.#read();
       this.#takeRequests();
       const bytes = this.#send();
@@ -309,7 +325,7 @@ export class Session implements ReadOwner {
         break;
       }
     }
-    if (this.#isInputOver && this.#state === "serving" && this.#answers.length === 0) {
+    if (this.#isInputOver && this.#state === "serving" && this.#answers.count === 0) {
       this.#finish(false, "the client left");
     }
     return false;
@@ -344,7 +360,7 @@ export class Session implements ReadOwner {
 
   /** The time of a request runs from its first byte. */
   #noteInput(): void {
-    if (this.#answers.length === 0 && this.#input.isEmpty && this.#state === "serving") {
+    if (this.#answers.count === 0 && this.#input.isEmpty && this.#state === "serving") {
       this.#sinceMs = this.#nowMs;
     }
   }
@@ -354,7 +370,7 @@ export class Session implements ReadOwner {
       const isReset = result === ECONNRESET;
       const why = isReset ? "the client reset it" : this.#options.stream.problem(result);
       this.#finish(!isReset, why);
-    } else if (this.#answers.length === 0) {
+    } else if (this.#answers.count === 0) {
       this.#finish(false, "the client left");
     } else {
       this.#isInputOver = true; // it may still take its answers
@@ -364,8 +380,8 @@ export class Session implements ReadOwner {
   #takeRequests(): void {
     while (
       this.#state === "serving" &&
-      this.#answers.length < ANSWERS_MAX &&
-      this.#answers.at(-1)?.isLast !== true
+      this.#answers.count < ANSWERS_MAX &&
+      !this.#answers.isClosed
     ) {
       const request = this.#input.take();
       if (request === undefined) {
@@ -381,17 +397,13 @@ export class Session implements ReadOwner {
     const isSparse = opcode === OPCODE.READ_SPARSE;
     const isRead = isSparse || opcode === OPCODE.READ;
     const place = isRead ? reads.placeOf(stripe) : "disk";
-    const isStripe = isRead && typeof place === "string";
-    const status = typeof place === "number" ? answers.status(place) : answers.to(opcode);
-    this.#answers.push({
-      bytes: isStripe ? undefined : status,
-      stripe,
-      place: place === "source" ? "source" : "disk",
-      isSparse,
-      buffer: -1,
-      isLast: false,
-    });
-    if (this.#answers.length === 1) {
+    if (isRead && typeof place === "string") {
+      this.#answers.add({ stripe, place, isSparse });
+    } else {
+      const bytes = typeof place === "number" ? answers.status(place) : answers.to(opcode);
+      this.#answers.add({ bytes, isLast: false });
+    }
+    if (this.#answers.count === 1) {
       this.#beginHead();
     }
   }
@@ -403,14 +415,14 @@ export class Session implements ReadOwner {
     this.#headSinceMs = this.#nowMs;
     this.#headReadyMs = this.#nowMs;
     this.#progressMs = this.#nowMs;
-    this.#isHeadReady = this.#answers[0]?.bytes !== undefined;
+    this.#isHeadReady = this.#answers.head?.bytes !== undefined;
   }
 
   /** Bytes sent. */
   #send(): number {
     let sent = 0;
     while (this.#state === "serving" && this.#writeWait === 0 && sent < TURN_BYTES) {
-      const head = this.#answers[0];
+      const head = this.#answers.head;
       if (head?.bytes === undefined) {
         break;
       }
@@ -439,6 +451,7 @@ export class Session implements ReadOwner {
     }
     if (result === WANT_READ || result === WANT_WRITE) {
       this.#writeWait = result === WANT_READ ? POLLIN : POLLOUT;
+      this.#untakenBytes = untakenBytes(this.fd);
     } else {
       const isGone = result === 0 || result === EPIPE || result === ECONNRESET;
       this.#finish(!isGone, isGone ? "the client left" : stream.problem(result));
@@ -447,12 +460,11 @@ export class Session implements ReadOwner {
   }
 
   #endHead(head: Answer): void {
-    this.#freeBuffer(head);
     this.#answers.shift();
     this.#served += 1;
     this.#sinceMs = this.#nowMs;
     this.#beginHead();
-    if (head.isLast || (this.#isStopping && this.#answers.length === 0)) {
+    if (head.isLast || (this.#isStopping && this.#answers.count === 0)) {
       this.#state = "lingering";
     }
   }
@@ -460,35 +472,12 @@ export class Session implements ReadOwner {
   /** The answer at `index` becomes the last one, and says that the server failed. */
   #fail(index: number, reason: string): void {
     this.#failure = reason;
-    this.#dropAnswers(index);
-    this.#answers.push({
-      bytes: this.#options.answers.status(STATUS.SERVER_ERROR),
-      stripe: -1,
-      place: "disk",
-      isSparse: false,
-      buffer: -1,
-      isLast: true,
-    });
+    this.#answers.drop(index);
+    const bytes = this.#options.answers.status(STATUS.SERVER_ERROR);
+    this.#answers.add({ bytes, isLast: true });
     this.#input.clear();
     if (index === 0) {
       this.#beginHead();
-    }
-  }
-
-  #unread(): Answer | undefined {
-    return this.#answers.find((answer) => answer.bytes === undefined && answer.buffer < 0);
-  }
-
-  #freeBuffer(answer: Answer): void {
-    if (answer.buffer >= 0) {
-      this.#options.reads.free(answer.buffer);
-      answer.buffer = -1;
-    }
-  }
-
-  #dropAnswers(first: number): void {
-    for (const answer of this.#answers.splice(first)) {
-      this.#freeBuffer(answer);
     }
   }
 }

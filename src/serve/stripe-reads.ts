@@ -18,7 +18,10 @@ import type { StripeSource } from "../sources/stripe-source.ts";
 
 /** Who waits for a read. */
 export interface ReadOwner {
-  /** `result` is 0, or a negative errno; the buffer is the owner's until it frees it. */
+  /**
+   * Once for each answer that the buffer was given for, also where the first one made the owner drop the others.
+   * `result` is 0, or a negative errno; the buffer is the owner's, perhaps with others, until it frees it.
+   */
   readEnded(buffer: number, result: number): void;
 }
 
@@ -38,6 +41,8 @@ export interface StripeReadsOptions {
 const BUFFERS_BYTES = 64 * 2 ** 20;
 const BUFFERS_MAX = 256;
 const BUFFERS_MIN = 2;
+/** Deciphered and looked through for zeros at a time. */
+const ENDS_BYTES = 8 * 2 ** 20;
 const EIO = -5;
 const { FETCHED, HAS_SOURCE, WRITTEN } = STRIPE_FLAG;
 
@@ -57,10 +62,14 @@ export class StripeReads implements Disposable {
   readonly #options: StripeReadsOptions;
   readonly #stripeBytes: number;
   readonly #bytesEach: number;
+  /** Reads whose ends are looked at in one call. */
+  readonly #endsMax: number;
   readonly #address: number;
   readonly #free: number[];
-  /** By buffer; undefined: nobody waits for the end any more, or there is none to come. */
-  readonly #owners: (ReadOwner | undefined)[];
+  /** By buffer: who is to be told of the end of its read; nobody when all have gone, or none is to come. */
+  readonly #waiting: ReadOwner[][];
+  /** By buffer: how many answers need it. */
+  readonly #holders: number[];
   /** By buffer: the stripe under way, or -1. */
   readonly #stripes: number[];
   readonly #isFromSource: boolean[];
@@ -75,9 +84,11 @@ export class StripeReads implements Disposable {
     this.answerBytes = SIZED_HEAD_BYTES + this.#stripeBytes;
     this.count = buffersFor(this.#stripeBytes);
     this.#bytesEach = PAGE_SIZE + Math.ceil(this.#stripeBytes / PAGE_SIZE) * PAGE_SIZE;
+    this.#endsMax = Math.max(1, Math.floor(ENDS_BYTES / this.#stripeBytes));
     this.#address = mapAnonymous(this.count * this.#bytesEach);
     this.#free = Array.from({ length: this.count }, (_, buffer) => this.count - 1 - buffer);
-    this.#owners = new Array<ReadOwner | undefined>(this.count).fill(undefined);
+    this.#waiting = Array.from({ length: this.count }, () => []);
+    this.#holders = new Array<number>(this.count).fill(0);
     this.#stripes = new Array<number>(this.count).fill(-1);
     this.#isFromSource = new Array<boolean>(this.count).fill(false);
     const spared = options.disk === undefined ? 0 : Math.max(1, Math.floor(this.count / 4));
@@ -111,9 +122,17 @@ export class StripeReads implements Disposable {
     return (flag & (WRITTEN | HAS_SOURCE)) === 0 ? STATUS.NO_DATA : "disk";
   }
 
-  /** Begins a read into a free buffer and returns its number, or -1 when there is none for this place now. */
+  /**
+   * Begins a read into a free buffer and returns its number, or -1 when there is none for this place now. A read of
+   * the stripe that is under way already does for this owner too, so who gives up and asks again costs nothing.
+   */
   begin(stripe: number, place: "disk" | "source", owner: ReadOwner): number {
     const isFromSource = place === "source";
+    const same = this.#stripes.indexOf(stripe);
+    if (same >= 0) {
+      this.#hold(same, owner);
+      return same;
+    }
     if (isFromSource && this.#sourceReads >= this.#sourceMax) {
       return -1;
     }
@@ -121,7 +140,7 @@ export class StripeReads implements Disposable {
     if (buffer === undefined) {
       return -1;
     }
-    this.#owners[buffer] = owner;
+    this.#hold(buffer, owner);
     this.#stripes[buffer] = stripe;
     this.#isFromSource[buffer] = isFromSource;
     this.#sourceReads += isFromSource ? 1 : 0;
@@ -141,15 +160,23 @@ export class StripeReads implements Disposable {
     return isZeroMemory(this.#dataAt(buffer), this.#stripeBytes);
   }
 
-  /** The owner needs the buffer no more, whether its read has ended or not. */
-  free(buffer: number): void {
-    this.#owners[buffer] = undefined;
-    if (this.#stripes[buffer] === -1) {
+  /** An answer of the owner needs the buffer no more, whether its read has ended or not. */
+  free(buffer: number, owner: ReadOwner): void {
+    const left = (this.#holders[buffer] ?? 0) - 1;
+    assert(left >= 0, "a buffer is freed as often as it was given");
+    this.#holders[buffer] = left;
+    if (this.#stripes[buffer] !== -1) {
+      const waiting = this.#waitingFor(buffer);
+      waiting.splice(waiting.indexOf(owner), 1);
+    } else if (left === 0) {
       this.#free.push(buffer);
     }
   }
 
-  /** Hands over what was begun and tells owners of what has ended. Returns how many reads those were. */
+  /**
+   * Hands over what was begun and tells owners of what has ended, some megabytes at most. Returns how many reads
+   * those were; there may be more.
+   */
   advance(): number {
     const { disk, source } = this.#options;
     return this.#collect(disk) + this.#collect(source);
@@ -174,7 +201,7 @@ export class StripeReads implements Disposable {
       return 0;
     }
     from.submit();
-    const count = from.completions();
+    const count = Math.min(from.completions(), this.#endsMax);
     for (let i = 0; i < count; i++) {
       this.#end(from.completedId(i), from.completedResult(i));
     }
@@ -188,13 +215,26 @@ export class StripeReads implements Disposable {
     const isFromSource = this.#isFromSource[buffer] === true;
     this.#sourceReads -= isFromSource ? 1 : 0;
     this.#stripes[buffer] = -1;
-    const owner = this.#owners[buffer];
-    if (owner === undefined) {
+    if (this.#holders[buffer] === 0) {
       this.#free.push(buffer);
       return;
     }
     const isPlain = result === 0 && (isFromSource || this.#decipher(buffer, stripe));
-    owner.readEnded(buffer, isPlain ? 0 : result === 0 ? EIO : result);
+    const waiting = this.#waitingFor(buffer);
+    for (let owner = waiting.shift(); owner !== undefined; owner = waiting.shift()) {
+      owner.readEnded(buffer, isPlain ? 0 : result === 0 ? EIO : result);
+    }
+  }
+
+  #hold(buffer: number, owner: ReadOwner): void {
+    this.#holders[buffer] = (this.#holders[buffer] ?? 0) + 1;
+    this.#waitingFor(buffer).push(owner);
+  }
+
+  #waitingFor(buffer: number): ReadOwner[] {
+    const waiting = this.#waiting[buffer];
+    assert(waiting !== undefined, "a buffer has its number");
+    return waiting;
   }
 
   /** Zeros behind the end of the disk are no ciphertext, and stay zeros. */

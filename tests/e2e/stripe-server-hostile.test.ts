@@ -181,7 +181,64 @@ test("a stop does not wait for clients that take nothing", async () => {
   expect(performance.now() - beginMs).toBeLessThan(8_000);
 });
 
+test.each([
+  ["unknown requests", new Uint8Array(65_536).fill(0x7f)],
+  ["sparse reads of zeros", Buffer.concat(Array.from({ length: 8000 }, () => sparseRead(0)))],
+  ["reads", Buffer.concat(Array.from({ length: 8000 }, (_, i) => readRequest(i % 4)))],
+])(
+  "a flood of %s: another client is served at once, and a stop takes a moment",
+  async (_, bytes) => {
+    using disk = plainDisk();
+    disk.write("disk.raw", Buffer.alloc(4 * MIB));
+    await using server = await serve(disk);
+    await using flood = startFlood(server.port, bytes);
+    await flood.isFlowing();
+    for (let i = 0; i < 5; i++) {
+      const beginMs = performance.now();
+      using good = await RawClient.connect(server.port);
+      expect(await isServed(good)).toBe(true);
+      expect(performance.now() - beginMs).toBeLessThan(1_000);
+    }
+    const beginMs = performance.now();
+    expect(await server.stop()).toBe(0);
+    expect(performance.now() - beginMs).toBeLessThan(5_000);
+  },
+);
+
 // --- internal ---
+
+/** A process of its own that sends the bytes again and again, and throws answers away. */
+function startFlood(port: number, bytes: Uint8Array) {
+  const child = Bun.spawn([process.execPath, "-e", FLOOD, String(port)], {
+    stdin: bytes,
+    stdout: "pipe",
+    stderr: "ignore",
+  });
+  return {
+    isFlowing: async () => void (await child.stdout.getReader().read()),
+    [Symbol.asyncDispose]: async () => {
+      child.kill("SIGKILL");
+      await child.exited;
+    },
+  };
+}
+
+const FLOOD = `
+const bytes = require("node:fs").readFileSync(0);
+const socket = require("node:net").connect(Number(process.argv[1]), "127.0.0.1");
+socket.on("error", () => process.exit(0));
+socket.once("data", () => process.stdout.write("x"));
+socket.resume();
+const send = () => { while (socket.write(bytes)) {} };
+socket.on("drain", send);
+send();
+`;
+
+function sparseRead(stripe: number): Uint8Array {
+  const request = readRequest(stripe);
+  request[0] = 0x11;
+  return request;
+}
 
 function plainDisk(): MetadataDisk {
   const disk = new MetadataDisk({ diskBytes: 0, metadataPath: null });
