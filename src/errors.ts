@@ -134,6 +134,8 @@ const ERRNO_NAMES: Readonly<Record<number, string>> = {
   32: "EPIPE (broken pipe)",
   36: "ENAMETOOLONG (name too long)",
   38: "ENOSYS (not implemented by this kernel)",
+  39: "ENOTEMPTY (folder is not empty)",
+  40: "ELOOP (a symbolic link, which is not followed here)",
   74: "EBADMSG (damaged data)",
   95: "EOPNOTSUPP (operation not supported)",
   98: "EADDRINUSE (address in use)",

@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include "../event.h"
 #include "../file.h"
+#include "../folder.h"
 #include "../memory.h"
 #include "../socket.h"
 
@@ -205,6 +206,54 @@ static void test_guard(void) {
     close(shared);
 }
 
+static void test_links_in_folders(void) {
+    int32_t (*const opens[])(int32_t, const char *, uint32_t, uint32_t) = {ubi_folder_open, ubi_folder_open_by_parts};
+    int before = lowest_free();
+    int top = open(folder, O_RDONLY | O_DIRECTORY);
+    CHECK(top >= 0);
+    CHECK(ubi_folder_make(top, "inside/deep", 0700) == 0);
+    CHECK(ubi_folder_make(top, "inside/deep", 0700) == 0);
+    CHECK(ubi_folder_make(top, "outside", 0700) == 0);
+    CHECK(symlinkat("../outside", top, "inside/link") == 0);
+    CHECK(symlinkat("nowhere", top, "inside/dangling") == 0);
+    int inside = openat(top, "inside", O_RDONLY | O_DIRECTORY);
+    for (size_t i = 0; i < 2; i++) {
+        const int created = O_WRONLY | O_CREAT | O_EXCL;
+        int fd = opens[i](inside, i == 0 ? "deep/a" : "deep/b", created, 0600);
+        CHECK(fd >= 0 && close(fd) == 0);
+        CHECK(opens[i](inside, "deep/a", created, 0600) == -EEXIST);
+        CHECK(opens[i](inside, "link/a", created, 0600) == -ELOOP);
+        CHECK(opens[i](inside, "link", O_RDONLY, 0) == -ELOOP);
+        CHECK(opens[i](inside, "link", O_RDONLY | O_DIRECTORY, 0) == -ELOOP);
+        CHECK(opens[i](inside, "dangling", O_RDONLY, 0) == -ELOOP);
+        CHECK(opens[i](inside, "deep/a/x", O_RDONLY, 0) == -ENOTDIR);
+        CHECK(opens[i](inside, "deep/x", O_RDONLY, 0) == -ENOENT);
+        CHECK(opens[i](inside, "../outside", O_RDONLY, 0) == -EXDEV);
+        CHECK(opens[i](inside, "deep/../../outside", O_RDONLY, 0) == -EXDEV);
+        CHECK(opens[i](inside, "/etc", O_RDONLY, 0) == -EXDEV);
+        fd = opens[i](inside, ".", O_RDONLY | O_DIRECTORY, 0);
+        CHECK(fd >= 0 && close(fd) == 0);
+        fd = opens[i](inside, "link", O_PATH | O_NOFOLLOW, 0);
+        struct stat info;
+        CHECK(fd >= 0 && fstat(fd, &info) == 0 && S_ISLNK(info.st_mode) && close(fd) == 0);
+    }
+    CHECK(ubi_folder_make(inside, "link", 0700) == -ELOOP);
+    CHECK(ubi_folder_make(inside, "link/more", 0700) == -ELOOP);
+    CHECK(ubi_folder_rename(inside, "deep/a", "link/a") == -ELOOP);
+    CHECK(ubi_folder_rename(inside, "deep/a", "../a") == -EXDEV);
+    CHECK(ubi_folder_rename(inside, "deep/a", "..") == -EXDEV);
+    CHECK(ubi_folder_link(inside, "deep/a", "dangling") == -EEXIST);
+    CHECK(ubi_folder_link(inside, "deep/a", "deep/c") == 0);
+    CHECK(ubi_folder_rename(inside, "deep/c", "link") == 0); /* replaces the link */
+    CHECK(ubi_folder_unlink(inside, "link") == 0);
+    CHECK(ubi_folder_unlink(inside, "dangling") == 0);
+    CHECK(ubi_folder_unlink(inside, "deep/x") == -ENOENT);
+    CHECK(unlinkat(top, "outside", AT_REMOVEDIR) == 0); /* nothing came there */
+    close(inside);
+    close(top);
+    CHECK(lowest_free() == before);
+}
+
 int main(int count, char **words) {
     CHECK(count == 2);
     snprintf(folder, sizeof(folder), "%s", words[1]);
@@ -212,6 +261,7 @@ int main(int count, char **words) {
     test_listening();
     test_events();
     test_files();
+    test_links_in_folders();
     test_guard();
     puts("all as expected");
     return 0;

@@ -4,6 +4,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -85,9 +86,14 @@ test("a folder that somebody removed is made again by the next put but one", asy
 test("what a killed run left is no object, but can be listed and removed by its prefix", async () => {
   await using store = open("write");
   await store.put("data/00", BYTES);
-  writeFileSync(join(path, INCOMPLETE_FOLDER, "0123-7"), "half");
+  const name = "0123456789abcdef-7";
+  writeFileSync(join(path, INCOMPLETE_FOLDER, name), "half");
+  writeFileSync(join(path, INCOMPLETE_FOLDER, "foreign"), "");
+  mkdirSync(join(path, INCOMPLETE_FOLDER, "folder"));
+  writeFileSync(join(path, INCOMPLETE_FOLDER, "folder", name), "");
+  symlinkSync("foreign", join(path, INCOMPLETE_FOLDER, "0123456789abcdef-8"));
   expect(await listed(store, "")).toEqual([["data/00", 3]]);
-  const left = `${INCOMPLETE_FOLDER}/0123-7`;
+  const left = `${INCOMPLETE_FOLDER}/${name}`;
   expect(await listed(store, `${INCOMPLETE_FOLDER}/`)).toEqual([[left, 4]]);
   await store.remove(left);
   expect(await listed(store, `${INCOMPLETE_FOLDER}/`)).toEqual([]);
@@ -143,4 +149,69 @@ test("a folder is locked once, as long as its store is open; readers and writers
     await second.put("data/00", BYTES);
   }
   expect(second.lock()).toBe("locked");
+});
+
+test("a writer refuses a data folder that is a link: its objects would not be listed", () => {
+  mkdirSync(path, { recursive: true });
+  mkdirSync(join(place, "elsewhere"));
+  symlinkSync(join(place, "elsewhere"), join(path, "data"));
+  expect(() => open("write")).toThrow("give the archive one folder for all of it");
+  expect(() => open("read")).not.toThrow();
+});
+
+test("the folder of an archive may be reached through links", async () => {
+  mkdirSync(join(place, "real"));
+  symlinkSync("real", join(place, "deep"));
+  await using store = open("write");
+  await store.put("data/00", BYTES);
+  expect(readdirSync(join(place, "real", "archive", "data"))).toEqual(["00"]);
+});
+
+test("links in the place of the folders of an archive lead nowhere: what they point to stays as it is", async () => {
+  const victim = join(place, "victim");
+  mkdirSync(victim);
+  const name = "0123456789abcdef-7";
+  writeFileSync(join(victim, name), "precious");
+  writeFileSync(join(victim, "00"), "precious");
+  await using store = open("write");
+  for (const folder of ["data", INCOMPLETE_FOLDER]) {
+    symlinkSync(victim, join(path, folder));
+  }
+  const attempts = [
+    listed(store, `${INCOMPLETE_FOLDER}/`),
+    listed(store, "data/"),
+    store.remove(`${INCOMPLETE_FOLDER}/${name}`),
+    store.remove("data/00"),
+    store.put("data/00", BYTES),
+    store.putNew("data/01", BYTES),
+    store.put("metadata.json", BYTES),
+    store.get("data/00", { lengthMax: 10 }),
+    store.sizeOf("data/00"),
+  ];
+  for (const attempt of attempts) {
+    expect(String(await reasonOf(attempt))).toContain("ELOOP (a symbolic link");
+  }
+  expect(readdirSync(victim).sort()).toEqual(["00", name]);
+  expect(readFileSync(join(victim, "00"), "utf8")).toBe("precious");
+});
+
+test("a link in the place of an object is not read, and replaced itself by a put", async () => {
+  await using store = open("write");
+  await store.put("data/00", BYTES);
+  const victim = join(place, "victim");
+  writeFileSync(victim, "precious");
+  symlinkSync(victim, join(path, "data", "01"));
+  symlinkSync("data/00", join(path, "metadata.json"));
+  for (const key of ["data/01", "metadata.json"]) {
+    expect(await store.sizeOf(key)).toBeUndefined();
+    const message = String(await reasonOf(store.get(key, { lengthMax: 10 })));
+    expect(message).toContain(`cannot read object ${key} in ${path}: ELOOP`);
+  }
+  await store.put("data/01", BYTES);
+  await store.remove("metadata.json");
+  expect(await listed(store, "")).toEqual([
+    ["data/00", 3],
+    ["data/01", 3],
+  ]);
+  expect(readFileSync(victim, "utf8")).toBe("precious");
 });

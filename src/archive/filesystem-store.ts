@@ -8,6 +8,9 @@
  * A run that was killed leaves files in `.incomplete`. They are no objects: `list` tells them only to those who
  * ask for that prefix, to remove them.
  *
+ * Who writes archives may not be who runs this: below the folder, which may be reached through links, no link is
+ * followed, so that nothing outside of it is read, written or removed.
+ *
  * Opening, writing and renaming are synchronous: a store belongs to a worker thread, and a put shall cost little
  * more than its write(2). Nothing is brought to disk before `sync`, which does it for the whole file system in one
  * go, also for what other threads wrote. But a durable put is on disk when it is done, first the file, then its
@@ -20,22 +23,34 @@ import {
   fdatasyncSync,
   fstatSync,
   fsyncSync,
-  linkSync,
   lstatSync,
   mkdirSync,
   openSync,
-  read,
-  renameSync,
   type Stats,
   statSync,
-  unlinkSync,
-  writeSync,
 } from "node:fs";
-import { dirname, join } from "node:path";
-import { promisify } from "node:util";
+import { dirname, join } from "node:path/posix";
 import { assert, errnoText, errorText, UbiError } from "../errors.ts";
 import { beginWriteback, lockFile } from "../ffi/file.ts";
-import { FolderReader, syncFilesystem } from "../ffi/folder.ts";
+import {
+  FolderReader,
+  linkInside,
+  makeFolderInside,
+  openInside,
+  renameInside,
+  syncFilesystem,
+} from "../ffi/folder.ts";
+import {
+  check,
+  codeOf,
+  isAbsent,
+  openFile,
+  READ_FLAGS,
+  readWhole,
+  removeFile,
+  statsInside,
+  writeWhole,
+} from "./inside-folder.ts";
 import { assertKeyPrefix, assertObjectKey, isObjectKey } from "./object-key.ts";
 import type {
   GetOptions,
@@ -65,7 +80,6 @@ export function isIncompleteKey(key: string): boolean {
 
 export class FilesystemStore implements ObjectStore {
   readonly name: string;
-  readonly #path: string;
   readonly #isWriter: boolean;
   /** Open for life: only then `syncFilesystem` tells of writes that failed in the background. */
   #folderFd: number;
@@ -76,7 +90,6 @@ export class FilesystemStore implements ObjectStore {
 
   private constructor(description: FilesystemStoreDescription, folderFd: number) {
     this.name = description.path;
-    this.#path = description.path;
     this.#isWriter = description.role === "write";
     this.#folderFd = folderFd;
   }
@@ -86,7 +99,8 @@ export class FilesystemStore implements ObjectStore {
     const { path, role } = description;
     try {
       if (role === "write") {
-        mkdirSync(path, { recursive: true, mode: FOLDER_MODE });
+        makeDurableFolder(path);
+        refuseOtherPlace(path, join(path, "data"));
       }
       const flags = constants.O_RDONLY | constants.O_DIRECTORY;
       return new FilesystemStore(description, openSync(path, flags));
@@ -102,7 +116,7 @@ export class FilesystemStore implements ObjectStore {
     options.signal?.throwIfAborted();
     let fd: number | undefined;
     try {
-      fd = openObject(join(this.#path, key));
+      fd = openFile(this.#root, key);
       if (fd === undefined) {
         return undefined;
       }
@@ -137,9 +151,9 @@ export class FilesystemStore implements ObjectStore {
     try {
       const incomplete = this.#stage(key, bytes, true);
       try {
-        linkSync(incomplete, join(this.#path, key)); // fails where there is one, as no rename does
+        check(linkInside(this.#root, incomplete, key)); // fails where there is one, as no rename does
       } finally {
-        removeFile(incomplete);
+        removeFile(this.#root, incomplete);
       }
       this.#syncFolders([key]);
       return "put";
@@ -158,7 +172,7 @@ export class FilesystemStore implements ObjectStore {
   async sizeOf(key: string, options: StoreOptions = {}): Promise<number | undefined> {
     assertObjectKey(key);
     options.signal?.throwIfAborted();
-    const stats = statOf(() => statSync(join(this.#path, key)), `object ${key} in ${this.name}`);
+    const stats = this.#statsOf(key);
     return stats?.isFile() === true ? stats.size : undefined;
   }
 
@@ -184,7 +198,7 @@ export class FilesystemStore implements ObjectStore {
     assert(this.#isWriter, "a store opened for reading is not written");
     options.signal?.throwIfAborted();
     try {
-      removeFile(join(this.#path, key));
+      removeFile(this.#root, key);
     } catch (error) {
       throw failure(`cannot remove object ${key} in ${this.name}`, error);
     }
@@ -192,8 +206,7 @@ export class FilesystemStore implements ObjectStore {
 
   /** Blocks this thread until all of the file system is on disk, which may take seconds. */
   async sync(): Promise<void> {
-    assert(this.#folderFd >= 0, "a closed store is not used");
-    const result = syncFilesystem(this.#folderFd);
+    const result = syncFilesystem(this.#root);
     if (result === -ENOSYS || result === -EPERM) {
       return this.#syncEach();
     }
@@ -204,8 +217,7 @@ export class FilesystemStore implements ObjectStore {
 
   /** Network file systems lock no folder, or for one machine only. */
   lock(): "locked" | "busy" | "unsupported" {
-    assert(this.#folderFd >= 0, "a closed store is not used");
-    const result = lockFile(this.#folderFd, "exclusive");
+    const result = lockFile(this.#root, "exclusive");
     return result === 0 ? "locked" : result === -EAGAIN ? "busy" : "unsupported";
   }
 
@@ -217,6 +229,11 @@ export class FilesystemStore implements ObjectStore {
   }
 
   // --- internal ---
+
+  get #root(): number {
+    assert(this.#folderFd >= 0, "a closed store is not used");
+    return this.#folderFd;
+  }
 
   #assertWritable(key: string, { signal }: StoreOptions): void {
     assertObjectKey(key);
@@ -239,7 +256,7 @@ export class FilesystemStore implements ObjectStore {
       }
       for (const { key, path } of staged) {
         current = key;
-        renameSync(path, join(this.#path, key));
+        check(renameInside(this.#root, path, key));
       }
       if (isDurable) {
         this.#syncFolders(objects.map(({ key }) => key));
@@ -247,19 +264,19 @@ export class FilesystemStore implements ObjectStore {
     } catch (error) {
       this.#folders.clear();
       for (const { path } of staged) {
-        removeFile(path);
+        removeFile(this.#root, path);
       }
       throw failure(`cannot write object ${current} in ${this.name}`, error);
     }
   }
 
-  /** Writes a file that has no key yet, and returns its path. */
+  /** Writes a file that has no key yet, and returns its path in the folder. */
   #stage(key: string, bytes: Uint8Array, isDurable: boolean): string {
     this.#putCount += 1;
-    const path = join(this.#path, INCOMPLETE_FOLDER, `${this.#runName}-${this.#putCount}`);
-    this.#makeFolder(dirname(path));
-    this.#makeFolder(dirname(join(this.#path, key)));
-    const fd = openSync(path, CREATE_FLAGS, FILE_MODE);
+    const path = `${INCOMPLETE_FOLDER}/${this.#runName}-${this.#putCount}`;
+    this.#makeFolder(INCOMPLETE_FOLDER);
+    this.#makeFolder(dirname(key));
+    const fd = check(openInside(this.#root, path, CREATE_FLAGS, FILE_MODE));
     try {
       writeWhole(fd, bytes);
       if (isDurable) {
@@ -268,7 +285,7 @@ export class FilesystemStore implements ObjectStore {
         beginWriteback(fd, 0, 0); // the disk works while the next object is made
       }
     } catch (error) {
-      removeFile(path);
+      removeFile(this.#root, path);
       throw error;
     } finally {
       closeSync(fd);
@@ -277,15 +294,23 @@ export class FilesystemStore implements ObjectStore {
   }
 
   #syncFolders(keys: readonly string[]): void {
-    for (const folder of new Set(keys.map((key) => dirname(join(this.#path, key))))) {
+    for (const folder of new Set(keys.map((key) => dirname(key)))) {
       this.#syncOne(folder);
     }
   }
 
   #makeFolder(path: string): void {
-    if (!this.#folders.has(path)) {
-      mkdirSync(path, { recursive: true, mode: FOLDER_MODE });
+    if (path !== "." && !this.#folders.has(path)) {
+      check(makeFolderInside(this.#root, path, FOLDER_MODE));
       this.#folders.add(path);
+    }
+  }
+
+  #statsOf(key: string): Stats | undefined {
+    try {
+      return statsInside(this.#root, key);
+    } catch (error) {
+      throw failure(`cannot look at object ${key} in ${this.name}`, error);
     }
   }
 
@@ -310,7 +335,10 @@ export class FilesystemStore implements ObjectStore {
       if (!isWanted || !isObjectKey(key)) {
         continue;
       }
-      const stats = statOf(() => lstatSync(join(this.#path, key)), `${key} in ${this.name}`);
+      if (folder === `${INCOMPLETE_FOLDER}/` && !isIncompleteKey(key)) {
+        continue; // somebody else's, whatever it is
+      }
+      const stats = this.#statsOf(key);
       if (stats?.isFile() === true) {
         yield { key, sizeBytes: stats.size };
       } else if (stats?.isDirectory() === true) {
@@ -321,10 +349,10 @@ export class FilesystemStore implements ObjectStore {
 
   /** Other work of this thread goes on between the portions. */
   async *#namesIn(folder: string): AsyncGenerator<string> {
-    const place = `folder ${join(this.#path, folder)}`;
+    const place = `folder ${join(this.name, folder)}`;
     let fd: number;
     try {
-      fd = openSync(join(this.#path, folder), constants.O_RDONLY | constants.O_DIRECTORY);
+      fd = check(openInside(this.#root, join("./", folder).replace(/\/$/, ""), FOLDER_FLAGS));
     } catch (error) {
       if (isAbsent(error)) {
         return;
@@ -347,11 +375,10 @@ export class FilesystemStore implements ObjectStore {
 
   /** Where the kernel (or what confines this process) has no syncfs: file by file, then the folders. */
   async #syncEach(): Promise<void> {
-    const folders = new Set([this.#path]);
+    const folders = new Set(["."]);
     for await (const { key } of this.list("")) {
-      const path = join(this.#path, key);
-      this.#syncOne(path);
-      folders.add(dirname(path));
+      this.#syncOne(key);
+      folders.add(dirname(key));
     }
     for (const folder of folders) {
       this.#syncOne(folder);
@@ -360,19 +387,17 @@ export class FilesystemStore implements ObjectStore {
 
   #syncOne(path: string): void {
     try {
-      const fd = openSync(path, constants.O_RDONLY);
+      const fd = check(openInside(this.#root, path, READ_FLAGS));
       try {
         fsyncSync(fd);
       } finally {
         closeSync(fd);
       }
     } catch (error) {
-      throw failure(`cannot bring ${path} to disk`, error);
+      throw failure(`cannot bring ${join(this.name, path)} to disk`, error);
     }
   }
 }
-
-const readAsync = promisify(read);
 
 /** Smaller objects are left to the kernel: it brings many of them to disk in one go. */
 const WRITEBACK_BYTES_MIN = 128 * 1024;
@@ -381,69 +406,32 @@ const FILE_MODE = 0o600;
 const EPERM = 1;
 const EAGAIN = 11;
 const ENOSYS = 38;
-const CREATE_FLAGS =
-  constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+const CREATE_FLAGS = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
+const FOLDER_FLAGS = constants.O_RDONLY | constants.O_DIRECTORY;
 
-/** undefined: there is none. A pipe in the place of an object does not hold this thread up. */
-function openObject(path: string): number | undefined {
-  try {
-    return openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
-  } catch (error) {
-    if (isAbsent(error)) {
-      return undefined;
-    }
-    throw error;
+/** The names of new folders are brought to disk here: `sync` covers what lies below them. */
+function makeDurableFolder(path: string): void {
+  const first = mkdirSync(path, { recursive: true, mode: FOLDER_MODE });
+  if (first === undefined) {
+    return;
   }
-}
-
-async function readWhole(fd: number, sizeBytes: number): Promise<Uint8Array> {
-  const bytes = new Uint8Array(sizeBytes);
-  let done = 0;
-  while (done < sizeBytes) {
-    const { bytesRead } = await readAsync(fd, bytes, done, sizeBytes - done, done);
-    if (bytesRead === 0) {
-      throw new Error(`it became shorter than ${sizeBytes} bytes while it was read`);
-    }
-    done += bytesRead;
-  }
-  return bytes;
-}
-
-function writeWhole(fd: number, bytes: Uint8Array): void {
-  let done = 0;
-  while (done < bytes.length) {
-    done += writeSync(fd, bytes, done, bytes.length - done);
-  }
-}
-
-function removeFile(path: string): void {
-  try {
-    unlinkSync(path);
-  } catch (error) {
-    if (!isAbsent(error)) {
-      throw error;
+  for (let folder = path; folder.length >= first.length; folder = dirname(folder)) {
+    const fd = openSync(dirname(folder), constants.O_RDONLY | constants.O_DIRECTORY);
+    try {
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
     }
   }
 }
 
-function statOf(stat: () => Stats, what: string): Stats | undefined {
-  try {
-    return stat();
-  } catch (error) {
-    if (isAbsent(error)) {
-      return undefined;
-    }
-    throw failure(`cannot look at ${what}`, error);
+/** A link is not followed when objects are listed, and another file system is not brought to disk by `sync`. */
+function refuseOtherPlace(path: string, dataPath: string): void {
+  const data = lstatSync(dataPath, { throwIfNoEntry: false });
+  if (data !== undefined && (!data.isDirectory() || data.dev !== statSync(path).dev)) {
+    const message = `${dataPath} is no folder of the same file system, but a link, a mount or a file`;
+    throw new UbiError("E_STORE", `${message}; give the archive one folder for all of it`);
   }
-}
-
-function isAbsent(error: unknown): boolean {
-  const code = codeOf(error);
-  return code === "ENOENT" || code === "ENOTDIR";
-}
-
-function codeOf(error: unknown): unknown {
-  return error instanceof Error && "code" in error ? error.code : undefined;
 }
 
 function failure(what: string, error: unknown, advice = ""): UbiError {

@@ -6,7 +6,14 @@ import { join, resolve } from "node:path";
 import { outputOf } from "../../scripts/command.ts";
 
 const FFI = resolve(import.meta.dir, "..", "..", "ffi");
-const MECHANISM = ["tests/mechanism_test.c", "event.c", "file.c", "memory.c", "socket.c"];
+const MECHANISM = [
+  "tests/mechanism_test.c",
+  "event.c",
+  "file.c",
+  "folder.c",
+  "memory.c",
+  "socket.c",
+];
 const STREAM = ["tests/stream_test.c", "socket.c", "stream.c"];
 const SSL = ["ssl/tls.c", "ssl/table.c", "ssl/xts_portable.c"];
 const FLAGS = ["-std=gnu17", "-Wall", "-Wextra", "-Werror", "-O1", "-g"];
