@@ -148,6 +148,9 @@ const ENTITIES: Readonly<Record<string, string>> = {
   apos: "'",
 };
 
+/** What XML cannot say, such as a control character in a stranger's key, makes no key of ours, and hides none. */
+const UNKNOWN = "\uFFFD";
+
 function decodeEntities(text: string): string {
   return text.replace(/&([^;&]{0,12});?/g, (_, entity: string) => {
     const number = /^#(?:x([0-9A-Fa-f]{1,6})|([0-9]{1,7}))$/.exec(entity);
@@ -161,9 +164,6 @@ function decodeEntities(text: string): string {
         : code <= 0x10ffff
           ? String.fromCodePoint(code)
           : undefined;
-    if (decoded === undefined) {
-      throw new XmlError();
-    }
-    return decoded;
+    return decoded ?? UNKNOWN;
   });
 }

@@ -223,10 +223,25 @@ test.each([
 });
 
 test("keys of a list that are not ours are left out", async () => {
-  for (const key of ["some/prefix/a b", "some/prefix/../up", "elsewhere", "some/prefix/x//y"]) {
+  for (const key of [
+    "some/prefix/a b",
+    "some/prefix/../up",
+    "elsewhere",
+    "some/prefix/x//y",
+    "some/prefix/a\u0001\u0000\n\u007fb",
+  ]) {
     server.objects.set(key, OBJECT);
   }
   expect(await listed(open(), "")).toEqual([[KEY, OBJECT.length]]);
+});
+
+test("a list with references to control characters, and with bytes that are no text, is read", async () => {
+  const entry = (key: string) => `<Contents><Key>some/prefix/${key}</Key><Size>3</Size></Contents>`;
+  const foreign = ["&#x0;", "&#1;", "&#xD800;", "\u0000", "\uFFFE", "&#xFFFFFF;", "&nonsense;"];
+  const entries = [...foreign, "data/5"].map(entry).join("");
+  const body = `<ListBucketResult><IsTruncated>false</IsTruncated>${entries}</ListBucketResult>`;
+  server.fault = () => ({ status: 200, body });
+  expect(await listed(open(), "")).toEqual([["data/5", 3]]);
 });
 
 test("no message shows the secret key or the token", async () => {
