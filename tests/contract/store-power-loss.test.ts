@@ -1,4 +1,4 @@
-/** What a folder has after a loss of power: a copy of its device in the middle of the work, mounted. Needs root. */
+/** What a folder has after a loss of power: a copy of its device, taken while it is in use, mounted. Needs root. */
 import { afterEach, beforeEach, expect } from "bun:test";
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -17,7 +17,7 @@ afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
 const missing = missingMounts();
 skipUnless(missing ?? "", missing === undefined)(
-  "a durable put is there after a loss of power, and one that was not brought to disk is not a part of an object",
+  "what was put durably, alone, together or as new, is there after a loss of power",
   async () => {
     const backingPath = join(folder, "backing");
     using device = attachLoopDevice({ backingPath, sizeBytes: 32 * 2 ** 20, sectorBytes: 512 });
