@@ -64,12 +64,14 @@ export type StripeMessage = "ready" | "source-closed" | "stopped";
 /** Runs the stripe worker of this thread until it is told to stop. */
 export function runStripeWorker(data: StripeWorkerData): void {
   nameThread("stripes");
-  using worker = new StripeWorker(data);
-  tell("ready");
-  while (worker.turn()) {
-    // Everything happens in a turn.
+  {
+    using worker = new StripeWorker(data);
+    tell("ready");
+    while (worker.turn()) {
+      // Everything happens in a turn.
+    }
   }
-  tell("stopped");
+  tell("stopped"); // now that it uses nothing any more
 }
 
 // --- internal ---

@@ -6,9 +6,10 @@ import { assert, UbiError } from "../errors.ts";
 import { clockNs } from "../ffi/event.ts";
 import { PollSet } from "../ffi/socket.ts";
 import { STATUS, statusText } from "../formats/stripe-protocol.ts";
+import { READ_BROKEN } from "./read-owner.ts";
 import type { RemoteDisk } from "./remote-disk.ts";
 import { resolveServer } from "./server-address.ts";
-import { type ConnectionSettings, READ_BROKEN, StripeConnection } from "./stripe-connection.ts";
+import { type ConnectionSettings, StripeConnection } from "./stripe-connection.ts";
 
 /** Waited for the descriptor before others of the thread have their turn. */
 const STEP_MS = 2;
@@ -68,7 +69,7 @@ export class RemoteClient implements Disposable {
   /**
    * Fills the memory at `address` with a whole stripe; one at a time.
    * @returns STATUS.OK, or why the server has no data: OUT_OF_RANGE, NO_DATA or NOT_FETCHED
-   * @throws UbiError E_REMOTE when the connection is lost
+   * @throws UbiError E_REMOTE when the connection is lost; what the signal says, and then it is gone as well
    */
   async read(stripe: number, address: number, signal?: AbortSignal): Promise<number> {
     assert(!this.#isBusy, "a client reads a stripe at a time");
@@ -85,6 +86,9 @@ export class RemoteClient implements Disposable {
         isDone: () => this.#ends.status !== undefined,
         signal,
       });
+    } catch (error) {
+      this.#connection[Symbol.dispose](); // it would still write to the memory
+      throw error;
     } finally {
       this.#isBusy = false;
     }

@@ -24,6 +24,7 @@ import {
   PROTOCOL_VERSION,
   STATUS,
 } from "../formats/stripe-protocol.ts";
+import { READ_BROKEN, type ReadOwner } from "./read-owner.ts";
 import {
   checkMetadataSize,
   decodeRemoteDisk,
@@ -46,17 +47,6 @@ export interface ConnectionSettings {
   readonly operationTimeoutMs: number;
 }
 
-/** Who asked for stripes. */
-export interface ReadOwner {
-  /**
-   * A read has ended. STATUS.OK: its memory is filled; else a status of the server, or READ_BROKEN. Memory is not
-   * written any more.
-   */
-  readEnded(id: number, status: number): void;
-}
-
-/** In place of a status: what came is no answer to the read. Asking again elsewhere is of no use. */
-export const READ_BROKEN = -1;
 /** Reads without an answer at a time, on one connection. */
 const READS_MAX = 4;
 /** A server that gives less than this is given up. */
@@ -80,6 +70,7 @@ export class StripeConnection implements AnswerHandler, Disposable {
   #metadata = { address: 0, sizeBytes: 0 };
   #failure: UbiError | undefined;
   #isForeign = false;
+  #isRefused = false;
   readonly #unanswered: number[] = [];
   /** The time of the call under way. */
   #nowMs: number;
@@ -159,6 +150,11 @@ export class StripeConnection implements AnswerHandler, Disposable {
   /** It ended because the server has another disk than the known one. */
   get isForeign(): boolean {
     return this.#isForeign;
+  }
+
+  /** It ended because the server failed to read the first of `unanswered`, and said so. */
+  get isRefused(): boolean {
+    return this.#isRefused;
   }
 
   /** Reads that were lost with the connection, in the order they were asked. */
@@ -384,6 +380,7 @@ export class StripeConnection implements AnswerHandler, Disposable {
     if (isZero) {
       fillMemory(pending.address, 0, this.#stripeBytes);
     } else if (status > STATUS.NOT_FETCHED) {
+      this.#isRefused = status === STATUS.SERVER_ERROR;
       throw statusError(this.name, `read of stripe ${pending.stripe}`, status);
     }
     this.#expectData(this.#stripeBytes);
@@ -443,8 +440,11 @@ export class StripeConnection implements AnswerHandler, Disposable {
     return false;
   }
 
-  /** The read whose answer broke the protocol is not worth another try. */
+  /** The read whose answer broke the protocol is not worth another try; one that the server failed at is. */
   #blame(): void {
+    if (this.#isRefused) {
+      return;
+    }
     const pending = this.#wire?.pending;
     if (pending !== undefined && pending.count > 0 && pending.id >= 0) {
       const { id } = pending;

@@ -166,7 +166,7 @@ function startWorkers(
 ): NonNullable<ServedStripes["source"]> {
   const requestsMax = buffersFor(source.stripeSectors * SECTOR_BYTES);
   const workers: SourceWorkers = source.start({ requestsMax, onFailure });
-  opened.defer(() => workers.stop());
+  opened.defer(async () => void (await workers.stop()));
   assert(
     workers.description.board.requestsMax === requestsMax,
     "a buffer has a place on the board",

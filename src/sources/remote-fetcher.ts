@@ -1,23 +1,21 @@
 /**
  * Serves the requests of a board from a stripe server over several connections, all in one loop that polls.
  *
- *   board -> waiting -> a connection with the fewest reads under way -> done
- *               ^ a connection was lost: others take over what it had
+ *   board -> a connection with the fewest reads under way -> done
+ *     ^ a connection was lost: others take what it had, in the order of the board
  *
- * A read is tried on at most eleven connections. Requests that find no connection wait for one; when each place
- * has dialled in vain for some two minutes they fail, and dialling goes on.
+ * A read is lost with at most eleven connections, or refused by a failing server three times. Requests that find no
+ * connection wait for one; when each place has dialled in vain for some two minutes they fail, later ones after
+ * seconds, and dialling goes on.
  */
 import { clockNs, drainEvent } from "../ffi/event.ts";
 import { PollSet } from "../ffi/socket.ts";
 import { u8 } from "../ffi/view.ts";
 import { STATUS, statusText } from "../formats/stripe-protocol.ts";
 import { LogLimiter, log } from "../log.ts";
+import { READ_BROKEN } from "../remote/read-owner.ts";
 import type { RemoteIdentity } from "../remote/remote-disk.ts";
-import {
-  type ConnectionSettings,
-  READ_BROKEN,
-  type StripeConnection,
-} from "../remote/stripe-connection.ts";
+import type { ConnectionSettings, StripeConnection } from "../remote/stripe-connection.ts";
 import { DIALS_MAX, RemoteSlot, type SlotOwner } from "./remote-slot.ts";
 import type { RequestBoard } from "./request-board.ts";
 
@@ -33,20 +31,22 @@ export interface RemoteFetcherOptions {
 
 /** Reads under way on one connection: the next one is at the server when an answer has come. */
 const PIPELINE_MAX = 2;
+/** A failing server may do better when it is asked again, but not for ever. */
+const REFUSAL_LOSSES = 4;
+/** Requests wait so long for a dial when dials have failed for minutes. */
+const LAST_HOPE_MS = 5_000;
 const EIO = -5;
 const ECANCELED = -125;
 
 export class RemoteFetcher implements SlotOwner, Disposable {
   readonly settings: ConnectionSettings;
-  readonly identity: RemoteIdentity;
+  identity: RemoteIdentity;
   readonly hosts: () => readonly string[];
   readonly #board: RequestBoard;
   readonly #slots: readonly RemoteSlot[];
   readonly #poll: PollSet;
   readonly #wakeFd: number;
-  /** Taken from the board and not under way, oldest first. */
-  readonly #waiting: number[] = [];
-  /** By id: connections that were lost with the read. */
+  /** By id: connections that were lost with the read, until it is done. */
   readonly #losses: Uint8Array;
   readonly #isTaken: Uint8Array;
   readonly #limiter = new LogLimiter();
@@ -54,6 +54,8 @@ export class RemoteFetcher implements SlotOwner, Disposable {
   #name = "";
   /** A connection failed in this turn. */
   #hasFailed = false;
+  /** When requests are failed for which there is no hope; Infinity while there is, or are none. */
+  #giveUpMs = Number.POSITIVE_INFINITY;
   /** The last one that failed led to another disk. */
   #isForeign = false;
   #serving: RemoteSlot | undefined;
@@ -77,7 +79,7 @@ export class RemoteFetcher implements SlotOwner, Disposable {
     const nowMs = clockNs() / 1e6;
     this.#runSlots(nowMs);
     this.#distribute(nowMs);
-    this.#giveUp();
+    this.#giveUp(nowMs);
     this.#noteTrouble();
     if (this.#board.isStopped) {
       return false;
@@ -102,8 +104,10 @@ export class RemoteFetcher implements SlotOwner, Disposable {
   // What slots and their connections tell:
 
   readEnded(id: number, status: number): void {
-    if (status === STATUS.OK) {
+    if (status !== READ_BROKEN) {
       this.#serving?.noteServed();
+    }
+    if (status === STATUS.OK) {
       this.#finish(id, 0);
       return;
     }
@@ -126,13 +130,17 @@ export class RemoteFetcher implements SlotOwner, Disposable {
         reason: connection.failure.message,
       });
     }
-    for (const id of connection.unanswered) {
-      const losses = u8(this.#losses, id) + 1;
-      this.#losses[id] = losses;
+    for (const [index, id] of connection.unanswered.entries()) {
+      const isRefused = connection.isRefused && index === 0;
+      const losses = u8(this.#losses, id) + (isRefused ? REFUSAL_LOSSES : 1);
       if (losses > DIALS_MAX) {
+        const stripe = this.#board.stripe(id);
+        this.#limiter.warn("a stripe was asked for too often in vain", { stripe });
         this.#finish(id, EIO);
       } else {
-        this.#waiting.push(id);
+        this.#losses[id] = losses;
+        this.#isTaken[id] = 0;
+        this.#board.putBack(id);
       }
     }
   }
@@ -146,7 +154,12 @@ export class RemoteFetcher implements SlotOwner, Disposable {
         continue;
       }
       this.#serving = slot;
+      const wasReady = slot.isReady;
       slot.run(nowMs, this.#poll.events(i + 1) !== 0);
+      if (!wasReady && slot.isReady) {
+        // What a server fetched meanwhile changed its metadata; the next connection need not get them again.
+        this.identity = slot.connection?.disk?.identity ?? this.identity;
+      }
     }
     this.#serving = undefined;
   }
@@ -154,7 +167,7 @@ export class RemoteFetcher implements SlotOwner, Disposable {
   #distribute(nowMs: number): void {
     for (;;) {
       const slot = this.#leastBusy();
-      const id = slot === undefined ? -1 : this.#next();
+      const id = slot === undefined ? -1 : this.#take();
       if (slot?.connection === undefined || id < 0) {
         break;
       }
@@ -186,14 +199,9 @@ export class RemoteFetcher implements SlotOwner, Disposable {
     return best;
   }
 
-  #next(): number {
-    return this.#waiting.shift() ?? this.#take();
-  }
-
   #take(): number {
     const id = this.#board.take();
     if (id >= 0) {
-      this.#losses[id] = 0;
       this.#isTaken[id] = 1;
     }
     return id;
@@ -201,20 +209,15 @@ export class RemoteFetcher implements SlotOwner, Disposable {
 
   #finish(id: number, result: number): void {
     this.#isTaken[id] = 0;
+    this.#losses[id] = 0;
     this.#board.finish(id, result);
   }
 
   /** Requests without a connection, and reads behind others, want more connections. */
   #wakeSlots(): void {
     const isReady = this.#slots.some((slot) => slot.isReady);
-    while (!isReady && this.#waiting.length < this.#slots.length) {
-      const id = this.#take();
-      if (id < 0) {
-        break;
-      }
-      this.#waiting.push(id);
-    }
-    let wanted = isReady || this.#waiting.length === 0 ? this.#waiting.length : this.#slots.length;
+    const queued = this.#board.queuedCount;
+    let wanted = isReady || queued === 0 ? queued : this.#slots.length;
     for (const slot of this.#slots) {
       const reads = slot.isReady ? (slot.connection?.readsUnderWay ?? 0) : 0;
       wanted += Math.max(0, reads - 1);
@@ -227,17 +230,26 @@ export class RemoteFetcher implements SlotOwner, Disposable {
     }
   }
 
-  /** Every place has dialled too often, or the address leads to another disk: nobody is to wait any longer. */
-  #giveUp(): void {
+  /**
+   * Every place has dialled too often, or the address leads to another disk: nobody is to wait any longer than for
+   * the next dial, and that may be one that hangs.
+   */
+  #giveUp(nowMs: number): void {
     const hasFailed = this.#hasFailed;
     this.#hasFailed = false;
     const hasHope = this.#isForeign
       ? this.#slots.some((slot) => slot.isReady)
       : this.#slots.some((slot) => !slot.isGivenUp);
-    if (!hasFailed || hasHope) {
+    if (hasHope || this.#board.queuedCount === 0) {
+      this.#giveUpMs = Number.POSITIVE_INFINITY;
       return;
     }
-    for (let id = this.#next(); id >= 0; id = this.#next()) {
+    this.#giveUpMs = hasFailed ? nowMs : Math.min(this.#giveUpMs, nowMs + LAST_HOPE_MS);
+    if (nowMs < this.#giveUpMs) {
+      return;
+    }
+    this.#giveUpMs = Number.POSITIVE_INFINITY;
+    for (let id = this.#take(); id >= 0; id = this.#take()) {
       this.#limiter.warn(
         "a stripe cannot be fetched: there is no connection to the stripe server",
         {
@@ -261,7 +273,7 @@ export class RemoteFetcher implements SlotOwner, Disposable {
   }
 
   #wait(): void {
-    let dueMs = Number.POSITIVE_INFINITY;
+    let dueMs = this.#giveUpMs;
     this.#poll.watch(0, this.#wakeFd);
     for (let i = 0; i < this.#slots.length; i++) {
       const slot = this.#slots[i];

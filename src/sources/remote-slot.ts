@@ -4,12 +4,9 @@
  * The first dial after a success follows at once, the next ones after 0.5 s, 1 s, 2 s and so on up to 30 s. A
  * connection that the server closed while nothing was asked is not a failure: it is made again when it is needed.
  */
+import type { ReadOwner } from "../remote/read-owner.ts";
 import type { RemoteIdentity } from "../remote/remote-disk.ts";
-import {
-  type ConnectionSettings,
-  type ReadOwner,
-  StripeConnection,
-} from "../remote/stripe-connection.ts";
+import { type ConnectionSettings, StripeConnection } from "../remote/stripe-connection.ts";
 
 /** Dials without success after which a server counts as gone. */
 export const DIALS_MAX = 10;
@@ -47,9 +44,9 @@ export class RemoteSlot {
     return this.#failures > 0;
   }
 
-  /** It was dialled too often; the next dials are rare. */
+  /** It was dialled too often, whether the next dial is under way or not; dials are rare by now. */
   get isGivenUp(): boolean {
-    return this.#connection === undefined && this.#failures > DIALS_MAX;
+    return !this.isReady && this.#failures > DIALS_MAX;
   }
 
   /** When `run` is due, whatever is ready. */
@@ -68,7 +65,7 @@ export class RemoteSlot {
     }
   }
 
-  /** A read was answered. */
+  /** A read was answered, also by the word that there is no such data. */
   noteServed(): void {
     this.#hasServed = true;
     this.#failures = 0;

@@ -47,16 +47,21 @@ export async function openRemoteSource(
   const secret = psk === undefined ? undefined : sharedCopy(secrets.get(psk.secret).bytes);
   const key =
     psk === undefined || secret === undefined ? undefined : { identity: psk.identity, secret };
-  using tls = tlsOf(key);
-  using client = await RemoteClient.connect({
-    address,
-    tls,
-    connectTimeoutMs: settings.connectTimeoutMs,
-    operationTimeoutMs: settings.operationAttemptTimeoutMs,
-  });
-  const book = new AddressBook();
-  book.write(await resolveServer(address));
-  return new RemoteSource({ settings, address, key, book, disk: client.disk });
+  try {
+    using tls = tlsOf(key);
+    using client = await RemoteClient.connect({
+      address,
+      tls,
+      connectTimeoutMs: settings.connectTimeoutMs,
+      operationTimeoutMs: settings.operationAttemptTimeoutMs,
+    });
+    const book = new AddressBook();
+    book.write(await resolveServer(address));
+    return new RemoteSource({ settings, address, key, book, disk: client.disk });
+  } catch (error) {
+    wipe(key);
+    throw error;
+  }
 }
 
 // --- internal ---
@@ -128,10 +133,7 @@ class RemoteSource implements OpenedSource {
 
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#timer);
-    const { key } = this.#parts;
-    if (key !== undefined) {
-      new Uint8Array(key.secret).fill(0);
-    }
+    wipe(this.#parts.key);
   }
 
   // --- internal ---
@@ -147,6 +149,12 @@ class RemoteSource implements OpenedSource {
         reason: errorText(error),
       });
     }
+  }
+}
+
+function wipe(key: RemoteWorkerData["psk"]): void {
+  if (key !== undefined) {
+    new Uint8Array(key.secret).fill(0);
   }
 }
 

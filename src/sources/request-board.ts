@@ -4,6 +4,7 @@
  *
  *   client: FREE -> QUEUED (post)        worker: QUEUED -> TAKEN (take: compare-exchange, who is first has it)
  *   client: DONE -> FREE   (takeDone)    worker: TAKEN  -> DONE  (finish), signals the client
+ *                                                TAKEN  -> QUEUED (putBack), in its old place
  *
  * A worker takes a request that somebody waits for before any other, and the oldest first; so demand overtakes
  * what is queued, and work spreads over the workers by itself. Workers with an event loop sleep in `work`, workers
@@ -185,6 +186,23 @@ export class RequestBoard {
       }
     }
     return -1;
+  }
+
+  /** How many requests nobody has taken. */
+  get queuedCount(): number {
+    let count = 0;
+    for (let id = 0; id < this.#requestsMax; id++) {
+      const state = Atomics.load(this.#words, HEAD_WORDS + id * SLOT_WORDS + STATE);
+      count += state === State.queued ? 1 : 0;
+    }
+    return count;
+  }
+
+  /** What was taken is to be taken again, by whichever worker looks next; none is woken. */
+  putBack(id: number): void {
+    const state = HEAD_WORDS + id * SLOT_WORDS + STATE;
+    assert(Atomics.load(this.#words, state) === State.taken, "what was taken is put back");
+    Atomics.store(this.#words, state, State.queued);
   }
 
   stripe(id: number): number {

@@ -32,7 +32,7 @@ export class SourceWorkers {
   readonly #workers: Worker[] = [];
   readonly #ends: Promise<void>[] = [];
   #isStopping = false;
-  #stopped: Promise<void> | undefined;
+  #stopped: Promise<boolean> | undefined;
 
   constructor(options: SourceWorkersOptions) {
     const { description, role, data } = options;
@@ -58,8 +58,9 @@ export class SourceWorkers {
   /**
    * Ends the workers; requests under way end, or never do. Idempotent. When it resolves no worker touches the
    * memory of requests any more.
+   * @returns false when one did not end in time: it may still write, so that memory has to stay mapped
    */
-  stop(): Promise<void> {
+  stop(): Promise<boolean> {
     this.#stopped ??= this.#stop();
     return this.#stopped;
   }
@@ -92,7 +93,7 @@ export class SourceWorkers {
     }
   }
 
-  async #stop(): Promise<void> {
+  async #stop(): Promise<boolean> {
     this.#isStopping = true;
     this.#board.stop();
     let timer: NodeJS.Timeout | undefined;
@@ -106,9 +107,10 @@ export class SourceWorkers {
     }
     if (end === "late") {
       log.warn("a thread that reads the stripe source did not end in time", { role: this.#role });
-      return; // it may still signal the board
+      return false; // it may still signal the board
     }
     RequestBoard.close(this.description.board);
+    return true;
   }
 }
 

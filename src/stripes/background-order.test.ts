@@ -52,7 +52,7 @@ test("a new limit does not shorten the pause between two passes", () => {
 test("behind 64 failures in a row the source is left alone for a while, then what failed comes again", () => {
   const order = orderOfAll();
   expect(order.next(1_000)).toBe(0);
-  failOften(order);
+  failOften(order, 1_000);
   expect([order.isPaused, order.dueMs]).toEqual([true, 11_000]);
   expect(order.next(10_999)).toBeUndefined();
   state.fail(0, Phase.failed);
@@ -66,26 +66,33 @@ test("the pauses of a source that stays away double, up to a limit; one success 
   const pauses: number[] = [];
   for (let round = 0; round < 7; round++) {
     order.next(nowMs);
-    failOften(order);
+    failOften(order, nowMs);
     pauses.push((order.dueMs - nowMs) / 1000);
     nowMs = order.dueMs;
   }
   expect(pauses).toEqual([10, 20, 40, 80, 160, 320, 320]);
   order.next(nowMs);
   order.succeeded();
-  failOften(order);
+  failOften(order, nowMs);
   expect(order.dueMs - nowMs).toBe(10_000);
 });
 
 test("a pause that was asked for ends only when that is asked for", () => {
   const order = orderOfAll();
   order.next(0);
-  failOften(order);
+  failOften(order, 0);
   order.pause();
   expect(order.dueMs).toBe(Number.POSITIVE_INFINITY);
   expect(order.next(10 ** 9)).toBeUndefined();
   order.resume();
   expect(order.next(10 ** 9)).toBe(1);
+});
+
+test("many failures long after the last look: the pause is counted from them", () => {
+  const order = orderOfAll();
+  order.next(0);
+  failOften(order, 100_000);
+  expect(order.dueMs).toBe(110_000);
 });
 
 test("a stripe that failed alone is tried again by a pass behind a long pause, about once a minute", () => {
@@ -107,8 +114,8 @@ test("a stripe that failed alone is tried again by a pass behind a long pause, a
 
 // --- internal ---
 
-function failOften(order: BackgroundOrder): void {
+function failOften(order: BackgroundOrder, nowMs: number): void {
   for (let i = 0; i < 64; i++) {
-    order.failed();
+    order.failed(nowMs);
   }
 }

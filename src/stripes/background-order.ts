@@ -34,7 +34,6 @@ export class BackgroundOrder {
   #awayPauseMs = AWAY_PAUSE_MS;
   /** This pass takes stripes that failed. */
   #takesFailed = false;
-  #nowMs = 0;
 
   constructor(state: StripeState, order: (() => Iterator<number>) | undefined) {
     this.#state = state;
@@ -78,7 +77,6 @@ export class BackgroundOrder {
 
   /** A stripe to fetch, or undefined when none is wanted now. */
   next(nowMs: number): number | undefined {
-    this.#nowMs = nowMs;
     if (nowMs < this.dueMs) {
       return undefined;
     }
@@ -122,11 +120,11 @@ export class BackgroundOrder {
   }
 
   /** A stripe was given up, by whomever it was wanted. */
-  failed(): void {
+  failed(nowMs: number): void {
     this.#failures += 1;
     if (this.#failures >= BACKGROUND_FAILURES_MAX && !this.#isPaused) {
       this.#isPaused = true;
-      this.#resumeMs = this.#nowMs + this.#awayPauseMs;
+      this.#resumeMs = nowMs + this.#awayPauseMs;
       this.#awayPauseMs = Math.min(this.#awayPauseMs * 2, AWAY_PAUSE_MAX_MS);
     }
   }

@@ -328,7 +328,7 @@ function started(start: Start) {
       loaded: (stripe) => log.push(`loaded ${stripe}`),
       gaveUp: (stripe, result) => {
         log.push(`gave up ${stripe}: ${result}`);
-        fetcher.background.failed();
+        fetcher.background.failed(0);
       },
     },
   });

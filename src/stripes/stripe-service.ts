@@ -67,6 +67,8 @@ export class StripeService {
   readonly #wantsWritten = new Set<number>();
   /** Stripes whose last attempt was given up. */
   readonly #failed = new Set<number>();
+  /** Of the turn. */
+  #nowMs = 0;
 
   constructor(options: ServiceOptions) {
     const { state, host, flags, retry } = options;
@@ -149,6 +151,7 @@ export class StripeService {
   }
 
   turn(nowMs: number): void {
+    this.#nowMs = nowMs;
     for (const ring of this.#rings) {
       this.#take(ring);
     }
@@ -218,7 +221,7 @@ export class StripeService {
   #gaveUp(stripe: number, result: number): void {
     this.#wantsWritten.delete(stripe);
     this.#failed.add(stripe);
-    this.fetcher.background.failed();
+    this.fetcher.background.failed(this.#nowMs);
     this.#host.report("stripe_fetch_failed", stripe, result);
   }
 
