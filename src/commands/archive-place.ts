@@ -7,6 +7,8 @@ import { loadArchiveConfig, resolveSecrets } from "../config/index.ts";
 export interface OpenedPlace {
   readonly source: StoreDescription;
   readonly kek: Uint8Array | undefined;
+  /** The documents, and what they name: secrets, certificates, the archive's folder. */
+  readonly inputPaths: readonly string[];
 }
 
 /** Runs `work`; the secrets are wiped behind it. */
@@ -20,5 +22,5 @@ export async function withArchivePlace<T>(
   const source = await describeStore(config.archive, secrets, role);
   const { archiveKek } = config.archive;
   const kek = archiveKek === undefined ? undefined : secrets.get(archiveKek).bytes;
-  return await work({ source, kek });
+  return await work({ source, kek, inputPaths: config.files });
 }

@@ -95,7 +95,7 @@ interface ConvertOptions {
 async function convert(options: ConvertOptions): Promise<void> {
   hardenOrWarn();
   const config = await loadKeyConfig(options.configPath);
-  refuseConfig(options);
+  refuseConfig(options, config.files);
   const progress = new ProgressLine();
   const interruption = new AbortController();
   const interrupt = () => interruption.abort();
@@ -113,10 +113,15 @@ async function convert(options: ConvertOptions): Promise<void> {
 }
 
 /** Two names exchanged would cost the only copy of the key. */
-function refuseConfig({ configPath, outputPath }: ConvertOptions): void {
+function refuseConfig({ configPath, outputPath }: ConvertOptions, files: readonly string[]): void {
   const output = statSync(outputPath, { bigint: true, throwIfNoEntry: false });
-  if (output !== undefined && isSameFile(statSync(configPath, { bigint: true }), output)) {
-    throw new UbiError("E_XTS_OUTPUT", `output ${outputPath} is the configuration itself`);
+  for (const file of files) {
+    const input = statSync(file, { bigint: true, throwIfNoEntry: false });
+    if (output !== undefined && input !== undefined && isSameFile(input, output)) {
+      const what =
+        file === configPath ? "the configuration itself" : `${file} of the configuration`;
+      throw new UbiError("E_XTS_OUTPUT", `output ${outputPath} is ${what}`);
+    }
   }
 }
 

@@ -26,6 +26,8 @@ import {
 interface Loaded {
   /** Pass the document to `resolveSecrets` to get bytes. */
   readonly secrets: DeclaredSecrets;
+  /** Those that the document was read from, then all paths in it: what no tool may write over. */
+  readonly files: readonly string[];
   /** Logged already. */
   readonly warnings: readonly string[];
 }
@@ -58,12 +60,12 @@ export async function loadDeviceConfig(
   path: string,
   options: DeviceConfigOptions = {},
 ): Promise<DeviceConfig> {
-  const { values, secrets, warnings } = await loadDocument(path, {
+  const { values, secrets, files, warnings } = await loadDocument(path, {
     schema: DeviceDocument,
     check: (context) => checkDeviceDocument(context, options),
   });
   const { secrets: _, ...sections } = values;
-  return { ...camelKeys(sections), secrets, warnings };
+  return { ...camelKeys(sections), secrets, files, warnings };
 }
 
 /**
@@ -73,17 +75,17 @@ export async function loadDeviceConfig(
  * @throws UbiErrors with every mistake of the document.
  */
 export async function loadKeyConfig(path: string): Promise<KeyConfig> {
-  const { values, secrets, warnings } = await loadDocument(path, {
+  const { values, secrets, files, warnings } = await loadDocument(path, {
     schema: KeyDocument,
     check: checkSharedRules,
   });
   const { secrets: _, ...sections } = values;
-  return { ...camelKeys(sections), secrets, warnings };
+  return { ...camelKeys(sections), secrets, files, warnings };
 }
 
 /** Loads the document of where an archive is written to. Its `path` stays as written. */
 export async function loadTargetConfig(path: string): Promise<TargetConfig> {
-  const { values, secrets, warnings } = await loadDocument(path, {
+  const { values, secrets, files, warnings } = await loadDocument(path, {
     schema: TargetDocument,
     unresolvedSections: ["target"],
     check: ({ sections: { target }, gate, findings }) => {
@@ -99,12 +101,12 @@ export async function loadTargetConfig(path: string): Promise<TargetConfig> {
     },
   });
   const { secrets: _, ...sections } = values;
-  return { ...camelKeys(sections), secrets, warnings };
+  return { ...camelKeys(sections), secrets, files, warnings };
 }
 
 /** Loads the document of where an archive is read from for an export. */
 export async function loadArchiveConfig(path: string): Promise<ArchiveConfig> {
-  const { values, secrets, warnings } = await loadDocument(path, {
+  const { values, secrets, files, warnings } = await loadDocument(path, {
     schema: ArchiveDocument,
     check: ({ sections: { archive }, gate, findings }) => {
       if (archive !== undefined) {
@@ -114,12 +116,12 @@ export async function loadArchiveConfig(path: string): Promise<ArchiveConfig> {
     },
   });
   const { secrets: _, ...sections } = values;
-  return { ...camelKeys(sections), secrets, warnings };
+  return { ...camelKeys(sections), secrets, files, warnings };
 }
 
 /** Loads the document of a stripe server, for the server and for its clients. */
 export async function loadServerConfig(path: string): Promise<ServerConfig> {
-  const { values, secrets, warnings } = await loadDocument(path, {
+  const { values, secrets, files, warnings } = await loadDocument(path, {
     schema: ServerDocument,
     check: ({ sections: { server }, gate, findings }) => {
       if (server !== undefined) {
@@ -133,7 +135,7 @@ export async function loadServerConfig(path: string): Promise<ServerConfig> {
     },
   });
   const { secrets: _, ...sections } = values;
-  return { ...camelKeys(sections), secrets, warnings };
+  return { ...camelKeys(sections), secrets, files, warnings };
 }
 
 // --- internal ---

@@ -33,6 +33,8 @@ export interface RuleContext<Schema extends TObject> {
 export interface LoadedDocument<Schema extends TObject> {
   readonly values: Static<Schema>;
   readonly secrets: DeclaredSecrets;
+  /** Those that the document was read from, then all paths in it: what no tool may write over. */
+  readonly files: readonly string[];
   /** Logged already. */
   readonly warnings: readonly string[];
 }
@@ -58,6 +60,7 @@ class DocumentChecker<Schema extends TObject> {
   readonly #source: SourceDocument;
   readonly #findings: Findings;
   readonly #sections = emptyTable();
+  readonly #paths: string[] = [];
 
   constructor(source: SourceDocument, rules: LoadRules<Schema>) {
     this.#rules = rules;
@@ -88,7 +91,8 @@ class DocumentChecker<Schema extends TObject> {
     this.#findings.finish();
     const values: unknown = { ...this.#sections, secrets: Object.fromEntries(declarations) };
     assert(Check(this.#rules.schema, values), "a document without errors fits its schema");
-    return { values, secrets, warnings: this.#findings.warnings };
+    const files = [...this.#source.files, ...this.#paths];
+    return { values, secrets, files, warnings: this.#findings.warnings };
   }
 
   #checkSectionNames(): void {
@@ -142,6 +146,7 @@ class DocumentChecker<Schema extends TObject> {
       } else if (!value.startsWith("/")) {
         this.#findings.warn(path, "this path is relative to the working directory");
       }
+      this.#paths.push(String(table[key]));
     }
   }
 

@@ -17,6 +17,8 @@ export interface SourceDocument {
   readonly table: TomlTable;
   /** The directory that relative paths of the document start from. */
   readonly directory: string;
+  /** The root file and those it includes. */
+  readonly files: readonly string[];
   readonly warnings: readonly string[];
   readonly originOf: (path: KeyPath) => KeyOrigin;
 }
@@ -93,6 +95,7 @@ class SourceReader {
     return {
       table,
       directory: this.#directory,
+      files: this.#files.map(({ file }) => file),
       warnings: this.#warnings,
       originOf: (path) => this.#originOf(path),
     };

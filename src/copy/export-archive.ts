@@ -8,7 +8,7 @@
  * The size is the disk's where the archive tells it, else that of all its stripes.
  */
 import { createHash } from "node:crypto";
-import { existsSync, ftruncateSync, realpathSync } from "node:fs";
+import { ftruncateSync, realpathSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { type ArchiveManifest, openArchive } from "../archive/archive-manifest.ts";
 import type { StoreDescription } from "../archive/object-store.ts";
@@ -33,6 +33,8 @@ export interface ExportOptions {
   readonly source: StoreDescription;
   readonly kek: Uint8Array | undefined;
   readonly targetPath: string;
+  /** Files that the export is made from, besides the archive: never written over. */
+  readonly inputPaths: readonly string[];
   /** Of the image, instead of what the archive says. */
   readonly sizeBytes: number | undefined;
   readonly mayReplace: boolean;
@@ -56,9 +58,12 @@ export async function exportArchive(options: ExportOptions): Promise<ExportSumma
   await using store = await openStore(options.source);
   const manifest = await openArchive(store, options.kek, signal);
   const sizeBytes = sizeOfImage(manifest, options.sizeBytes);
-  checkPlace(options);
   checkOutside(targetPath, options.source);
-  using output = OutputFile.create(targetPath, [], "E_EXPORT");
+  using output = OutputFile.create(targetPath, {
+    inputs: options.inputPaths,
+    mayReplace: options.mayReplace,
+    code: "E_EXPORT",
+  });
   const isDevice = output.capacityBytes !== Infinity;
   prepare(output, sizeBytes);
   const board = await readObjects(manifest, {
@@ -70,7 +75,6 @@ export async function exportArchive(options: ExportOptions): Promise<ExportSumma
   });
   const sha256 = options.isHashed ? await hashOf(output, sizeBytes, signal) : undefined;
   signal.throwIfAborted();
-  checkPlace(options);
   output.commit();
   return {
     sizeBytes,
@@ -104,12 +108,6 @@ function sizeOfImage(manifest: ArchiveManifest, asked: number | undefined): numb
     }
   }
   return asked;
-}
-
-function checkPlace({ targetPath, mayReplace }: ExportOptions): void {
-  if (!mayReplace && existsSync(targetPath)) {
-    throw new UbiError("E_EXPORT", `${targetPath} is there already, and --no-clobber was given`);
-  }
 }
 
 /** Objects of the archive, and what will be its objects, are no place for an image; links lead there as well. */

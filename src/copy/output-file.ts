@@ -9,6 +9,8 @@ import {
   closeSync,
   constants,
   fsyncSync,
+  linkSync,
+  lstatSync,
   openSync,
   realpathSync,
   renameSync,
@@ -18,10 +20,20 @@ import {
 import { basename, dirname, join } from "node:path";
 import { type ErrorCode, errnoText, errorText, UbiError } from "../errors.ts";
 import { lockFile, probeFile, syncFileData } from "../ffi/file.ts";
+import { renameNew } from "../ffi/folder.ts";
 import { isSameFile } from "./input-file.ts";
 
 /** What a failure to write is called: each tool has its own. */
 type OutputErrorCode = Extract<ErrorCode, "E_XTS_OUTPUT" | "E_EXPORT">;
+
+export interface OutputOptions {
+  /** Paths of what is being read; none may be the same file. */
+  readonly inputs: readonly string[];
+  /** Else there must be nothing of that name, neither before nor when the file is whole. */
+  readonly mayReplace: boolean;
+  /** Of failures to write. */
+  readonly code: OutputErrorCode;
+}
 
 export class OutputFile implements Disposable {
   /** As the user named it. */
@@ -32,6 +44,7 @@ export class OutputFile implements Disposable {
   readonly #code: OutputErrorCode;
   readonly #temporaryPath: string | undefined;
   readonly #finalPath: string;
+  readonly #mayReplace: boolean;
   #isDone = false;
 
   private constructor(
@@ -42,6 +55,7 @@ export class OutputFile implements Disposable {
       readonly capacityBytes: number;
       readonly temporaryPath: string | undefined;
       readonly finalPath: string;
+      readonly mayReplace: boolean;
     },
   ) {
     this.#code = code;
@@ -50,18 +64,24 @@ export class OutputFile implements Disposable {
     this.capacityBytes = options.capacityBytes;
     this.#temporaryPath = options.temporaryPath;
     this.#finalPath = options.finalPath;
+    this.#mayReplace = options.mayReplace;
   }
 
   /**
    * Begins a file that will be `path`. What is there stays as it is until `commit`.
-   * @param inputs paths that are being read; none may be the same file
-   * @param code of failures to write
-   * @throws UbiError `code`, E_DISK_LOCKED
+   * @throws UbiError the code of the options, E_DISK_LOCKED
    */
-  static create(path: string, inputs: readonly string[], code: OutputErrorCode): OutputFile {
+  static create(path: string, { inputs, mayReplace, code }: OutputOptions): OutputFile {
+    if (path === "" || path.endsWith("/")) {
+      throw new UbiError(code, `${JSON.stringify(path)} is no name of a file`);
+    }
+    if (!mayReplace && lstatSync(path, { throwIfNoEntry: false }) !== undefined) {
+      throw existsAlready(path, code);
+    }
     const existing = statOf(path, code);
     for (const input of inputs) {
-      if (existing !== undefined && isSameFile(statSync(input, { bigint: true }), existing)) {
+      const read = statSync(input, { bigint: true, throwIfNoEntry: false });
+      if (existing !== undefined && read !== undefined && isSameFile(read, existing)) {
         throw new UbiError(
           code,
           `${path} is the same file as the input ${input}, which would be destroyed; write elsewhere`,
@@ -82,7 +102,8 @@ export class OutputFile implements Disposable {
     const temporaryPath = join(dirname(finalPath), `.${basename(finalPath)}.${suffix}.tmp`);
     const flags = constants.O_CREAT | constants.O_EXCL | constants.O_RDWR;
     const fd = open({ path: temporaryPath, shownPath: path, code }, flags);
-    return new OutputFile(code, { path, fd, capacityBytes: Infinity, temporaryPath, finalPath });
+    const names = { path, temporaryPath, finalPath, mayReplace };
+    return new OutputFile(code, { ...names, fd, capacityBytes: Infinity });
   }
 
   /** Brings everything to disk and gives the file its name. @throws UbiError of the code */
@@ -93,7 +114,7 @@ export class OutputFile implements Disposable {
     }
     if (this.#temporaryPath !== undefined) {
       try {
-        renameSync(this.#temporaryPath, this.#finalPath);
+        this.#name(this.#temporaryPath);
         this.#isDone = true;
         syncFolder(dirname(this.#finalPath));
       } catch (error) {
@@ -101,6 +122,21 @@ export class OutputFile implements Disposable {
       }
     }
     this.#isDone = true;
+  }
+
+  #name(temporaryPath: string): void {
+    if (this.#mayReplace) {
+      renameSync(temporaryPath, this.#finalPath);
+      return;
+    }
+    const result = renameNew(temporaryPath, this.#finalPath);
+    if (result === -EEXIST) {
+      throw existsAlready(this.path, this.#code);
+    }
+    if (result < 0) {
+      linkSync(temporaryPath, this.#finalPath); // where the file system cannot: this fails too if there is one
+      unlinkSync(temporaryPath);
+    }
   }
 
   /** Without `commit` nothing is left of the file. */
@@ -125,12 +161,15 @@ export function syncFolder(path: string): void {
 
 // --- internal ---
 
+const EEXIST = 17;
+
 type Make = (options: {
   readonly path: string;
   readonly fd: number;
   readonly capacityBytes: number;
   readonly temporaryPath: undefined;
   readonly finalPath: string;
+  readonly mayReplace: boolean;
 }) => OutputFile;
 
 /** O_EXCL: refused while the device is mounted or otherwise claimed. */
@@ -142,7 +181,14 @@ function openDevice(path: string, code: OutputErrorCode, make: Make): OutputFile
     throw new UbiError("E_DISK_LOCKED", `${path} is in use by another program`);
   }
   const capacityBytes = geometry.sizeBytes;
-  return make({ path, fd, capacityBytes, temporaryPath: undefined, finalPath: path });
+  return make({
+    path,
+    fd,
+    capacityBytes,
+    temporaryPath: undefined,
+    finalPath: path,
+    mayReplace: true,
+  });
 }
 
 /** The disk of a running backend is locked: replacing its file would cut the guest off from its data. */
@@ -169,7 +215,14 @@ function open({ path, shownPath, code }: Opened, flags: number): number {
   }
 }
 
+function existsAlready(path: string, code: OutputErrorCode): UbiError {
+  return new UbiError(code, `${path} is there already, and --no-clobber was given`);
+}
+
 function failure(path: string, error: unknown, code: OutputErrorCode): UbiError {
+  if (error instanceof UbiError) {
+    return error;
+  }
   return new UbiError(code, `cannot write ${path}: ${errorText(error)}`, {
     cause: error,
   });

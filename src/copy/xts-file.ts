@@ -46,7 +46,11 @@ export async function convertXtsFile(
 ): Promise<void> {
   using input = new InputFile(options.inputPath);
   const range = rangeOf(options, input.sizeBytes);
-  using output = OutputFile.create(options.outputPath, [options.inputPath], "E_XTS_OUTPUT");
+  using output = OutputFile.create(options.outputPath, {
+    inputs: [options.inputPath],
+    mayReplace: true,
+    code: "E_XTS_OUTPUT",
+  });
   const endBytes = range.count === 0 ? 0 : (range.outputSector + range.count) * SECTOR_BYTES;
   checkRoom(output, endBytes);
   using cipher = await openCipher();

@@ -341,6 +341,23 @@ describe("export", () => {
     expect(disk.bytesOf("out.raw").length).toBe(65_536);
   });
 
+  test("what the export is made from is no target: documents, includes, secrets, names for them", async () => {
+    using disk = diskOf(1);
+    expectSuccess(await disk.archive());
+    disk.write("part.toml", "# nothing yet\n");
+    disk.write("source.toml", `include = ["part.toml"]\n${disk.bytesOf("source.toml")}`);
+    const inputs = ["source.toml", "part.toml", "kek"];
+    symlinkSync("kek", disk.file("link"));
+    const before = inputs.map((name) => disk.bytesOf(name));
+    for (const target of [...inputs, "link"]) {
+      const words = ["export-archive", "--source", "source.toml", "--target", target];
+      const refused = await disk.run(...words);
+      expect(refused.stderr).toContain("which would be destroyed");
+      expect(refused.exitCode).toBe(1);
+    }
+    expect(inputs.map((name) => disk.bytesOf(name))).toEqual(before);
+  });
+
   test("another size: longer ends in zeros, shorter never loses a stripe of data", async () => {
     using disk = diskOf(2);
     expectSuccess(await disk.archive());

@@ -1,0 +1,76 @@
+/** Files that appear whole or not at all. */
+import { afterEach, beforeEach, expect, test } from "bun:test";
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { OutputFile } from "./output-file.ts";
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "ubiblk-output-"));
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+const create = (path: string, mayReplace: boolean, inputs: readonly string[] = []) =>
+  OutputFile.create(path, { inputs, mayReplace, code: "E_EXPORT" });
+
+const ALREADY = "is there already, and --no-clobber was given";
+
+test("of two that may replace nothing, the second to be whole fails and leaves nothing", () => {
+  const path = join(folder, "out");
+  {
+    using first = create(path, false);
+    using second = create(path, false);
+    writeSync(first.fd, "first");
+    writeSync(second.fd, "second");
+    first.commit();
+    expect(() => second.commit()).toThrow(ALREADY);
+  }
+  expect(readFileSync(path, "utf8")).toBe("first");
+  expect(readdirSync(folder)).toEqual(["out"]);
+});
+
+test("what came meanwhile is not replaced, whatever it is", () => {
+  const path = join(folder, "out");
+  {
+    using output = create(path, false);
+    symlinkSync("nowhere", path);
+    expect(() => output.commit()).toThrow(ALREADY);
+  }
+  expect(readlinkSync(path)).toBe("nowhere");
+  expect(readdirSync(folder)).toEqual(["out"]);
+});
+
+test("a link that leads nowhere is there already", () => {
+  const path = join(folder, "out");
+  symlinkSync("nowhere", path);
+  expect(() => create(path, false)).toThrow(ALREADY);
+  expect(readdirSync(folder)).toEqual(["out"]);
+});
+
+test("one that may replace does so at the end", () => {
+  const path = join(folder, "out");
+  writeFileSync(path, "old");
+  using output = create(path, true, [join(folder, "absent")]);
+  writeSync(output.fd, "new");
+  expect(readFileSync(path, "utf8")).toBe("old");
+  output.commit();
+  expect(readFileSync(path, "utf8")).toBe("new");
+});
+
+test("a name of no file fails at once", () => {
+  for (const path of ["", `${folder}/new/`, `${folder}/`]) {
+    expect(() => create(path, true)).toThrow("is no name of a file");
+  }
+  expect(existsSync(join(folder, "new"))).toBe(false);
+});
