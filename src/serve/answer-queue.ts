@@ -41,8 +41,8 @@ export class AnswerQueue {
     return this.#answers.at(-1)?.isLast === true;
   }
 
-  get holdsBuffers(): boolean {
-    return this.#answers.some((answer) => answer.buffer >= 0);
+  get buffersHeld(): number {
+    return this.#answers.filter((answer) => answer.buffer >= 0).length;
   }
 
   /** The first one that needs a buffer. */

@@ -51,6 +51,8 @@ const ACCEPT_PAUSE_MS = 200;
 const STALL_MS = 2_000;
 /** How long one turn goes on with reads that end at once. */
 const READS_MS = 4;
+/** Buffers of a client at least: one is sent while the next one is read. */
+const SHARE_MIN = 2;
 const EAGAIN = -11;
 /** Failures of the one connection that was to be accepted: the next one may do. */
 const PASSING: readonly number[] = [-4, -71, -103, -104, -110];
@@ -340,13 +342,18 @@ class ServerWorker implements Disposable {
     } while (this.#hasEnds && clockNs() < endNs);
   }
 
-  /** Also when none is free: a read of the same stripe may be under way. */
+  /**
+   * Also when none is free: a read of the same stripe may be under way. Nobody has so many that there were none for
+   * one more client, since clients may be slow in taking what they hold.
+   */
   #giveBuffers(): void {
+    const clients = this.#sessions.length - this.#freePlaces.length;
+    const share = Math.max(SHARE_MIN, Math.floor(this.#reads.count / (clients + 1)));
     const unserved: Session[] = [];
     const served: Session[] = [];
     for (const session of this.#waiting) {
       // It may have failed since it asked.
-      if (session.wantsBuffer && !session.takeBuffer()) {
+      if (session.wantsBuffer && !(session.buffersHeld < share && session.takeBuffer())) {
         unserved.push(session);
       } else if (session.wantsBuffer) {
         served.push(session);

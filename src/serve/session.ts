@@ -145,6 +145,10 @@ export class Session implements ReadOwner {
     return this.#answers.unread !== undefined;
   }
 
+  get buffersHeld(): number {
+    return this.#answers.buffersHeld;
+  }
+
   /** Begins the read of that answer, if there is a buffer for it. */
   takeBuffer(): boolean {
     const answer = this.#answers.unread;
@@ -156,7 +160,7 @@ export class Session implements ReadOwner {
   /** Since when the client has taken nothing of an answer that is there; Infinity when there is none. */
   get stalledSinceMs(): number {
     const head = this.#answers.head;
-    return this.#answers.holdsBuffers && head?.bytes !== undefined ? this.#progressMs : NEVER;
+    return this.buffersHeld > 0 && head?.bytes !== undefined ? this.#progressMs : NEVER;
   }
 
   /** Whether the client took something of what the system keeps for it, which is no reason yet to send it more. */

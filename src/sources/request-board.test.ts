@@ -50,6 +50,20 @@ test("a queued request that somebody comes to wait for overtakes the others", ()
   expect(takeAll()).toEqual([1, 0]);
 });
 
+test("what a worker puts back is taken again in its old place, or before others when somebody waits by now", () => {
+  for (const id of [5, 0, 7, 2]) {
+    client.post(id, id, ADDRESS, false);
+  }
+  const lost = [worker.take(), worker.take()];
+  expect(lost).toEqual([5, 0]);
+  expect(worker.queuedCount).toBe(2);
+  lost.forEach((id) => worker.putBack(id));
+  expect(worker.queuedCount).toBe(4);
+  client.raise(0);
+  client.post(3, 3, ADDRESS, true);
+  expect(takeAll()).toEqual([0, 3, 5, 7, 2]);
+});
+
 test("ends come back with their results, each once, and the id is free again", () => {
   client.post(1, 1, ADDRESS, false);
   client.post(4, 4, ADDRESS, false);

@@ -50,6 +50,20 @@ test("connection to a server with sparse reads: used, and zeros take no data", a
   expect(opcodes().slice(-2)).toEqual([0x11, 0x11]);
 });
 
+test("a read that is aborted: the connection is gone, and the memory stays as it is", async () => {
+  using client = await connect({
+    flags: FLAGS,
+    answer: ({ opcode }) => (opcode === 0x01 ? new Uint8Array(0) : undefined),
+  });
+  const abort = new AbortController();
+  const reading = client.read(1, buffer.address, abort.signal);
+  await Bun.sleep(20);
+  abort.abort(new Error("enough"));
+  expect(reading).rejects.toThrow("enough");
+  await reading.catch(() => {});
+  expect(client.isEnded).toBe(true);
+});
+
 test.each([
   [0x01, 9],
   [0x02, 2],

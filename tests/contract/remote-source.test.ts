@@ -135,6 +135,41 @@ test.each([0x01, 0x02, 0x03, 0xff])(
   },
 );
 
+test("a server that fails at a stripe once or twice: it is asked again, and nobody notices", async () => {
+  let failures = 2;
+  const { reader, server } = await start({
+    flags: FLAGS,
+    answer: ({ opcode, stripe, connection }, self) => {
+      if (opcode !== 0x01 || stripe !== 4 || failures === 0) {
+        return undefined;
+      }
+      failures -= 1;
+      self.say(connection, Uint8Array.of(0xff));
+      return "close";
+    },
+  });
+  await Promise.all(HELD.map((stripe) => read(reader, stripe)));
+  expect(failures).toBe(0);
+  expect(placeOf(4)).toEqual(stripeData(4));
+  expect(server.connections).toBeGreaterThan(2);
+});
+
+test("after a restart with other metadata of the same disk: got once more, and not by every connection", async () => {
+  const { reader, server } = await start({ flags: FLAGS, isNew: true });
+  await read(reader, 0);
+  server[Symbol.dispose]();
+  const script = { flags: FLAGS.map((flags) => flags | 1), isNew: true };
+  using later = new ScriptedServer(script, server.port);
+  await read(reader, 1);
+  await Bun.sleep(100);
+  later.dropAll();
+  await read(reader, 3);
+  const got = later.opcodes.filter((opcode) => opcode === 0x00).length;
+  later.dropAll();
+  await read(reader, 4);
+  expect(later.opcodes.filter((opcode) => opcode === 0x00).length).toBe(got);
+});
+
 test("a stripe that never comes: stopping does not wait for it", async () => {
   const { reader } = await start({
     flags: FLAGS,
