@@ -13,7 +13,7 @@ import { SourceReader } from "../sources/source-reader.ts";
 import { WorkerSource } from "../sources/worker-source.ts";
 import { openStripeImage } from "./stripe-image.ts";
 
-export type StripeSourceSettings = NonNullable<DeviceConfig["stripeSource"]>;
+type StripeSourceSettings = NonNullable<DeviceConfig["stripeSource"]>;
 /** Types whose stripes are fetched by workers. */
 export type WorkerSourceSettings = Exclude<StripeSourceSettings, { readonly type: "raw" }>;
 

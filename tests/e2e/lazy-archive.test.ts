@@ -146,7 +146,7 @@ describe("what cannot be filled from the archive is refused, with advice", () =>
     expect(await failedStart(disk)).toContain("lacks 2 of the stripes");
     rmSync(disk.files.file("archive"), { recursive: true });
     await makeArchive(disk, { image: new Uint8Array(STRIPES * MIB + 512).fill(1) });
-    expect(await failedStart(disk)).toContain("14 stripes, the disk only 13");
+    expect(await failedStart(disk)).toContain("14 stripes, the disk only has 13");
     rmSync(disk.files.file("archive"), { recursive: true });
     await makeArchive(disk, { kek: new Uint8Array(32) });
     expect(await failedStart(disk)).toContain("E_ARCHIVE_KEY");
