@@ -76,7 +76,11 @@ export async function exchange(
       decompress: false,
       signal: controller.signal,
       ...(request.body === undefined ? {} : { body: request.body }),
-      ...(request.caCertificates === undefined ? {} : { tls: { ca: request.caCertificates } }),
+      // Said in so many words: it outweighs NODE_TLS_REJECT_UNAUTHORIZED in the environment.
+      tls: {
+        rejectUnauthorized: true,
+        ...(request.caCertificates === undefined ? {} : { ca: request.caCertificates }),
+      },
     });
     const body = await readBody(response, request, times, watch);
     return { status: response.status, headers: response.headers, body };

@@ -11,11 +11,12 @@ export interface Failure extends Partial<ResponseFailure> {
   readonly region?: string | undefined;
 }
 
-export function readFailure({
-  status,
-  headers,
-  body,
-}: ExchangeResponse): Failure & ResponseFailure {
+/** @param secrets what a hostile or talkative service may have got, and must not be repeated */
+export function readFailure(
+  { status, headers, body }: ExchangeResponse,
+  secrets: readonly string[],
+): Failure & ResponseFailure {
+  const shown = (text: string) => lineOf(withoutSecrets(text, secrets));
   const root = parseXml(new TextDecoder().decode(body));
   const error = root?.name === "Error" ? root : undefined;
   const code = childText(error, "Code");
@@ -71,8 +72,22 @@ const ADVICE: Readonly<Record<string, string>> = {
   SignatureDoesNotMatch: "check secret_access_key and region",
 };
 
+/** Also as it is when it is encoded for an address or a document. */
+function withoutSecrets(text: string, secrets: readonly string[]): string {
+  let safe = text;
+  for (const secret of secrets) {
+    const forms = [secret, encodeURIComponent(secret), JSON.stringify(secret).slice(1, -1)];
+    for (const form of forms) {
+      if (form !== "") {
+        safe = safe.replaceAll(form, "(secret)");
+      }
+    }
+  }
+  return safe;
+}
+
 /** A stranger's text in one line of ours. */
-function shown(text: string): string {
+function lineOf(text: string): string {
   const line = text.replace(/[\p{C}\s]+/gu, " ").trim();
   return line.length > SHOWN_LENGTH_MAX ? `${line.slice(0, SHOWN_LENGTH_MAX)}...` : line;
 }

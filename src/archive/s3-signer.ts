@@ -27,6 +27,14 @@ export class S3Signer {
     this.#credentials = credentials;
   }
 
+  /** Of a signed request, what no message may show: the service got all of it but the key. */
+  secretsIn(signed: Headers): readonly string[] {
+    const { secretAccessKey, sessionToken } = this.#credentials;
+    const authorization = signed.get("authorization") ?? "";
+    const signature = /Signature=([0-9a-f]+)/.exec(authorization)?.[1] ?? "";
+    return [secretAccessKey, sessionToken ?? "", signature];
+  }
+
   /** The headers to send: those of the request and the signature, which covers all of them. */
   async sign(request: UnsignedRequest): Promise<Headers> {
     const { sessionToken, ...credentials } = this.#credentials;

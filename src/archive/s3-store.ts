@@ -55,6 +55,12 @@ interface Operation {
   readonly signal: AbortSignal | undefined;
 }
 
+interface Answer {
+  readonly response: ExchangeResponse;
+  /** What the service got, and may send back, and no message may show. */
+  readonly secrets: readonly string[];
+}
+
 /** How one try ended, where it did not succeed. */
 interface FailedTry {
   readonly failure: Failure;
@@ -302,9 +308,9 @@ export class S3Store implements ObjectStore {
     operation: Operation,
     signal: AbortSignal | undefined,
   ): Promise<{ readonly response: ExchangeResponse | undefined } | FailedTry> {
-    let response: ExchangeResponse;
+    let answer: Answer;
     try {
-      response = await this.#exchange(operation, signal);
+      answer = await this.#exchange(operation, signal);
     } catch (error) {
       if (!(error instanceof BrokenExchange)) {
         throw error;
@@ -312,10 +318,11 @@ export class S3Store implements ObjectStore {
       const failure = { text: `${new URL(this.#bucketUrl).host}: ${error.message}` };
       return { failure, retry: error.isRetryable ? BROKEN_CONNECTION : undefined, cause: error };
     }
+    const { response, secrets } = answer;
     if (response.status >= 200 && response.status < 300) {
-      return this.#checked(operation, response);
+      return this.#checked(operation, answer);
     }
-    const failure = readFailure(response);
+    const failure = readFailure(response, secrets);
     if (isAbsence(operation, failure, response)) {
       return { response: undefined };
     }
@@ -323,10 +330,7 @@ export class S3Store implements ObjectStore {
     return { failure, retry: classify(failure, this.#rules, random, nowMs()) };
   }
 
-  async #exchange(
-    operation: Operation,
-    signal: AbortSignal | undefined,
-  ): Promise<ExchangeResponse> {
+  async #exchange(operation: Operation, signal: AbortSignal | undefined): Promise<Answer> {
     await this.#host.check(signal);
     const { method, body, lengthMax } = operation;
     const key = operation.key === "" ? "" : encodePath(operation.key);
@@ -339,17 +343,17 @@ export class S3Store implements ObjectStore {
       { ...this.#description, stallMs: this.#surroundings.stallMs },
     );
     this.#host.answered();
-    return response;
+    return { response, secrets: this.#signer.secretsIn(headers) };
   }
 
   /** Only a 200 (or the 204 of a removal) is what was asked for; part of an object is none. */
   #checked(
     operation: Operation,
-    response: ExchangeResponse,
+    { response, secrets }: Answer,
   ): { readonly response: ExchangeResponse } | FailedTry {
     if (response.status !== 200 && !(operation.method === "DELETE" && response.status === 204)) {
       return {
-        failure: { ...readFailure(response), text: "an unexpected answer" },
+        failure: { ...readFailure(response, secrets), text: "an unexpected answer" },
         retry: undefined,
       };
     }

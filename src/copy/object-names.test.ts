@@ -44,6 +44,26 @@ test("objects that were there are known by all of their hash", () => {
   expect(names.isExisting(near)).toBe(false);
 });
 
+test("names chosen to begin alike do not slow the tables down", () => {
+  const list = new HashList();
+  const count = 60_000;
+  const hash = new Uint8Array(32);
+  const view = new DataView(hash.buffer);
+  for (let i = 0; i < count; i += 1) {
+    view.setUint32(20, i + 1);
+    list.add(hash.toHex());
+  }
+  const startMs = performance.now();
+  const names = ObjectNames.create(count, list);
+  let found = 0;
+  for (let i = 0; i < count; i += 1) {
+    found += names.isExisting(list.at(i)) ? 1 : 0;
+    found += names.claim(i, list.at(i), () => false) ? 1 : 0;
+  }
+  expect(found).toBe(2 * count);
+  expect(performance.now() - startMs).toBeLessThan(2_000); // in one place: thousands of millions of steps
+});
+
 test("nothing is there when nothing was listed", () => {
   expect(ObjectNames.create(4, new HashList()).isExisting(hashOf(0, 0))).toBe(false);
 });

@@ -5,7 +5,10 @@
  *   claimed   hash table of stripes (number + 1, 0 = empty); a stripe's hash is in the stripe map. Who puts its stripe
  *             in by compare-exchange writes the object; who finds an equal hash does not.
  *   existing  hash table of 32-byte hashes, filled before the workers start and never changed again
+ *   scatter   a random number for each value of each byte of a hash. Exclusive or of those of its bytes is where it is
+ *             looked for first: who may name files in the archive's folder cannot make names that all meet in one place
  */
+import { randomBytes } from "node:crypto";
 import { assert } from "../errors.ts";
 
 const HASH_BYTES = 32;
@@ -39,6 +42,7 @@ export class HashList {
 }
 
 export interface SharedObjectNames {
+  readonly scatter: SharedArrayBuffer;
   readonly claimed: SharedArrayBuffer;
   readonly existing: SharedArrayBuffer;
 }
@@ -47,17 +51,22 @@ export class ObjectNames {
   readonly shared: SharedObjectNames;
   readonly #claimed: Int32Array<SharedArrayBuffer>;
   readonly #existing: Uint8Array<SharedArrayBuffer>;
+  readonly #scatter: Int32Array<SharedArrayBuffer>;
 
   private constructor(shared: SharedObjectNames) {
     this.shared = shared;
     this.#claimed = new Int32Array(shared.claimed);
     this.#existing = new Uint8Array(shared.existing);
+    this.#scatter = new Int32Array(shared.scatter);
   }
 
   static create(stripeEnd: number, existing: HashList): ObjectNames {
     const claimed = new SharedArrayBuffer(slotsFor(stripeEnd) * 4);
     const rows = existing.count === 0 ? 0 : slotsFor(existing.count);
-    const names = new ObjectNames({ claimed, existing: new SharedArrayBuffer(rows * HASH_BYTES) });
+    const scatter = new SharedArrayBuffer(HASH_BYTES * 256 * 4);
+    new Int32Array(scatter).set(randomWords(HASH_BYTES * 256));
+    const present = new SharedArrayBuffer(rows * HASH_BYTES);
+    const names = new ObjectNames({ scatter, claimed, existing: present });
     for (let i = 0; i < existing.count; i += 1) {
       names.#insert(existing.at(i));
     }
@@ -75,7 +84,7 @@ export class ObjectNames {
    */
   claim(stripe: number, hash: Uint8Array, hasHash: (stripe: number) => boolean): boolean {
     const mask = this.#claimed.length - 1;
-    for (let slot = startOf(hash) & mask; ; slot = (slot + 1) & mask) {
+    for (let slot = this.#startOf(hash) & mask; ; slot = (slot + 1) & mask) {
       const found = Atomics.compareExchange(this.#claimed, slot, 0, stripe + 1);
       if (found === 0) {
         return true;
@@ -92,7 +101,7 @@ export class ObjectNames {
     if (rows === 0) {
       return false;
     }
-    for (let row = startOf(hash) & (rows - 1); ; row = (row + 1) & (rows - 1)) {
+    for (let row = this.#startOf(hash) & (rows - 1); ; row = (row + 1) & (rows - 1)) {
       if (this.#isEmpty(row)) {
         return false;
       }
@@ -104,9 +113,17 @@ export class ObjectNames {
 
   // --- internal ---
 
+  #startOf(hash: Uint8Array): number {
+    let start = 0;
+    for (let i = 0; i < HASH_BYTES; i += 1) {
+      start ^= this.#scatter[256 * i + (hash[i] ?? 0)] ?? 0;
+    }
+    return start;
+  }
+
   #insert(hash: Uint8Array): void {
     const rows = this.#existing.length / HASH_BYTES;
-    let row = startOf(hash) & (rows - 1);
+    let row = this.#startOf(hash) & (rows - 1);
     while (!this.#isEmpty(row)) {
       row = (row + 1) & (rows - 1);
     }
@@ -135,6 +152,7 @@ function slotsFor(count: number): number {
   return 2 ** Math.ceil(Math.log2(Math.max(16, count * 2)));
 }
 
-function startOf(hash: Uint8Array): number {
-  return new DataView(hash.buffer, hash.byteOffset, 4).getInt32(0, true);
+function randomWords(count: number): Int32Array {
+  const bytes = randomBytes(count * 4);
+  return new Int32Array(bytes.buffer, bytes.byteOffset, count);
 }

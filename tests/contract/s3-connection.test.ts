@@ -138,6 +138,22 @@ tlsTest("a certificate that the machine does not trust is refused at once, namin
   }),
 );
 
+tlsTest("a certificate that is not trusted is refused whatever the environment says", () =>
+  withTls(async (endpoint) => {
+    const before = process.env.NODE_TLS_REJECT_UNAUTHORIZED;
+    process.env.NODE_TLS_REJECT_UNAUTHORIZED = "0";
+    try {
+      expect(await messageFrom(0, { endpoint })).toContain("the certificate is not trusted");
+    } finally {
+      if (before === undefined) {
+        delete process.env.NODE_TLS_REJECT_UNAUTHORIZED;
+      } else {
+        process.env.NODE_TLS_REJECT_UNAUTHORIZED = before;
+      }
+    }
+  }),
+);
+
 tlsTest("a certificate that ca_file vouches for is accepted", () =>
   withTls(async (endpoint) => {
     const caCertificates = readFileSync(join(folder, "cert.pem"), "utf8");

@@ -253,6 +253,28 @@ test("no message shows the secret key or the token", async () => {
   expect(Bun.inspect(wrong)).not.toMatch(/wrong-secret|the-token/);
 });
 
+test("a service that sends back what it got shows no secret in our messages", async () => {
+  const token = "the+token/of=the<session>&more";
+  server.sessionToken = token;
+  server.fault = () => {
+    const headers = server.seen.at(-1)?.headers ?? new Headers();
+    const text = [...headers.values(), encodeURIComponent(token), TEST_KEY.secretAccessKey].join(
+      " ",
+    );
+    const escaped = text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+    const body = `<Error><Code>${escaped}</Code><Message>${escaped}</Message></Error>`;
+    return { status: 400, body };
+  };
+  const error = await reasonOf(get(open({ sessionToken: token })));
+  const shown = Bun.inspect(error);
+  expect(shown).toContain("message=");
+  expect(shown).toContain("(secret)");
+  expect(shown).not.toContain("the+token");
+  expect(shown).not.toContain("the%2Btoken");
+  expect(shown).not.toContain(TEST_KEY.secretAccessKey);
+  expect(shown).not.toMatch(/Signature=[0-9a-f]/);
+});
+
 test("an http endpoint is talked to directly, whatever proxy the environment names", async () => {
   const { HTTP_PROXY, NO_PROXY } = process.env;
   process.env.HTTP_PROXY = "http://127.0.0.1:9";
