@@ -95,7 +95,10 @@ interface ConvertOptions {
 async function convert(options: ConvertOptions): Promise<void> {
   hardenOrWarn();
   const config = await loadKeyConfig(options.configPath);
-  refuseConfig(options, config.files);
+  refuseConfig(
+    options,
+    config.files.filter((file) => file !== config.device?.dataPath),
+  );
   const progress = new ProgressLine();
   const interruption = new AbortController();
   const interrupt = () => interruption.abort();
@@ -112,7 +115,7 @@ async function convert(options: ConvertOptions): Promise<void> {
   }
 }
 
-/** Two names exchanged would cost the only copy of the key. */
+/** Two names exchanged would cost the only copy of the key. The disk itself is what an image is enciphered for. */
 function refuseConfig({ configPath, outputPath }: ConvertOptions, files: readonly string[]): void {
   const output = statSync(outputPath, { bigint: true, throwIfNoEntry: false });
   for (const file of files) {
