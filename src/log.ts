@@ -22,6 +22,14 @@ export const log = {
   debug: (message: string, fields?: LogFields) => sink().debug(line(message, fields)),
 } as const;
 
+/** For programs that were asked to be quiet: life cycle is not told then, unless the environment sets a level. */
+export function quietLog(): void {
+  if (process.env.UBIBLK_LOG === undefined) {
+    process.env.UBIBLK_LOG = "warn"; // threads that are started later inherit it
+    instance = undefined;
+  }
+}
+
 /**
  * Holds back repeated lines that a guest or peer can trigger: at most `linesMax` in `windowMs`,
  * then one line that counts what was held back when the next window opens.

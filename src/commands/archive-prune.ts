@@ -1,6 +1,7 @@
 /** `ubiblk archive prune`: removes what an archive does not need. */
 import { defineCommand } from "citty";
 import { type PruneSummary, pruneArchive } from "../copy/archive-upkeep.ts";
+import { quietLog } from "../log.ts";
 import { withArchivePlace } from "./archive-place.ts";
 import { hardenOrWarn } from "./hardening.ts";
 import { interruptible } from "./interruption.ts";
@@ -37,11 +38,14 @@ export default defineCommand({
       description:
         "a run on another machine that has ended for sure, as the refusal names it; it is given up",
     },
-    quiet: { type: "boolean", default: false, description: "tell nothing but errors" },
+    quiet: { type: "boolean", default: false, description: "tell nothing but errors and warnings" },
     json: { type: "boolean", default: false, description: "tell the result as a line of JSON" },
   },
   run: async ({ args }) => {
     hardenOrWarn();
+    if (args.quiet) {
+      quietLog();
+    }
     const isDry = args["dry-run"];
     const isRunGivenUp = args["discard-run"];
     const takeOver = args["take-over"];

@@ -4,6 +4,7 @@ import { describeStore } from "../archive/open-store.ts";
 import { loadTargetConfig, resolveSecrets } from "../config/index.ts";
 import { rekeyArchive } from "../copy/archive-upkeep.ts";
 import { UbiError } from "../errors.ts";
+import { quietLog } from "../log.ts";
 import { withArchivePlace } from "./archive-place.ts";
 import { hardenOrWarn } from "./hardening.ts";
 import { interruptible } from "./interruption.ts";
@@ -34,7 +35,7 @@ export default defineCommand({
       valueHint: "RUN",
       description: "work on another machine that has ended for sure, as the refusal names it",
     },
-    quiet: { type: "boolean", default: false, description: "tell nothing but errors" },
+    quiet: { type: "boolean", default: false, description: "tell nothing but errors and warnings" },
   },
   run: ({ args }) =>
     rekey(args.source, args["target-config"], {
@@ -51,6 +52,9 @@ async function rekey(
   options: { readonly takeOver: string | undefined; readonly isQuiet: boolean },
 ): Promise<void> {
   hardenOrWarn();
+  if (options.isQuiet) {
+    quietLog();
+  }
   const config = await loadTargetConfig(targetPath);
   const { archiveKek } = config.target;
   const { enabled, allowArchiveKeysInClear } = config.dangerZone;

@@ -2,6 +2,7 @@
 import { defineCommand } from "citty";
 import { verifyArchive } from "../copy/archive-check.ts";
 import { UbiError } from "../errors.ts";
+import { quietLog } from "../log.ts";
 import { withArchivePlace } from "./archive-place.ts";
 import { hardenOrWarn } from "./hardening.ts";
 import { interruptible } from "./interruption.ts";
@@ -35,6 +36,9 @@ async function verify(
   style: { readonly isQuiet: boolean; readonly isJson: boolean },
 ): Promise<void> {
   hardenOrWarn();
+  if (style.isQuiet) {
+    quietLog();
+  }
   using progress = new TransferProgress({ label: "verify", ...style });
   const summary = await interruptible("the check", (signal) =>
     withArchivePlace(configPath, "read", (place) =>

@@ -18,7 +18,7 @@ import { ArchivedDisk } from "../copy/archived-disk.ts";
 import { type ArchiveSummary, makeArchive, planSummary } from "../copy/make-archive.ts";
 import { errorText, UbiError } from "../errors.ts";
 import type { Compression } from "../formats/archive-metadata.ts";
-import { log } from "../log.ts";
+import { log, quietLog } from "../log.ts";
 import { integerArgument } from "./arguments.ts";
 import { hardenOrWarn } from "./hardening.ts";
 import { interruptible } from "./interruption.ts";
@@ -95,7 +95,7 @@ export default defineCommand({
       default: false,
       description: "check everything and tell what would be done; read and write no stripe",
     },
-    quiet: { type: "boolean", default: false, description: "tell nothing but errors" },
+    quiet: { type: "boolean", default: false, description: "tell nothing but errors and warnings" },
     json: { type: "boolean", default: false, description: "tell events on standard output" },
   },
   run: ({ args }) =>
@@ -142,6 +142,9 @@ function modeOf(args: Readonly<Record<"resume" | "incremental" | "replace", bool
 
 async function archive(options: ArchiveOptions): Promise<void> {
   hardenOrWarn();
+  if (options.isQuiet) {
+    quietLog();
+  }
   const targetConfig = await loadTargetConfig(options.targetConfigPath);
   const config = await loadDeviceConfig(options.configPath, { require: ["metadata_path"] });
   checkDangers(config, targetConfig, options);

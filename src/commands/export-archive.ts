@@ -1,6 +1,7 @@
 /** `ubiblk export-archive`: the disk of an archive as a raw image. */
 import { defineCommand } from "citty";
 import { type ExportSummary, exportArchive } from "../copy/export-archive.ts";
+import { quietLog } from "../log.ts";
 import { withArchivePlace } from "./archive-place.ts";
 import { integerArgument } from "./arguments.ts";
 import { hardenOrWarn } from "./hardening.ts";
@@ -46,7 +47,7 @@ export default defineCommand({
       default: false,
       description: "read the image back and tell its SHA-256",
     },
-    quiet: { type: "boolean", default: false, description: "tell nothing but errors" },
+    quiet: { type: "boolean", default: false, description: "tell nothing but errors and warnings" },
     json: { type: "boolean", default: false, description: "tell events on standard output" },
   },
   run: ({ args }) =>
@@ -75,6 +76,9 @@ interface ExportCommand {
 
 async function exportTo(command: ExportCommand): Promise<void> {
   hardenOrWarn();
+  if (command.isQuiet) {
+    quietLog();
+  }
   using progress = new TransferProgress({ label: "export", ...command });
   const onProgress = progress.show.bind(progress);
   const summary = await interruptible("the export", (signal) =>

@@ -25,3 +25,8 @@ export function writeNumber64(view: DataView, offset: number, value: number): vo
   view.setUint32(offset, value % 2 ** 32, true);
   view.setUint32(offset + 4, Math.floor(value / 2 ** 32), true);
 }
+
+/** A number that was read as one of 64 bits, for a message: what was rounded is not shown as if it were exact. */
+export function numberText(value: number): string {
+  return value <= Number.MAX_SAFE_INTEGER ? String(value) : "2^53 or more";
+}

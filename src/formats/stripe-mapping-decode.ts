@@ -10,7 +10,7 @@
  */
 import { UbiError } from "../errors.ts";
 import { CborReader, cborError, MAJOR } from "./cbor.ts";
-import { viewBytes } from "./little-endian.ts";
+import { numberText, viewBytes } from "./little-endian.ts";
 import {
   HASH_BYTES,
   MAPPED_STRIPES_MAX,
@@ -52,7 +52,9 @@ export function decodeMappingFile(file: Uint8Array): MappingFile {
   }
   const plaintextBytes = required(fields.plaintextBytes, "plaintext_len");
   if (plaintextBytes > ciphertext.length) {
-    throw mappingError(`its plaintext length exceeds ciphertext: ${plaintextBytes} bytes`);
+    throw mappingError(
+      `its plaintext length exceeds ciphertext: ${numberText(plaintextBytes)} bytes`,
+    );
   }
   return { ciphertext, plaintextBytes, hmacTag: required(fields.hmacTag, "hmac_tag") };
 }
@@ -227,7 +229,7 @@ function visitEntry(cursor: Cursor, visitor: StripeVisitor): void {
   const stripe = cursor.argument;
   if (stripe >= MAPPED_STRIPES_MAX) {
     throw mappingError(
-      `it maps stripe ${stripe}; at most ${MAPPED_STRIPES_MAX} stripes can be read`,
+      `it maps stripe ${numberText(stripe)}; at most ${MAPPED_STRIPES_MAX} stripes can be read`,
     );
   }
   const major = cursor.readHead();

@@ -4,6 +4,7 @@
  * may fetch meanwhile.
  */
 import { AssertionError, errorText, UbiError } from "../errors.ts";
+import { numberText } from "../formats/little-endian.ts";
 import {
   type Metadata,
   type MetadataMedium,
@@ -33,11 +34,11 @@ export function checkMetadataSize(name: string, sizeBytes: number): void {
   const isShort = sizeBytes < METADATA_BYTES_MIN;
   if (isShort || sizeBytes > METADATA_BYTES_MAX) {
     const limit = isShort
-      ? `too small: at least ${METADATA_BYTES_MIN} bytes`
+      ? `is too small: at least ${METADATA_BYTES_MIN} bytes`
       : `exceeds maximum: at most ${METADATA_BYTES_MAX} bytes`;
     throw new UbiError(
       "E_REMOTE",
-      `${name} sends metadata of ${sizeBytes} bytes, which is ${limit} are accepted; check what listens there`,
+      `${name} sends metadata of ${numberText(sizeBytes)} bytes, which ${limit} are accepted; check what listens there`,
     );
   }
 }
@@ -51,7 +52,9 @@ export function decodeRemoteDisk(name: string, bytes: Uint8Array): RemoteDisk {
     const identity = { stripeShift, stripeCount, contentDigest, metadataDigest: sha256(bytes) };
     return { ...metadata, identity };
   } catch (error) {
-    const message = `${name} sent metadata that cannot be read: ${errorText(error)}`;
+    const [reason] = errorText(error).split("; "); // what follows is advice for a file of one's own
+    const advice = "look after the disk where the server runs";
+    const message = `${name} sent metadata that cannot be read: ${reason}; ${advice}`;
     throw error instanceof UbiError ? new UbiError("E_REMOTE", message, { cause: error }) : error;
   }
 }

@@ -12,7 +12,7 @@ import { clockNs, drainEvent } from "../ffi/event.ts";
 import { PollSet } from "../ffi/socket.ts";
 import { u8 } from "../ffi/view.ts";
 import { STATUS, statusText } from "../formats/stripe-protocol.ts";
-import { LogLimiter, log } from "../log.ts";
+import { LogLimiter } from "../log.ts";
 import { READ_BROKEN } from "../remote/read-owner.ts";
 import type { RemoteIdentity } from "../remote/remote-disk.ts";
 import type { ConnectionSettings, StripeConnection } from "../remote/stripe-connection.ts";
@@ -267,7 +267,7 @@ export class RemoteFetcher implements SlotOwner, Disposable {
       this.#isTroubled = isTroubled;
       this.#board.setTroubled(isTroubled);
       if (!isTroubled) {
-        log.info("the stripe server is reached again", { server: this.#name });
+        this.#limiter.info("the stripe server is reached again", { server: this.#name });
       }
     }
   }

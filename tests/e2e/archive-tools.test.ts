@@ -314,6 +314,18 @@ describe("tools", () => {
   });
 });
 
+test("a quiet archive tells nothing of its life cycle", async () => {
+  using disk = diskOf(1);
+  const env = { ...process.env, UBIBLK_LOG: undefined };
+  const words = ["archive", "-f", "disk.toml", "--target-config", "target.toml", ...SAFE];
+  const result = await runCommand([EXECUTABLE, ...words, "--quiet"], {
+    cwd: disk.folder,
+    timeoutMs: 60_000,
+    env,
+  });
+  expect(expectSuccess(result).stderr).not.toContain("INFO");
+});
+
 describe("export", () => {
   test("zero and absent stripes are holes; the hash is that of the image", async () => {
     const stripe = (n: number, size: number) =>
