@@ -29,8 +29,8 @@ export interface RemoteFetcherOptions {
   readonly connections: number;
 }
 
-/** Reads under way on one connection: the next one is at the server when an answer has come. */
-const PIPELINE_MAX = 2;
+/** Reads under way on one connection: the next ones are at the server, which reads them, while an answer comes. */
+const PIPELINE_MAX = 4;
 /** A failing server may do better when it is asked again, but not for ever. */
 const REFUSAL_LOSSES = 4;
 /** Requests wait so long for a dial when dials have failed for minutes. */
