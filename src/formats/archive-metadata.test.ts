@@ -1,4 +1,5 @@
 import { expect, test } from "bun:test";
+import { UbiError } from "../errors.ts";
 import {
   ARCHIVE_METADATA_BYTES_MAX,
   type ArchiveMetadata,
@@ -91,6 +92,19 @@ test("decode: without encryption_key and compression there is none", () => {
   expect(decode(text)).toEqual(PLAIN);
 });
 
+test.each([PLAIN_FILE, WRAPPED_FILE])(
+  "decode: a changed bit is an error, or changes what is authenticated, file %#",
+  (file) => {
+    const bytes = new TextEncoder().encode(file);
+    const whole = authenticated(bytes);
+    for (let bit = 0; bit < bytes.length * 8; bit++) {
+      const changed = Uint8Array.from(bytes);
+      changed[bit >> 3] = (changed[bit >> 3] ?? 0) ^ (1 << (bit & 7));
+      expect(authenticated(changed)).not.toBe(whole);
+    }
+  },
+);
+
 test("decode: without hmac_key and metadata_hmac they are empty", () => {
   const { hmacKey, metadataHmac } = decode('{"format_version":1,"stripe_sector_count":1}');
   expect([hmacKey.length, metadataHmac.length]).toEqual([0, 0]);
@@ -180,3 +194,14 @@ test("decode: deep nesting ends in an error or is ignored, never in a crash", ()
 test("decode: an error about JSON shows nothing of the file, which may hold keys", () => {
   expect(() => decode(replaced("null", "hunter2"))).toThrow(/^it is not JSON in UTF-8$/);
 });
+
+function authenticated(bytes: Uint8Array): string {
+  try {
+    const metadata = decodeArchiveMetadata(bytes);
+    const { hmacKey, metadataHmac } = metadata;
+    return [metadataHmacInput(metadata), hmacKey, metadataHmac].map((part) => part.toHex()).join();
+  } catch (error) {
+    expect(error).toBeInstanceOf(UbiError);
+    return "an error";
+  }
+}

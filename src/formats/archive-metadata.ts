@@ -110,6 +110,12 @@ const LONGEST_FIXED_PART = OFFSET.KEY + 8 + 1 + 4;
 const ZSTD = 2;
 const INT32_MAX = 2 ** 31 - 1;
 
+const OPTIONAL_KEYS = ["encryption_key", "compression"];
+const KEYS: readonly string[] = [
+  ...OPTIONAL_KEYS,
+  ...["format_version", "stripe_sector_count", "hmac_key", "metadata_hmac"],
+];
+
 type Fields = Readonly<Record<string, unknown>>;
 
 function parseFields(bytes: Uint8Array): Fields {
@@ -124,7 +130,19 @@ function parseFields(bytes: Uint8Array): Fields {
   if (!isObject(value)) {
     throw damaged("it is not a JSON object");
   }
+  checkNames(value);
   return value;
+}
+
+/** A key that may be left out, and one that nobody knows: more likely one damaged name than both. */
+function checkNames(fields: Fields): void {
+  const missing = OPTIONAL_KEYS.find((name) => !Object.hasOwn(fields, name));
+  const unknown = Object.keys(fields).find((name) => !KEYS.includes(name));
+  if (missing !== undefined && unknown !== undefined) {
+    throw damaged(
+      `missing field ${missing}, and unknown field ${JSON.stringify(unknown.slice(0, SHOWN_CHARACTERS))}`,
+    );
+  }
 }
 
 function parseJson(bytes: Uint8Array): { readonly text: string; readonly value: unknown } {
