@@ -57,7 +57,9 @@ test("what a worker puts back is taken again in its old place, or before others 
   const lost = [worker.take(), worker.take()];
   expect(lost).toEqual([5, 0]);
   expect(worker.queuedCount).toBe(2);
-  lost.forEach((id) => worker.putBack(id));
+  for (const id of lost) {
+    worker.putBack(id);
+  }
   expect(worker.queuedCount).toBe(4);
   client.raise(0);
   client.post(3, 3, ADDRESS, true);
