@@ -4,6 +4,7 @@
  *   main: spawn ... stop -> board stopped -> each worker gives up what it has, tells "stopped" -> terminated
  */
 import { spawnWorker } from "../ffi/worker.ts";
+import { failureLine } from "../ffi/worker-failure.ts";
 import { log } from "../log.ts";
 import { RequestBoard } from "./request-board.ts";
 import type { WorkerSourceDescription } from "./worker-source.ts";
@@ -75,7 +76,9 @@ export class SourceWorkers {
         ended.resolve();
       }
     });
-    worker.addEventListener("error", (event) => this.#fail(`failed: ${firstLine(event.message)}`));
+    worker.addEventListener("error", (event) =>
+      this.#fail(`failed: ${failureLine(event.message)}`),
+    );
     worker.addEventListener("close", () => {
       ended.resolve();
       if (!this.#board.isStopped) {
@@ -112,12 +115,4 @@ export class SourceWorkers {
     RequestBoard.close(this.description.board);
     return true;
   }
-}
-
-// --- internal ---
-
-/** The line of a worker's uncaught error that tells what happened. */
-function firstLine(message: string): string {
-  const lines = message.split("\n");
-  return lines.find((line) => /^\w*Error: /.test(line)) ?? lines[0] ?? "for an unknown reason";
 }
