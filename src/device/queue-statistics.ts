@@ -4,8 +4,9 @@
  *   doubles | COUNTERS | latency: 3 histograms x BUCKETS | in flight: sector, start time by slot |
  *   words   |                                            | in flight: operation + 1, sectors by slot |
  *
- * A slot's operation is written last and cleared first, so that a reader never lists half an entry that
- * it could not recognise; two fields may still belong to two requests that followed each other.
+ * A slot's operation is written last and cleared first. All stores are plain ones: a fence for each would cost
+ * more than the rest of this file, so a reader may see an entry a moment late, or fields of two requests that
+ * followed each other.
  */
 import { Operation } from "../disk/request-table.ts";
 import { f64, i32 } from "../ffi/view.ts";
@@ -85,13 +86,13 @@ export class QueueStatistics {
     doubles[IN_FLIGHT_START + slot] = sector;
     doubles[IN_FLIGHT_START + this.#slots + slot] = nowNs;
     this.#words[this.#slots + slot] = bytes / 512;
-    Atomics.store(this.#words, slot, operation + 1);
+    this.#words[slot] = operation + 1;
   }
 
   /** The request of `slot` ended. */
   end(slot: number, isOk: boolean, nowNs: number): void {
     const operation = i32(this.#words, slot) - 1;
-    Atomics.store(this.#words, slot, 0);
+    this.#words[slot] = 0;
     this.#add(Counter.inFlight, -1);
     this.#add(isOk ? Counter.completed : Counter.failed, 1);
     if (operation <= Operation.flush) {
@@ -145,13 +146,16 @@ export function bucketOf(latencyNs: number): number {
   if (latencyNs < 8) {
     return latencyNs > 0 ? Math.floor(latencyNs) : 0;
   }
-  // Values of 2^30 and more lose low bits that their bucket does not look at.
-  const isLong = latencyNs >= 2 ** 30;
-  const shortNs = Math.min(latencyNs, LATENCY_MAX_NS);
-  const value = isLong ? Math.floor(shortNs / 1024) : Math.floor(shortNs);
+  return latencyNs < 2 ** 30
+    ? bucketOfInteger(latencyNs | 0)
+    : // Low bits that such a bucket does not look at are dropped: it fits an integer again.
+      bucketOfInteger((Math.min(latencyNs, LATENCY_MAX_NS) / 1024) | 0) + 10 * 8;
+}
+
+/** @param value 8 to 2^30 - 1 */
+function bucketOfInteger(value: number): number {
   const exponent = 31 - Math.clz32(value);
-  const part = (value >>> (exponent - 3)) & 7;
-  return 8 + (exponent - 3 + (isLong ? 10 : 0)) * 8 + part;
+  return (exponent - 2) * 8 + ((value >>> (exponent - 3)) & 7);
 }
 
 /** The first latency, in nanoseconds, that no longer belongs to `bucket`. */

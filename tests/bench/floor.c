@@ -6,9 +6,10 @@
  *
  *   floor FILE read|write random|sequential BLOCK_BYTES DEPTH SECONDS SEED
  *
- * prints {"operations":N,"seconds":S,"cpuSeconds":C,"enters":E}. Offsets come from the generator that
- * `ubiblk bench` uses (xorshift32, seed mixed once), so that the same seed visits the same blocks.
- * CPU time is that of the whole process: the kernel's helper threads of this ring belong to it.
+ * prints {"operations":N,"seconds":S,"cpuSeconds":C,"enters":E,"p50Us":P,"p99Us":Q}. Offsets come from the
+ * generator that `ubiblk bench` uses (xorshift32, seed mixed once), so that the same seed visits the same
+ * blocks. CPU time is that of the whole process: the kernel's helper threads of this ring belong to it.
+ * Each request's latency is measured by itself, as every benchmark and backend does that reports any.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -25,7 +26,9 @@
 #include <unistd.h>
 
 #define DEPTH_MAX 1024
-#define WARM_UP_SECONDS 0.3
+/* Histogram of latencies: 16 buckets for each power of two of nanoseconds. */
+#define BUCKETS (40 * 16)
+#define WARM_UP_NS 300000000ull
 
 struct load {
     int fd;
@@ -37,6 +40,8 @@ struct load {
     uint32_t random_state;
     uint64_t block_count;
     uint64_t next_block;
+    uint64_t started_ns[DEPTH_MAX];
+    uint64_t latencies[BUCKETS];
 };
 
 static void fail(const char *what, int error)
@@ -45,11 +50,34 @@ static void fail(const char *what, int error)
     exit(1);
 }
 
-static double wall_seconds(void)
+static uint64_t clock_ns(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+static unsigned bucket_of(uint64_t ns)
+{
+    if (ns < 16)
+        return (unsigned)ns;
+    unsigned exponent = 63 - (unsigned)__builtin_clzll(ns);
+    unsigned bucket = (exponent - 3) * 16 + (unsigned)((ns >> (exponent - 4)) & 15);
+    return bucket < BUCKETS ? bucket : BUCKETS - 1;
+}
+
+/* The upper end of the bucket that holds the given share of all latencies, microseconds. */
+static double percentile_us(const struct load *load, double share)
+{
+    uint64_t total = 0, seen = 0;
+    for (unsigned i = 0; i < BUCKETS; i++)
+        total += load->latencies[i];
+    for (unsigned i = 0; i < BUCKETS; i++) {
+        seen += load->latencies[i];
+        if ((double)seen >= share * (double)total)
+            return i < 16 ? i / 1e3 : (double)((16ull + i % 16 + 1) << (i / 16 - 1)) / 1e3;
+    }
+    return 0;
 }
 
 static double cpu_seconds(void)
@@ -95,6 +123,7 @@ static void prepare(struct io_uring *ring, struct load *load, char *buffers, uin
         io_uring_prep_read_fixed(sqe, 0, buffer, load->block_bytes, offset, 0);
     sqe->flags |= IOSQE_FIXED_FILE;
     io_uring_sqe_set_data64(sqe, slot);
+    load->started_ns[slot] = clock_ns();
 }
 
 static char *set_up(struct io_uring *ring, struct load *load)
@@ -123,8 +152,8 @@ static char *set_up(struct io_uring *ring, struct load *load)
 
 static void run(struct io_uring *ring, struct load *load, char *buffers)
 {
-    double start = wall_seconds();
-    double begin = 0, cpu_begin = 0, now;
+    uint64_t start = clock_ns(), begin = 0, now;
+    double cpu_begin = 0;
     uint64_t operations = 0, enters = 0;
     for (uint32_t slot = 0; slot < load->depth; slot++)
         prepare(ring, load, buffers, slot);
@@ -137,24 +166,29 @@ static void run(struct io_uring *ring, struct load *load, char *buffers)
         io_uring_for_each_cqe(ring, head, cqe) {
             if (cqe->res != (int)load->block_bytes)
                 fail("a request moved too little", cqe->res < 0 ? -cqe->res : EIO);
-            prepare(ring, load, buffers, (uint32_t)cqe->user_data);
+            uint32_t slot = (uint32_t)cqe->user_data;
+            load->latencies[bucket_of(clock_ns() - load->started_ns[slot])]++;
+            prepare(ring, load, buffers, slot);
             count++;
         }
         io_uring_cq_advance(ring, count);
         operations += count;
         enters++;
-        now = wall_seconds();
-        if (begin == 0 && now - start >= WARM_UP_SECONDS) {
+        now = clock_ns();
+        if (begin == 0 && now - start >= WARM_UP_NS) {
             begin = now;
             cpu_begin = cpu_seconds();
             operations = enters = 0;
+            memset(load->latencies, 0, sizeof load->latencies);
         }
-        if (begin != 0 && now - begin >= load->seconds)
+        if (begin != 0 && (double)(now - begin) >= load->seconds * 1e9)
             break;
     }
-    printf("{\"operations\":%llu,\"seconds\":%.6f,\"cpuSeconds\":%.6f,\"enters\":%llu}\n",
-           (unsigned long long)operations, now - begin, cpu_seconds() - cpu_begin,
-           (unsigned long long)enters);
+    double cpu = cpu_seconds() - cpu_begin;
+    printf("{\"operations\":%llu,\"seconds\":%.6f,\"cpuSeconds\":%.6f,\"enters\":%llu,"
+           "\"p50Us\":%.3f,\"p99Us\":%.3f}\n",
+           (unsigned long long)operations, (double)(now - begin) / 1e9, cpu,
+           (unsigned long long)enters, percentile_us(load, 0.5), percentile_us(load, 0.99));
 }
 
 int main(int count, char **words)
@@ -163,7 +197,8 @@ int main(int count, char **words)
         fprintf(stderr, "usage: floor FILE read|write random|sequential BLOCK DEPTH SECONDS SEED\n");
         return 2;
     }
-    struct load load = {
+    static struct load load;
+    load = (struct load){
         .is_write = strcmp(words[2], "write") == 0,
         .is_random = strcmp(words[3], "random") == 0,
         .block_bytes = (uint32_t)atoi(words[4]),
