@@ -24,8 +24,8 @@ import type { SectorCopy } from "./sector-copy.ts";
 const PIECE_BYTES = 256 * 1024;
 /** The largest I/O that goes to guest memory in one call. */
 const DIRECT_BYTES_MAX = 4 * 2 ** 20;
-/** Below this a copy is cheaper than letting the kernel look up the guest's pages. */
-const DIRECT_BYTES_MIN = 32 * 1024;
+/** A page: letting the kernel look it up costs less than copying it, which is worth it only for less. */
+const DIRECT_BYTES_MIN = 4096;
 
 const Path = { direct: 0, bounce: 1 } as const;
 
