@@ -13,6 +13,7 @@
  */
 import { assert } from "../errors.ts";
 import { Arena, type ArenaView } from "../ffi/arena.ts";
+import { PAGE_SIZE } from "../ffi/memory.ts";
 import { f64, high64, i32, u32 } from "../ffi/view.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { BufferPool } from "./buffer-pool.ts";
@@ -24,8 +25,11 @@ import type { SectorCopy } from "./sector-copy.ts";
 const PIECE_BYTES = 256 * 1024;
 /** The largest I/O that goes to guest memory in one call. */
 const DIRECT_BYTES_MAX = 4 * 2 ** 20;
-/** A page: letting the kernel look it up costs less than copying it, which is worth it only for less. */
-const DIRECT_BYTES_MIN = 4096;
+/**
+ * From here on it costs less to let the kernel look up the guest's pages than to copy them. So it does for a single
+ * page; a few pages that are scattered cost the disk more, as segments, than their copy costs here.
+ */
+const DIRECT_BYTES_MIN = 32 * 1024;
 
 const Path = { direct: 0, bounce: 1 } as const;
 
@@ -142,7 +146,7 @@ export class TransferRunner implements Disposable {
   #pathOf(slot: number, bytes: number): number {
     const isDirect =
       this.#options.isPlain &&
-      bytes >= DIRECT_BYTES_MIN &&
+      (bytes >= DIRECT_BYTES_MIN || bytes === PAGE_SIZE) &&
       bytes <= DIRECT_BYTES_MAX &&
       i32(this.#requests.segmentCount, slot) <= this.#requests.segmentsPerSlot &&
       this.#requests.isAligned(slot, this.#options.memoryAlignBytes, this.#options.blockBytes);
