@@ -2,6 +2,7 @@
  * The rows that move blocks. All participants of a row are measured in turn, again and again, so that
  * other work on the machine meets all alike; medians are compared.
  */
+import { type FloorPair, floorCheck, floorPairs } from "./floor-pairs.ts";
 import {
   median,
   type ResultLine,
@@ -130,9 +131,10 @@ function timesFloor(ratio: number): Goal {
 type Samples = Map<ParticipantName, Sample[]>;
 
 async function runRow(row: LoadRow, files: DataFiles, options: RowOptions): Promise<RowResult> {
-  const direct: readonly ParticipantName[] = row.usesFloor ? ["floor", "fio"] : [];
+  const direct: readonly ParticipantName[] = row.usesFloor ? ["floor"] : [];
   const participants: readonly ParticipantName[] = [row.ours, row.peer, ...direct];
   const samples: Samples = new Map(participants.map((name) => [name, []]));
+  const pairs: FloorPair[] = [];
   for (let turn = 0; turn < options.repetitions; turn++) {
     for (let i = 0; i < participants.length; i++) {
       // Each goes first once, so that none always follows the same neighbour.
@@ -143,14 +145,17 @@ async function runRow(row: LoadRow, files: DataFiles, options: RowOptions): Prom
       samples.get(participant)?.push(sample);
       options.note(`${row.id} ${turn + 1}/${options.repetitions} ${participant}: ${story(sample)}`);
     }
+    if (row.usesFloor) {
+      pairs.push(...(await floorPairs(row.workload, files, turn)));
+    }
   }
-  const floorLines = row.usesFloor ? [floorCheck(samples)] : [];
+  const floorLines = row.usesFloor ? [floorCheck(pairs)] : [];
   const comparisons = row.goals.map((goal) => compare(goal, row.ours, samples));
   return {
     id: row.id,
     title: row.title,
     lines: [...comparisons, ...floorLines, noiseLine(row, samples)],
-    details: Object.fromEntries(samples),
+    details: { ...Object.fromEntries(samples), floorPairs: pairs },
   };
 }
 
@@ -181,20 +186,6 @@ function compare(goal: Goal, name: ServerName, samples: Samples): ResultLine {
   const isMet = limit.kind === "atLeast" ? ratio >= limit.ratio : ratio <= limit.ratio;
   const sign = limit.kind === "atLeast" ? ">=" : "<=";
   return { ...common, ratio: ratio.toFixed(3), goal: `${sign} ${limit.ratio.toFixed(3)}`, isMet };
-}
-
-/** The floor is worth its name when it costs what a tuned fio does; further off, either is not what it seems. */
-function floorCheck(samples: Samples): ResultLine {
-  const floor = middle(samples, "floor", "cpuUs");
-  const fio = middle(samples, "fio", "cpuUs");
-  return {
-    what: "floor itself, CPU us/op beside fio",
-    ours: shortNumber(floor),
-    peer: shortNumber(fio),
-    ratio: (floor / fio).toFixed(3),
-    goal: "0.950 to 1.050",
-    isMet: Math.abs(floor / fio - 1) <= 0.05,
-  };
 }
 
 /** How much else the machine did just before the samples: above some percent, doubt the row. */
