@@ -201,6 +201,17 @@ test("open: an archive of more stripes than the disk has is refused before its m
   });
 });
 
+test.each([
+  ["a newline at its end", (text: string) => `${text}\n`, /^1 bytes behind its end$/],
+  ["a space inside", (text: string) => text.replace(",", ", "), /^210 bytes, .* puts 209 /],
+  ["a field", (text: string) => text.replace("{", '{"x":1,'), /^215 bytes, .* puts 209 /],
+] as const)("open: %s of metadata.json is no fault, and told", async (_what, change, told) => {
+  const store = await storeWith();
+  edit(store, change);
+  const { surplus } = await openArchive(store, undefined);
+  expect(surplus).toEqual([{ key: METADATA_KEY, what: expect.stringMatching(told) }]);
+});
+
 test("open: a signal ends it with its reason", async () => {
   const reason = new Error("enough");
   const opened = openArchive(await storeWith(), undefined, AbortSignal.abort(reason));

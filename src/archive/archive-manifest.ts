@@ -34,6 +34,14 @@ export interface ArchiveManifest extends ArchiveKeys {
   readonly map: StripeMap;
   /** Whether its keys are wrapped. */
   readonly isKeyProtected: boolean;
+  /** What the two objects hold beside what is read: readers pass over it, but no writer puts it there. */
+  readonly surplus: readonly Surplus[];
+}
+
+export interface Surplus {
+  readonly key: string;
+  /** Such as "5 bytes behind its end". */
+  readonly what: string;
 }
 
 /** All that is needed of a store. */
@@ -55,14 +63,20 @@ export async function openArchive(
   diskSectors = Infinity,
 ): Promise<ArchiveManifest> {
   const metadataBytes = await fetchPart(store, METADATA_KEY, ARCHIVE_METADATA_BYTES_MAX, signal);
-  const parameters = naming(store, METADATA_KEY, () => openMetadata(metadataBytes, kek));
+  const { surplus: metadataSurplus, ...parameters } = naming(store, METADATA_KEY, () =>
+    openMetadata(metadataBytes, kek),
+  );
   const { stripeSectors } = parameters;
   const stripesMax = Math.ceil(diskSectors / stripeSectors);
   const mappingBytes = await fetchPart(store, MAPPING_KEY, mappingBytesMax(stripesMax), signal);
   const mapping = naming(store, MAPPING_KEY, () =>
     decodeMapping(mappingBytes, { stripeSectors, stripesMax, keys: parameters }),
   );
-  return { ...parameters, ...mapping, isKeyProtected: kek !== undefined };
+  const surplus = [
+    ...metadataSurplus.map((what) => ({ key: METADATA_KEY, what })),
+    ...mapping.surplus.map((what) => ({ key: MAPPING_KEY, what })),
+  ];
+  return { ...parameters, ...mapping, surplus, isKeyProtected: kek !== undefined };
 }
 
 /** The bytes of `metadata.json`. Keys are wrapped anew. */
@@ -95,7 +109,10 @@ function mappingBytesMax(stripesMax: number): number {
   return Math.min(MAPPING_BYTES_MAX, stripesMax * STRIPE_BYTES_MAX + MAPPING_REST_BYTES);
 }
 
-type OpenedMetadata = Pick<ArchiveManifest, "stripeSectors" | "compression" | "xtsKey" | "hmacKey">;
+type OpenedMetadata = Pick<
+  ArchiveManifest,
+  "stripeSectors" | "compression" | "xtsKey" | "hmacKey"
+> & { readonly surplus: readonly string[] };
 
 async function fetchPart(
   store: ArchiveObjects,
@@ -130,7 +147,21 @@ function openMetadata(bytes: Uint8Array, kek: Uint8Array | undefined): OpenedMet
     encryptionKey === undefined
       ? undefined
       : unwrapKey({ stored: encryptionKey, what: "encryption_key", keyBytes: XTS_KEY_BYTES, kek });
-  return { stripeSectors, compression, xtsKey, hmacKey };
+  return { stripeSectors, compression, xtsKey, hmacKey, surplus: surplusOf(bytes, metadata) };
+}
+
+/** Its tag covers what it says, not how: spaces and fields of other names are read past. */
+function surplusOf(bytes: Uint8Array, metadata: ArchiveMetadata): readonly string[] {
+  const written = encodeArchiveMetadata(metadata);
+  if (Buffer.compare(bytes, written) === 0) {
+    return [];
+  }
+  const hasSame = Buffer.compare(bytes.subarray(0, written.length), written) === 0;
+  return [
+    hasSame
+      ? `${bytes.length - written.length} bytes behind its end`
+      : `${bytes.length} bytes, where a writer puts ${written.length} to say the same`,
+  ];
 }
 
 function checkTag(metadata: ArchiveMetadata, hmacKey: Uint8Array): void {

@@ -1,4 +1,11 @@
-import { expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
+import { createHmac } from "node:crypto";
+import { mappingHmacPrefix } from "../formats/stripe-mapping.ts";
+import {
+  mappingFileHead,
+  mappingFileTail,
+  writeElements,
+} from "../formats/stripe-mapping-encode.ts";
 import type { ArchiveKeys } from "./archive-keys.ts";
 import { StripeMap } from "./stripe-map.ts";
 import { decodeMapping, encodeMapping } from "./stripe-map-file.ts";
@@ -151,4 +158,61 @@ test("a file of a few bytes that maps the last stripe of all takes no memory for
   }
   expect(mapped).toBe(1);
   expect(process.memoryUsage.rss() - before).toBeLessThan(64 * 2 ** 20); // the map is 256 MiB
+});
+
+/** The file around a plaintext of any writer, with the right tag. */
+function authentic(padded: Uint8Array, plaintextBytes: number): Uint8Array {
+  const tag = createHmac("sha256", hmacKey)
+    .update(mappingHmacPrefix(plaintextBytes))
+    .update(padded)
+    .digest();
+  const elements = new Uint8Array(padded.length * 2);
+  const end = writeElements(padded, elements, 0);
+  const head = mappingFileHead(padded.length);
+  const tail = mappingFileTail(plaintextBytes, tag);
+  return Uint8Array.from(Buffer.concat([head, elements.subarray(0, end), tail]));
+}
+
+/** {0: "Zero"}: 7 bytes in a sector. */
+function smallPlaintext(sectors = 1): Uint8Array {
+  const padded = new Uint8Array(sectors * 512);
+  padded.set([0xa1, 0x00, 0x64, ...Buffer.from("Zero")]);
+  return padded;
+}
+
+describe("surplus", () => {
+  const sizes = [["whole stripes", 6 * STRIPE_BYTES] as const, ["a size", 41_472] as const];
+  test.each(sizes)("of what is written here there is none: %s", (_what, sizeBytes) => {
+    for (const keys of [PLAIN, ENCRYPTED]) {
+      expect(decode(encode(exampleMap(), keys, sizeBytes), keys).surplus).toEqual([]);
+    }
+    expect(decode(authentic(smallPlaintext(), 7), PLAIN).surplus).toEqual([]);
+  });
+
+  test("bytes behind the file's map are read past, and counted", () => {
+    const file = Uint8Array.from([...encode(exampleMap(), ENCRYPTED), 0, 0, 0xa5]);
+    const { map, surplus } = decode(file, ENCRYPTED);
+    expect(surplus).toEqual(["3 bytes behind its end"]);
+    expect(map.hashHex(5)).toBe("ab".repeat(32));
+  });
+
+  test("fields of other names and longer forms are counted", () => {
+    const file = encode(exampleMap(), PLAIN);
+    const longer = Uint8Array.from([0xc1, 0xb8, 0x06, ...file.subarray(1), 0x61, 0x78, 0x00]);
+    expect(decode(longer, PLAIN).surplus).toEqual(["5 bytes more than its fields need"]);
+  });
+
+  test("bytes behind the map in the plaintext are counted", () => {
+    expect(decode(authentic(smallPlaintext(), 17), PLAIN).surplus).toEqual([
+      "10 bytes behind the map of stripes in its ciphertext",
+    ]);
+  });
+
+  test("padding of anything but zeros, and of more sectors than there need be, is counted", () => {
+    const padded = smallPlaintext(3);
+    padded.set([1, 0, 2], 700);
+    expect(decode(authentic(padded, 7), PLAIN).surplus).toEqual([
+      "1026 bytes of padding that do not belong there",
+    ]);
+  });
 });

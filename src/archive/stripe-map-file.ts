@@ -14,6 +14,7 @@ import {
   decodeMappingFile,
   type MappingFile,
   recordedSize,
+  strangePadding,
   visitMappedStripes,
 } from "../formats/stripe-mapping-decode.ts";
 import {
@@ -62,6 +63,13 @@ export function encodeMapping(options: {
   return file.subarray(0, at + tail.length);
 }
 
+export interface DecodedMapping {
+  readonly map: StripeMap;
+  readonly sizeBytes: number;
+  /** What is in the file that no writer puts there and readers do not look at, such as "5 bytes behind its end". */
+  readonly surplus: readonly string[];
+}
+
 /**
  * Reads what `encodeMapping` and others write. The file's memory is used for that: it is changed.
  * @throws UbiError E_ARCHIVE, E_ARCHIVE_TAMPERED that does not name the file
@@ -74,14 +82,25 @@ export function decodeMapping(
     readonly stripesMax?: number;
     readonly keys: ArchiveKeys;
   },
-): { readonly map: StripeMap; readonly sizeBytes: number } {
+): DecodedMapping {
   const mapping = decodeMappingFile(file);
   checkTag(mapping, options.keys.hmacKey);
   const padded = mapping.ciphertext;
   decryptPadded(padded, options.keys.xtsKey);
-  const map = mapOf(padded.subarray(0, mapping.plaintextBytes), options.stripesMax ?? Infinity);
+  const plaintext = padded.subarray(0, mapping.plaintextBytes);
+  const { map, bytesBehind } = mapOf(plaintext, options.stripesMax ?? Infinity);
   const recorded = recordedSize(padded, mapping.plaintextBytes);
-  return { map, sizeBytes: sizeOf(map, options.stripeSectors * SECTOR_BYTES, recorded) };
+  const sizeBytes = sizeOf(map, options.stripeSectors * SECTOR_BYTES, recorded);
+  const surplus = [
+    countText(mapping.bytesBehind, "behind its end"),
+    countText(mapping.bytesBetween, "more than its fields need"),
+    countText(bytesBehind, "behind the map of stripes in its ciphertext"),
+    countText(
+      strangePadding(padded, mapping.plaintextBytes),
+      "of padding that do not belong there",
+    ),
+  ];
+  return { map, sizeBytes, surplus: surplus.filter((text) => text !== undefined) };
 }
 
 // --- internal ---
@@ -118,10 +137,13 @@ function decryptPadded(padded: Uint8Array, xtsKey: Uint8Array | undefined): void
 }
 
 /** Goes through the entries twice: first to learn how much memory they need. */
-function mapOf(plaintext: Uint8Array, stripesMax: number): StripeMap {
+function mapOf(
+  plaintext: Uint8Array,
+  stripesMax: number,
+): { readonly map: StripeMap; readonly bytesBehind: number } {
   let stripeEnd = 0;
   let storedMax = 0;
-  visitMappedStripes(plaintext, {
+  const bytesBehind = visitMappedStripes(plaintext, {
     zero: (stripe) => {
       stripeEnd = Math.max(stripeEnd, stripe + 1);
     },
@@ -141,7 +163,11 @@ function mapOf(plaintext: Uint8Array, stripesMax: number): StripeMap {
     zero: (stripe) => map.setZero(stripe),
     stored: (stripe, bytes, at) => map.setStored(stripe, bytes, at),
   });
-  return map;
+  return { map, bytesBehind };
+}
+
+function countText(count: number, where: string): string | undefined {
+  return count === 0 ? undefined : `${count} bytes ${where}`;
 }
 
 function sizeOf(map: StripeMap, stripeBytes: number, recorded: number | undefined): number {

@@ -47,22 +47,32 @@ async function verify(
         {
           onProgress: progress.show.bind(progress),
           onBad: ({ stripe, code, message }) =>
-            progress.tell(`bad ${code}: ${message}`, { event: "bad", stripe, code, message }),
+            progress.tell(`bad ${code}: ${message}`, {
+              event: "bad",
+              stripe: stripe ?? null,
+              code,
+              message,
+            }),
         },
       ),
     ),
   );
-  const { storedStripes, objects, objectBytes, badStripes } = summary;
+  const { storedStripes, objects, objectBytes, badStripes, surplus } = summary;
   progress.done(`${objects} objects of ${storedStripes} stripes, ${quantityText(objectBytes)}`, {
     stored_stripes: storedStripes,
     objects,
     object_bytes: objectBytes,
     bad_stripes: badStripes,
+    bad_manifest: surplus,
   });
   if (badStripes > 0) {
     const advice =
       "bring the named objects back from a copy, or archive the disk again: --incremental writes anew what is " +
       "damaged, --replace everything";
     throw new UbiError("E_ARCHIVE_DATA", `${badStripes} stripes cannot be read; ${advice}`);
+  }
+  if (surplus > 0) {
+    const what = "all stripes can be read, but the manifest was changed";
+    throw new UbiError("E_ARCHIVE_TAMPERED", `${what}; bring it back from a copy`);
   }
 }

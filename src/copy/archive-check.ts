@@ -4,9 +4,11 @@ import {
   MAPPING_KEY,
   METADATA_KEY,
   openArchive,
+  type Surplus,
 } from "../archive/archive-manifest.ts";
 import type { ObjectStore, StoreDescription } from "../archive/object-store.ts";
 import { openStore } from "../archive/open-store.ts";
+import { type ErrorCode, UbiError } from "../errors.ts";
 import { HASH_BYTES } from "../formats/stripe-mapping.ts";
 import { nameOf } from "./archive-claim.ts";
 import { type FoundRun, ownerOf, RUN_KEY, readRunFile } from "./archive-run-file.ts";
@@ -27,22 +29,36 @@ export interface VerifySummary {
   readonly objects: number;
   readonly objectBytes: number;
   readonly badStripes: number;
+  /** Of the manifest, whose other faults are errors. */
+  readonly surplus: number;
+}
+
+/** An object that is not what it should be. */
+export interface Finding {
+  /** Undefined where it is of the manifest. */
+  readonly stripe: number | undefined;
+  readonly code: ErrorCode;
+  readonly message: string;
 }
 
 /**
  * Fetches, hashes and decodes every object.
  * @param hooks `onBad` hears of each object that is not what it should be
- * @throws UbiError E_ARCHIVE*, E_STORE when the archive cannot be opened
+ * @throws UbiError E_ARCHIVE*, E_STORE when the archive cannot be opened, or its service fails
  */
 export async function verifyArchive(
   place: ArchivePlace,
   hooks: {
     readonly onProgress: (progress: RunProgress) => void;
-    readonly onBad: (bad: BadStripe) => void;
+    readonly onBad: (bad: Finding) => void;
   },
 ): Promise<VerifySummary> {
   await using store = await openStore(place.source);
   const manifest = await openArchive(store, place.kek, place.signal);
+  for (const each of manifest.surplus) {
+    hooks.onBad(surplusFound(store, each));
+  }
+  const doubts = new Doubts(hooks.onBad);
   // Enciphered, an object belongs to one stripe; if two name it, it is wrong for one of them.
   const names =
     manifest.xtsKey === undefined
@@ -52,13 +68,16 @@ export async function verifyArchive(
     source: place.source,
     use: { kind: "check", names: names?.shared },
     signal: place.signal,
-    ...hooks,
+    onProgress: hooks.onProgress,
+    onBad: (bad) => doubts.add(bad),
   });
+  doubts.resolve(board.total(COUNTER.OBJECTS) > 0);
   return {
     storedStripes: board.total(COUNTER.STRIPES),
     objects: board.total(COUNTER.OBJECTS),
     objectBytes: board.total(COUNTER.OBJECT_BYTES),
     badStripes: board.total(COUNTER.BAD),
+    surplus: manifest.surplus.length,
   };
 }
 
@@ -138,6 +157,48 @@ export function hashInKey(key: string): Uint8Array | undefined {
 }
 
 // --- internal ---
+
+function surplusFound(store: ObjectStore, { key, what }: Surplus): Finding {
+  const message =
+    `object ${key} in ${store.name} has ${what}: it was changed, though what it says was not; ` +
+    "bring it back from a copy";
+  return { stripe: undefined, code: "E_ARCHIVE_TAMPERED", message };
+}
+
+/** No run of failures in 16 threads is that long: in between something was answered. */
+const DOUBTS_MAX = 512;
+
+/** Keeps what a service failed at back, until it is known whether it answers at all. */
+class Doubts {
+  readonly #tell: (bad: Finding) => void;
+  readonly #kept: BadStripe[] = [];
+  #hasAnswer = false;
+
+  constructor(tell: (bad: Finding) => void) {
+    this.#tell = tell;
+  }
+
+  add(bad: BadStripe): void {
+    if (bad.isDoubtful && !this.#hasAnswer && this.#kept.length < DOUBTS_MAX) {
+      this.#kept.push(bad);
+    } else {
+      this.resolve(true);
+      this.#tell(bad);
+    }
+  }
+
+  /** @throws UbiError E_STORE when it gave nothing at all */
+  resolve(hasAnswer: boolean): void {
+    this.#hasAnswer ||= hasAnswer;
+    const [first] = this.#kept;
+    if (first !== undefined && !this.#hasAnswer) {
+      throw new UbiError(first.code, first.message);
+    }
+    for (const bad of this.#kept.splice(0)) {
+      this.#tell(bad);
+    }
+  }
+}
 
 function runText(found: FoundRun): string | undefined {
   if (found.kind === "damaged") {

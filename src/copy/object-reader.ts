@@ -4,7 +4,8 @@
  *   get -> SHA-256 -> decipher -> decompress -> write at the stripe's place
  *
  * Everything but the get is synchronous, on one buffer; `getsMax` objects are in memory at a time. A check goes on
- * after what it finds, and tells it; for an image the first failure ends everything.
+ * after what it finds, and tells it; for an image the first failure ends everything. An object that cannot be read is
+ * a finding, too; but a service that fails at one after the other tells nothing of them, and ends the check.
  */
 import type { ObjectStore, StoreDescription } from "../archive/object-store.ts";
 import { openStore } from "../archive/open-store.ts";
@@ -48,7 +49,12 @@ export interface BadStripe {
   readonly stripe: number;
   readonly code: ErrorCode;
   readonly message: string;
+  /** Whether it is the service that failed: perhaps at this object only, perhaps at all. */
+  readonly isDoubtful: boolean;
 }
+
+/** Objects one after the other that a service fails at, in one thread, before it is taken to be out of order. */
+const FAILURES_MAX = 16;
 
 export async function runObjectReader(data: ObjectReaderData): Promise<void> {
   await runGroupPart<BadStripe>({
@@ -83,6 +89,8 @@ class ObjectReader implements Disposable {
   readonly #view: Uint8Array;
   /** The first one: the others follow from it. */
   #failure: unknown;
+  /** Of the service, since it last gave an object. */
+  #failuresInRow = 0;
 
   constructor(data: ObjectReaderData, tools: ReaderTools) {
     const { stripeSectors, compression, xtsKey, use } = data;
@@ -106,14 +114,15 @@ class ObjectReader implements Disposable {
       try {
         await this.#read(stripe);
       } catch (error) {
-        if (this.#data.use.kind !== "check" || !isFinding(error)) {
+        if (this.#data.use.kind !== "check" || !this.#isFinding(error)) {
           this.#failure ??= error;
           this.#board.stop();
           this.#tools.cancel(); // the others are not waited for, with all their attempts
           throw this.#failure;
         }
+        const { code, message } = error;
         this.#count(COUNTER.BAD, 1);
-        this.#tools.note({ stripe, code: error.code, message: error.message });
+        this.#tools.note({ stripe, code, message, isDoubtful: this.#failuresInRow > 0 });
       }
       this.#count(COUNTER.STRIPES, 1);
     }
@@ -137,6 +146,7 @@ class ObjectReader implements Disposable {
     const { store, signal } = this.#tools;
     const key = stripeObjectKey(hashHex);
     const object = await store.get(key, { lengthMax: this.#objectBytesMax, signal });
+    this.#failuresInRow = 0;
     if (object === undefined) {
       const message = `object ${key} of stripe ${stripe} is missing in ${store.name}`;
       throw new UbiError("E_ARCHIVE_DATA", `${message}; bring it back from a copy`);
@@ -172,12 +182,16 @@ class ObjectReader implements Disposable {
   #count(column: number, amount: number): void {
     this.#board.count(this.#data.worker, column, amount);
   }
+
+  /** What is wrong with one object. Of a folder that is every failure: the kernel answers for each file. */
+  #isFinding(error: unknown): error is UbiError {
+    if (!(error instanceof UbiError) || !FINDINGS.includes(error.code)) {
+      return false;
+    }
+    const isOfService = error.code === "E_STORE" && this.#data.store.kind === "s3";
+    this.#failuresInRow = isOfService ? this.#failuresInRow + 1 : 0;
+    return this.#failuresInRow < FAILURES_MAX;
+  }
 }
 
-/** What is wrong with one object. A store that does not answer tells nothing of its objects, and ends the check. */
-function isFinding(error: unknown): error is UbiError {
-  return (
-    error instanceof UbiError &&
-    (error.code === "E_ARCHIVE_DATA" || error.code === "E_STORE_OBJECT")
-  );
-}
+const FINDINGS: readonly ErrorCode[] = ["E_ARCHIVE_DATA", "E_STORE_OBJECT", "E_STORE"];

@@ -4,7 +4,8 @@
  * is taken that the file does not fill.
  *
  * What other writers may do is accepted: byte strings instead of arrays, fields in any order and unknown ones,
- * lengths and numbers longer than needed, indefinite lengths, unsorted stripes (of two entries the last one counts).
+ * lengths and numbers longer than needed, indefinite lengths, unsorted stripes (of two entries the last one counts),
+ * and bytes behind the end. What no known writer adds is counted, for who wants to know of it.
  *
  * Cost: about 3 ns a byte of the file.
  */
@@ -19,6 +20,7 @@ import {
   SIZE_MAGIC,
   SIZE_RECORD_BYTES,
 } from "./stripe-mapping.ts";
+import { mappingFileBytes, paddedLength } from "./stripe-mapping-encode.ts";
 import { SECTOR_BYTES } from "./virtio-blk.ts";
 
 export interface MappingFile {
@@ -27,6 +29,10 @@ export interface MappingFile {
   /** As the file says: not yet to be trusted. */
   readonly plaintextBytes: number;
   readonly hmacTag: Uint8Array;
+  /** Bytes behind the map. */
+  readonly bytesBehind: number;
+  /** By which the map itself is longer than it is written here. Nothing authenticates these either. */
+  readonly bytesBetween: number;
 }
 
 /**
@@ -34,7 +40,8 @@ export interface MappingFile {
  * @throws UbiError E_ARCHIVE that does not name the file
  */
 export function decodeMappingFile(file: Uint8Array): MappingFile {
-  const fields = decodeFields(file);
+  const reader = new CborReader(file);
+  const fields = decodeFields(file, reader);
   const version = required(fields.version, "version");
   if (version !== MAPPING_VERSION) {
     throw mappingError(`unsupported stripe-mapping version ${version} (supported 1..=1)`);
@@ -56,7 +63,10 @@ export function decodeMappingFile(file: Uint8Array): MappingFile {
       `its plaintext length exceeds ciphertext: ${numberText(plaintextBytes)} bytes`,
     );
   }
-  return { ciphertext, plaintextBytes, hmacTag: required(fields.hmacTag, "hmac_tag") };
+  const hmacTag = required(fields.hmacTag, "hmac_tag");
+  const bytesBehind = file.length - reader.position;
+  const bytesBetween = Math.max(0, reader.position - mappingFileBytes(ciphertext, plaintextBytes));
+  return { ciphertext, plaintextBytes, hmacTag, bytesBehind, bytesBetween };
 }
 
 export interface StripeVisitor {
@@ -66,21 +76,22 @@ export interface StripeVisitor {
 }
 
 /**
- * Goes through the entries of a plaintext, in their order there.
+ * Goes through the entries of a plaintext, in their order there. Returns how many bytes lie behind the last one.
  * @param plaintext without its padding
  * @throws UbiError E_ARCHIVE that does not name the file
  */
-export function visitMappedStripes(plaintext: Uint8Array, visitor: StripeVisitor): void {
+export function visitMappedStripes(plaintext: Uint8Array, visitor: StripeVisitor): number {
   const cursor = new Cursor(plaintext);
   if (cursor.readHead() !== MAJOR.MAP) {
     throw cborError(0, "a map of stripes is expected");
   }
   for (let left = cursor.argument; left > 0; left -= 1) {
     if (left === Infinity && cursor.takeBreak()) {
-      return;
+      break;
     }
     visitEntry(cursor, visitor);
   }
+  return plaintext.length - cursor.at;
 }
 
 /**
@@ -95,6 +106,17 @@ export function recordedSize(padded: Uint8Array, plaintextBytes: number): number
   return Number(viewBytes(padded).getBigUint64(at + SIZE_MAGIC.length, true));
 }
 
+/** Bytes of the padding that are neither zeros nor the record of the size, and those of sectors that it needs not. */
+export function strangePadding(padded: Uint8Array, plaintextBytes: number): number {
+  const hasSize = recordedSize(padded, plaintextBytes) !== undefined;
+  let count = padded.length - paddedLength(plaintextBytes, hasSize);
+  const end = padded.length - (hasSize ? SIZE_RECORD_BYTES : 0);
+  for (let at = plaintextBytes; at < end; at += 1) {
+    count += padded[at] === 0 ? 0 : 1;
+  }
+  return count;
+}
+
 // --- internal ---
 
 interface Fields {
@@ -105,8 +127,7 @@ interface Fields {
   hmacTag?: Uint8Array;
 }
 
-function decodeFields(file: Uint8Array): Fields {
-  const reader = new CborReader(file);
+function decodeFields(file: Uint8Array, reader: CborReader): Fields {
   const head = reader.nextUntagged();
   if (head.kind !== "map") {
     throw cborError(0, "a map is expected");

@@ -130,7 +130,7 @@ export function writeElements(bytes: Uint8Array, file: Uint8Array, at: number): 
   let to = at;
   for (let i = 0; i < bytes.length; i += 1) {
     const byte = bytes[i] as number;
-    if (byte >= 24) {
+    if (byte >= ONE_BYTE_FOLLOWS) {
       file[to] = ONE_BYTE_FOLLOWS;
       to += 1;
     }
@@ -138,6 +138,21 @@ export function writeElements(bytes: Uint8Array, file: Uint8Array, at: number): 
     to += 1;
   }
   return to;
+}
+
+/** The length of the file that holds `ciphertext`, as it is written here. */
+export function mappingFileBytes(ciphertext: Uint8Array, plaintextBytes: number): number {
+  let lengthBytes = ciphertext.length;
+  for (let i = 0; i < ciphertext.length; i += 1) {
+    lengthBytes += (ciphertext[i] as number) >= ONE_BYTE_FOLLOWS ? 1 : 0;
+  }
+  const tail = mappingFileTail(plaintextBytes, new Uint8Array(HASH_BYTES));
+  return mappingFileHead(ciphertext.length).length + lengthBytes + tail.length;
+}
+
+/** The length of a plaintext with its padding. */
+export function paddedLength(lengthBytes: number, hasSize: boolean): number {
+  return padToSectors(lengthBytes + (hasSize ? SIZE_RECORD_BYTES : 0));
 }
 
 // --- internal ---
@@ -167,10 +182,6 @@ function measure(stripes: MappedStripes): { head: Uint8Array; lengthBytes: numbe
   }
   const head = encodeCborHead("map", count);
   return { head, lengthBytes: head.length + lengthBytes };
-}
-
-function paddedLength(lengthBytes: number, hasSize: boolean): number {
-  return padToSectors(lengthBytes + (hasSize ? SIZE_RECORD_BYTES : 0));
 }
 
 function unsignedBytes(value: number): number {

@@ -149,6 +149,26 @@ test("verify: an outage of the service ends it, and is no finding about objects"
   expect(failed.stderr).not.toContain("--replace");
 }, 60_000);
 
+test("verify: one object that the service fails at is a finding, and the check goes on", async () => {
+  const { disk, server } = diskAndServer();
+  using _disk = disk;
+  using _server = server;
+  expectSuccess(await disk.archive());
+  const [key = ""] = [...server.objects.keys()].filter((each) => each.includes("/data/"));
+  const name = key.slice(key.lastIndexOf("/") + 1);
+  server.fault = (what) =>
+    what.startsWith("GET") && what.includes(name) ? { status: 500 } : undefined;
+  const found = await disk.tool("verify", "--json");
+  expect(found.exitCode).toBe(1);
+  const [bad = "", ...more] = found.stdout.split("\n").filter((line) => line.includes('"bad"'));
+  expect(more).toEqual([]);
+  expect(JSON.parse(bad)).toMatchObject({
+    code: "E_STORE",
+    message: expect.stringContaining(name),
+  });
+  expect(doneEvent(found)).toMatchObject({ objects: STRIPES - 1, bad_stripes: 1 });
+}, 60_000);
+
 test("verify: an object that is longer than any of the archive's is a finding, and the check goes on", async () => {
   const { disk, server } = diskAndServer();
   using _disk = disk;

@@ -40,14 +40,18 @@ export class FuseImage implements AsyncDisposable {
   readonly #path: string;
   readonly #server: Bun.Subprocess;
 
-  /** `path` shows what `imagePath` holds. @throws Error when the system refuses */
-  constructor(imagePath: string, path: string) {
+  /**
+   * `path` shows what `imagePath` holds, or only its size and EIO to who reads it.
+   * @throws Error when the system refuses
+   */
+  constructor(imagePath: string, path: string, { failsReads = false } = {}) {
     this.#path = path;
     writeFileSync(path, "");
     const fd = openSync("/dev/fuse", "r+");
     const own = `fd=3,rootmode=100000,user_id=0,group_id=0,allow_other`;
     run(["mount", "-i", "-t", "fuse", "-o", own, "test-image", path], fd);
-    this.#server = Bun.spawn([process.execPath, import.meta.path, imagePath], {
+    const what = failsReads ? [imagePath, FAILING] : [imagePath];
+    this.#server = Bun.spawn([process.execPath, import.meta.path, ...what], {
       stdio: ["ignore", "inherit", "inherit", fd],
     });
     closeSync(fd);
@@ -100,15 +104,22 @@ const VALID_SECONDS = 1000n;
 const MODE_FILE = 0o100600;
 const FOPEN_NOFLUSH = 1 << 5;
 const ENOSYS = -38;
+const EIO = -5;
+/** Word of the command line. */
+const FAILING = "failing";
 
 /** Answers until the file system is unmounted. */
-function serve(imagePath: string): void {
+function serve(imagePath: string, isFailing: boolean): void {
   const image = openSync(imagePath, "r");
   const sizeBytes = fstatSync(image).size;
   const request = Buffer.alloc(REQUEST_BYTES_MAX);
   for (;;) {
     const lengthBytes = readSync(FUSE_FD, request);
-    answer(request.subarray(0, lengthBytes), image, sizeBytes);
+    if (isFailing && request.readUInt32LE(4) === OPERATION.READ) {
+      reply(request, Buffer.alloc(0), EIO);
+    } else {
+      answer(request.subarray(0, lengthBytes), image, sizeBytes);
+    }
   }
 }
 
@@ -197,5 +208,5 @@ function attributes(sizeBytes: number): Buffer {
 }
 
 if (import.meta.main) {
-  serve(process.argv[2] ?? "");
+  serve(process.argv[2] ?? "", process.argv[3] === FAILING);
 }
