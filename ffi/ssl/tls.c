@@ -34,6 +34,7 @@ struct session {
     SSL *tls;
     int32_t end; /* how the session ended; meaningless while is_ended is 0 */
     int32_t is_ended;
+    size_t named_length; /* bytes of the identity as the client sent it */
     char problem[PROBLEM_MAX];
 };
 
@@ -125,16 +126,34 @@ static unsigned int give_client_key(SSL *tls, const char *hint, char *identity, 
     return copy_secret(key, secret, secret_max);
 }
 
+/*
+ * OpenSSL gives an identity as text, which a NUL ends: how long it was is seen in its message, which comes here whole
+ * before its identity is asked for.
+ */
+static void note_message(int is_sent, int version, int type, const void *message, size_t length, SSL *tls,
+                         void *unused) {
+    const uint8_t *bytes = message;
+    struct session *session = SSL_get_app_data(tls);
+    (void)version;
+    (void)unused;
+    if (!is_sent && type == SSL3_RT_HANDSHAKE && length >= SSL3_HM_HEADER_LENGTH + 2 &&
+        bytes[0] == SSL3_MT_CLIENT_KEY_EXCHANGE) {
+        session->named_length = (size_t)bytes[SSL3_HM_HEADER_LENGTH] << 8 | bytes[SSL3_HM_HEADER_LENGTH + 1];
+    }
+}
+
 /* Any length of a name is fine, and none takes longer than another. 0 lets OpenSSL answer: unknown identity. */
 static unsigned int find_server_key(SSL *tls, const char *identity, unsigned char *secret,
                                     unsigned int secret_max) {
     const struct ubi_tls_key *key = key_of(tls);
+    const struct session *session = SSL_get_app_data(tls);
     uint8_t given[UBI_TLS_IDENTITY_MAX + 1] = {0};
     size_t length = identity == NULL ? 0 : strlen(identity);
     size_t used = length < sizeof(given) ? length : sizeof(given);
     memcpy(given, identity == NULL ? "" : identity, used);
     int differs = CRYPTO_memcmp(given, key->identity, sizeof(given)) != 0;
     differs |= length != key->identity_length;
+    differs |= session->named_length != key->identity_length;
     return differs ? 0 : copy_secret(key, secret, secret_max);
 }
 
@@ -156,6 +175,7 @@ static SSL_CTX *new_context(const struct ubi_tls_key *key) {
     SSL_CTX_set_read_ahead(tls, 1);
     SSL_CTX_set_default_read_buffer_len(tls, READ_BUFFER);
     if (key->is_server) {
+        SSL_CTX_set_msg_callback(tls, note_message);
         SSL_CTX_set_psk_server_callback(tls, find_server_key);
     } else {
         SSL_CTX_set_psk_client_callback(tls, give_client_key);

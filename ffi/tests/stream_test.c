@@ -270,6 +270,54 @@ static void test_wrong_keys(void) {
     }
 }
 
+static void put_message(int fd, uint8_t type, const uint8_t *body, uint32_t length) {
+    uint8_t bytes[1024] = {0x16, 3, 3, 0, 0, type, 0, 0, 0};
+    CHECK(length + 9 <= sizeof(bytes));
+    bytes[3] = (uint8_t)((length + 4) >> 8);
+    bytes[4] = (uint8_t)(length + 4);
+    bytes[7] = (uint8_t)(length >> 8);
+    bytes[8] = (uint8_t)length;
+    memcpy(bytes + 9, body, length);
+    CHECK(ubi_stream_write(fd, bytes, length + 9) == (int32_t)length + 9);
+}
+
+/* What the server says to a client, made by hand, whose identity of `length` bytes says that it has `named_length`. */
+static void expect_refusal(const char *identity, uint32_t length, uint32_t named_length, const char *problem) {
+    int wire[2];
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, wire) == 0);
+    struct ubi_tls_key ours = key_of(1, "me", "0123456789abcdef");
+    void *server = ubi_tls_create(&ours);
+    void *session = ubi_tls_open(server, wire[0]);
+    CHECK(session != NULL);
+    uint8_t hello[43] = {3, 3, [35] = 0, 4, 0x00, 0xa9, 0x00, 0xff, 1, 0};
+    put_message(wire[1], 1, hello, sizeof(hello));
+    uint8_t exchange[600] = {(uint8_t)(named_length >> 8), (uint8_t)named_length};
+    memcpy(exchange + 2, identity, length);
+    put_message(wire[1], 16, exchange, length + 2);
+    for (int turn = 0; turn < 5; turn++) {
+        int32_t end = ubi_tls_handshake(session);
+        CHECK(end == (problem == NULL ? UBI_TLS_WANT_READ : UBI_TLS_FAILED));
+    }
+    if (problem != NULL) {
+        expect_problem(session, problem);
+    }
+    ubi_tls_close(session);
+    ubi_tls_destroy(server);
+    close(wire[0]);
+    close(wire[1]);
+}
+
+static void test_identity_with_nul(void) {
+    expect_refusal("me", 2, 2, NULL); /* only the proof is missing */
+    expect_refusal("me\0", 3, 3, "psk identity not found");
+    expect_refusal("me\0me", 5, 5, "psk identity not found");
+    expect_refusal("m\0", 2, 2, "psk identity not found");
+    expect_refusal("\0me", 3, 3, "psk identity not found");
+    expect_refusal("", 0, 0, "psk identity not found");
+    expect_refusal("me\0", 3, 2, "length mismatch");
+    expect_refusal("me", 2, 3, "length mismatch");
+}
+
 int main(int count, char **words) {
     CHECK(count == 2);
     for (int i = 0; i < DATA; i++) {
@@ -285,6 +333,7 @@ int main(int count, char **words) {
     test_transfer();
     test_change_on_the_wire();
     test_wrong_keys();
+    test_identity_with_nul();
     puts("all as expected");
     return 0;
 }

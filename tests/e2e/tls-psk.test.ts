@@ -83,9 +83,11 @@ test("identities of any length, also with NULs: refused with an alert, and the n
       alert: length > 256 ? expect.any(Number) : UNKNOWN_PSK_IDENTITY,
     });
   }
-  const withNul = await HandMadeTls.connect(server.port);
-  withNul.identify(bytesOf("client-\0"));
-  expect(await withNul.alert()).toBe(UNKNOWN_PSK_IDENTITY);
+  for (const name of ["client-\0", `${IDENTITY}\0`, `${IDENTITY}\0${IDENTITY}`, `\0${IDENTITY}`]) {
+    const withNul = await HandMadeTls.connect(server.port);
+    withNul.identify(bytesOf(name));
+    expect({ name, alert: await withNul.alert() }).toEqual({ name, alert: UNKNOWN_PSK_IDENTITY });
+  }
   using client = await connect(server.port);
   expect(client.disk.stripeCount).toBe(4);
   expect(server.isRunning()).toBe(true);
