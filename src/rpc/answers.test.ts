@@ -4,7 +4,11 @@ import fc from "fast-check";
 import type { FetchFacts } from "../device/disk-stripes.ts";
 import { bucketLimitNs, bucketOf, Counter, QueueStatistics } from "../device/queue-statistics.ts";
 import { Operation } from "../disk/request-table.ts";
-import { answerLine, REQUESTS_LISTED_MAX, type RpcFacts } from "./answers.ts";
+import { answerLine as lineFor } from "./answer-lines.ts";
+import { diskAnswer, REQUESTS_LISTED_MAX, type RpcFacts } from "./answers.ts";
+
+const answerLine = (facts: RpcFacts, line: string) =>
+  lineFor((request) => diskAnswer(facts, request), line);
 
 test("version: the one given", () => {
   expect(ask(makeFacts(0), "version")).toBe('{"version":"1.2.3"}\n');

@@ -1,5 +1,5 @@
 /**
- * What each command answers. Clients rely on the field names, units, error texts and the alphabetical
+ * What each command of a disk answers. Clients rely on the field names, units, error texts and the alphabetical
  * order of keys of `version`, `queues`, `stats` and of `stripes` in `status`: these never gain or lose a key.
  * New facts have commands of their own, and the fetch of stripes an object beside `stripes`.
  */
@@ -12,9 +12,9 @@ import {
   percentileNs,
   type QueueStatistics,
 } from "../device/queue-statistics.ts";
-import { type ErrorCode, UbiError } from "../errors.ts";
+import type { RpcAnswer } from "./answer-lines.ts";
 import { commandFetch, type FetchControl, fetchFacts, isFetchCommand } from "./fetch-commands.ts";
-import { parseRequest, type Request } from "./request.ts";
+import type { Request } from "./request.ts";
 
 /** Entries of one queue that `requests` lists. */
 export const REQUESTS_LISTED_MAX = 256;
@@ -31,29 +31,8 @@ export interface RpcFacts {
   readonly nowNs: () => number;
 }
 
-/** A value of JSON whose object keys stand in alphabetical order. */
-type Answer = Readonly<Record<string, unknown>>;
-
-/** One line of JSON, with its newline, for one request line. Never throws for what a client sent. */
-export function answerLine(facts: RpcFacts, line: string): string {
-  try {
-    return encode(answer(facts, parseRequest(line)));
-  } catch (error) {
-    if (!(error instanceof UbiError)) {
-      throw error;
-    }
-    return errorLine(error.code, error.message);
-  }
-}
-
-/** The answer to a request that failed. */
-export function errorLine(code: ErrorCode, message: string): string {
-  return encode({ code, error: message });
-}
-
-// --- internal ---
-
-function answer(facts: RpcFacts, request: Request): Answer {
+/** Undefined for a command that no disk knows. @throws UbiError E_RPC_NO_FETCH, E_RPC_REQUEST */
+export function diskAnswer(facts: RpcFacts, request: Request): RpcAnswer | undefined {
   const { command } = request;
   if (isFetchCommand(command)) {
     return { fetch: commandFetch(facts.fetch(), command, request.members) };
@@ -78,15 +57,13 @@ function answer(facts: RpcFacts, request: Request): Answer {
         requests: { queues: facts.queues.map((queue) => requestObjects(queue, facts.nowNs())) },
       };
     default:
-      throw new UbiError("E_RPC_COMMAND", `unknown command: ${command}`);
+      return undefined;
   }
 }
 
-function encode(value: Answer): string {
-  return `${JSON.stringify(value)}\n`;
-}
+// --- internal ---
 
-function status(stripes: StripeCounts | undefined, fetch: FetchControl | undefined): Answer | null {
+function status(stripes: StripeCounts | undefined, fetch: FetchControl | undefined): RpcAnswer | null {
   if (stripes === undefined) {
     return null;
   }
@@ -110,7 +87,7 @@ function requestTuples(queue: QueueStatistics): readonly unknown[] {
   return tuples;
 }
 
-function operationCounts(queue: QueueStatistics): Answer {
+function operationCounts(queue: QueueStatistics): RpcAnswer {
   return {
     bytes_read: queue.counter(Counter.bytesRead),
     bytes_written: queue.counter(Counter.bytesWritten),
@@ -120,7 +97,7 @@ function operationCounts(queue: QueueStatistics): Answer {
   };
 }
 
-function allCounts(queue: QueueStatistics, nowNs: number): Answer {
+function allCounts(queue: QueueStatistics, nowNs: number): RpcAnswer {
   const started = queue.inFlight().map((entry) => entry.startedNs);
   return {
     bad_chains: queue.counter(Counter.badChains),
@@ -147,7 +124,7 @@ function allCounts(queue: QueueStatistics, nowNs: number): Answer {
   };
 }
 
-function latencySummary(queue: QueueStatistics): Answer {
+function latencySummary(queue: QueueStatistics): RpcAnswer {
   return byOperation((operation) => {
     const counts = queue.latencies(operation);
     return {
@@ -159,7 +136,7 @@ function latencySummary(queue: QueueStatistics): Answer {
 }
 
 /** Pairs of a bucket's limit and its count; empty buckets are left out. */
-function histograms(queue: QueueStatistics): Answer {
+function histograms(queue: QueueStatistics): RpcAnswer {
   return byOperation((operation) => {
     const pairs: (readonly [number, number])[] = [];
     for (const [bucket, count] of queue.latencies(operation).entries()) {
@@ -171,13 +148,13 @@ function histograms(queue: QueueStatistics): Answer {
   });
 }
 
-function byOperation(value: (operation: (typeof LATENCY_OPERATIONS)[number]) => unknown): Answer {
+function byOperation(value: (operation: (typeof LATENCY_OPERATIONS)[number]) => unknown): RpcAnswer {
   const names = [...LATENCY_OPERATIONS].sort();
   return Object.fromEntries(names.map((operation) => [operation, value(operation)]));
 }
 
 /** The oldest requests first. */
-function requestObjects(queue: QueueStatistics, nowNs: number): readonly Answer[] {
+function requestObjects(queue: QueueStatistics, nowNs: number): readonly RpcAnswer[] {
   return queue
     .inFlight()
     .toSorted((a, b) => a.startedNs - b.startedNs)
@@ -185,7 +162,7 @@ function requestObjects(queue: QueueStatistics, nowNs: number): readonly Answer[
     .map((entry) => requestObject(entry, nowNs));
 }
 
-function requestObject(entry: InFlightEntry, nowNs: number): Answer {
+function requestObject(entry: InFlightEntry, nowNs: number): RpcAnswer {
   const { operation, sector, sectorCount, startedNs } = entry;
   const age_ns = ageNs(nowNs, startedNs);
   return operation === "flush"

@@ -9,7 +9,7 @@
  * Closing lingers because a socket closed with unread bytes may cost the peer the last answer.
  */
 import { assert } from "../errors.ts";
-import { errorLine } from "./answers.ts";
+import { errorLine } from "./answer-lines.ts";
 import { LINE_BYTES_MAX, type Line, LineReader } from "./line-reader.ts";
 
 /** A client that sends no request and reads no answer for so long is told so and dropped. */

@@ -1,5 +1,6 @@
 /**
- * The RPC server: tells programs on this machine what the disk does. Clients connect to a Unix socket
+ * The RPC server: tells programs on this machine what is going on. Clients connect to a Unix socket
  * and send one JSON object per line; docs/rpc.md has the commands, answers and limits.
  */
+export { diskAnswer } from "./answers.ts";
 export { RpcServer } from "./server.ts";

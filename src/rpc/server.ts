@@ -3,10 +3,9 @@
  * right mode before anybody can connect (Bun would go by the process's umask); Bun's event loop serves it.
  */
 import { assert, UbiError } from "../errors.ts";
-import { clockNs } from "../ffi/event.ts";
 import { ListeningSocket } from "../ffi/socket-file.ts";
 import { LogLimiter, log } from "../log.ts";
-import { answerLine, type RpcFacts } from "./answers.ts";
+import { type AnswerRequest, answerLine } from "./answer-lines.ts";
 import { RpcConnection } from "./connection.ts";
 
 /** Clients that are served at a time. */
@@ -15,15 +14,13 @@ const CLIENTS_MAX = 16;
 const REFUSED_MAX = 16;
 const CHECK_INTERVAL_MS = 1_000;
 
-type ServerFacts = Omit<RpcFacts, "nowNs">;
-
 /** Undefined until the client is taken on. */
 type Client = RpcConnection | undefined;
 type Socket = Bun.Socket<Client>;
 
 export class RpcServer implements Disposable {
   readonly path: string;
-  readonly #facts: RpcFacts;
+  readonly #answer: AnswerRequest;
   readonly #socket: ListeningSocket;
   readonly #listener: Bun.SocketListener<Client>;
   readonly #clients = new Map<Socket, RpcConnection>();
@@ -31,16 +28,17 @@ export class RpcServer implements Disposable {
   #timer: NodeJS.Timeout | undefined;
 
   /**
-   * Serves at `path` (the key device.rpc_socket) until it is disposed.
+   * Serves at `path` until it is disposed.
+   * @param key of the document that names the path, for messages
    * @throws UbiError E_SOCKET, E_SOCKET_IN_USE, E_SOCKET_NOT_OURS
    */
-  static start(path: string, facts: ServerFacts): RpcServer {
-    return new RpcServer(openSocket(path), { ...facts, nowNs: clockNs });
+  static start(path: string, key: string, answer: AnswerRequest): RpcServer {
+    return new RpcServer(openSocket(path, key), answer);
   }
 
-  private constructor(socket: ListeningSocket, facts: RpcFacts) {
+  private constructor(socket: ListeningSocket, answer: AnswerRequest) {
     this.path = socket.path;
-    this.#facts = facts;
+    this.#answer = answer;
     this.#socket = socket;
     this.#listener = listenOn(socket, {
       open: (client) => this.#open(client),
@@ -79,7 +77,7 @@ export class RpcServer implements Disposable {
         shutdown: () => socket.shutdown(),
         terminate: () => socket.terminate(),
       },
-      answer: (line) => answerLine(this.#facts, line),
+      answer: (line) => answerLine(this.#answer, line),
       nowMs: () => performance.now(),
       defer: (task) => setImmediate(task),
     });
@@ -113,14 +111,14 @@ export class RpcServer implements Disposable {
 
 // --- internal ---
 
-function openSocket(path: string): ListeningSocket {
+function openSocket(path: string, key: string): ListeningSocket {
   try {
     return ListeningSocket.open(path);
   } catch (error) {
     if (!(error instanceof UbiError)) {
       throw error;
     }
-    throw new UbiError(error.code, `cannot start RPC at device.rpc_socket: ${error.message}`, {
+    throw new UbiError(error.code, `cannot start RPC at ${key}: ${error.message}`, {
       cause: error,
     });
   }

@@ -1,0 +1,37 @@
+/** From a line that a client sent to the line that it gets, whatever is served. */
+import { type ErrorCode, UbiError } from "../errors.ts";
+import { parseRequest, type Request } from "./request.ts";
+
+/** A value of JSON whose object keys stand in alphabetical order. */
+export type RpcAnswer = Readonly<Record<string, unknown>>;
+
+/** What a request is answered with; undefined for a command that is not known. May throw a UbiError: it is told. */
+export type AnswerRequest = (request: Request) => RpcAnswer | undefined;
+
+/** One line of JSON, with its newline, for one request line. Never throws for what a client sent. */
+export function answerLine(answer: AnswerRequest, line: string): string {
+  try {
+    const request = parseRequest(line);
+    const value = answer(request);
+    if (value === undefined) {
+      throw new UbiError("E_RPC_COMMAND", `unknown command: ${request.command}`);
+    }
+    return encode(value);
+  } catch (error) {
+    if (!(error instanceof UbiError)) {
+      throw error;
+    }
+    return errorLine(error.code, error.message);
+  }
+}
+
+/** The answer to a request that failed. */
+export function errorLine(code: ErrorCode, message: string): string {
+  return encode({ code, error: message });
+}
+
+// --- internal ---
+
+function encode(value: RpcAnswer): string {
+  return `${JSON.stringify(value)}\n`;
+}
