@@ -15,8 +15,10 @@ import { log } from "../log.ts";
 import { parseServerAddress, type ServerAddress } from "../remote/server-address.ts";
 import { loadLegacyConfig } from "../serve/legacy-config.ts";
 import { ServedDisk } from "../serve/served-disk.ts";
+import { ServerStatistics } from "../serve/server-statistics.ts";
 import { StripeServer } from "../serve/stripe-server.ts";
 import { hardenOrWarn } from "./hardening.ts";
+import { startServerRpc } from "./rpc.ts";
 import { StopSignals } from "./stop-signals.ts";
 
 export default defineCommand({
@@ -110,11 +112,17 @@ async function serve(served: Served, listenPath: string): Promise<void> {
   const listenConfig = await loadServerConfig(listenPath);
   const disk = await open();
   const signals = new StopSignals();
-  server = await startServer(disk, listenConfig);
+  const statistics = ServerStatistics.create(listenConfig.server.maxConnections);
+  // Before the server, so that no client sees one whose start fails; after it at the stop, so that it can be watched.
+  using rpc = startServerRpc(listenConfig, { disk, statistics, server: () => server });
+  server = await startServer(disk, listenConfig, statistics);
   for (const failure of failures) {
     server.fail(failure);
   }
   tellStart(server, disk, listenConfig);
+  if (rpc !== undefined) {
+    log.info("answering RPC", { socket: rpc.path });
+  }
   Bun.gc(true); // what the start left behind
   await Promise.race([signals.first, server.ended]);
   log.info("stopping", { signal: signals.name });
@@ -194,7 +202,11 @@ async function openLegacyDisk(
   }
 }
 
-async function startServer(disk: ServedDisk, config: ServerConfig): Promise<StripeServer> {
+async function startServer(
+  disk: ServedDisk,
+  config: ServerConfig,
+  statistics: ServerStatistics,
+): Promise<StripeServer> {
   const { address, unixSocket, psk } = config.server;
   const addresses: ServerAddress[] = address === undefined ? [] : [parseServerAddress(address)];
   if (unixSocket !== undefined) {
@@ -211,6 +223,7 @@ async function startServer(disk: ServedDisk, config: ServerConfig): Promise<Stri
       idleMs: config.server.idleTimeoutMs,
     },
     connectionsMax: config.server.maxConnections,
+    statistics,
   });
 }
 

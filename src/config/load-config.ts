@@ -17,6 +17,7 @@ import {
   checkArchiveStore,
   checkDevice,
   checkRemote,
+  checkServer,
   checkStripeSource,
   checkTuning,
   checkUblkTuning,
@@ -126,6 +127,7 @@ export async function loadServerConfig(path: string): Promise<ServerConfig> {
     check: ({ sections: { server }, gate, findings }) => {
       if (server !== undefined) {
         checkRemote("server", server, gate, findings);
+        checkServer(server, findings);
         warnIgnored(
           "server",
           { autofetch: server.autofetch, connections: server.connections !== 16 },

@@ -91,3 +91,17 @@ test("keys without effect in a server or target are warned about", async () => {
   expect(server).toContain("server.connections: has no effect here");
   expect(target).toContain("target.autofetch: has no effect here");
 });
+
+test("the RPC socket of a server is a path like others, and not that of its clients", async () => {
+  using folder = new ConfigFolder({
+    "s.toml": '[server]\nunix_socket = "a.sock"\nrpc_socket = "rpc.sock"\n',
+    "same.toml": '[server]\nunix_socket = "a.sock"\nrpc_socket = "a.sock"\n',
+    "none.toml": '[server]\nunix_socket = "a.sock"\n',
+  });
+  const { server } = await loadServerConfig(folder.file("s.toml"));
+  expect(server.rpcSocket).toBe(folder.file("rpc.sock"));
+  expect((await loadServerConfig(folder.file("none.toml"))).server.rpcSocket).toBeUndefined();
+  expect(await errorsOf(loadServerConfig(folder.file("same.toml")))).toContain(
+    "server.rpc_socket: the same path as server.unix_socket",
+  );
+});

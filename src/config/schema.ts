@@ -182,6 +182,7 @@ export const ServerSection = Type.Object(
     ...remoteKeys,
     address: Type.Optional(text()),
     unix_socket: Type.Optional(Type.String({ minLength: 1, path: true, ...ours })),
+    rpc_socket: Type.Optional(Type.String({ minLength: 1, path: true, ...ours })),
     max_connections: Type.Integer({ minimum: 1, maximum: 4096, default: 256, ...ours }),
     idle_timeout_ms: Type.Integer({
       minimum: 1,

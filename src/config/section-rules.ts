@@ -125,6 +125,13 @@ export function checkRemote(
   }
 }
 
+export function checkServer(server: Static<typeof ServerSection>, findings: Findings): void {
+  if (server.rpc_socket !== undefined && server.rpc_socket === server.unix_socket) {
+    const message = "the same path as server.unix_socket";
+    findings.error("E_CONFIG_VALUE", ["server", "rpc_socket"], message);
+  }
+}
+
 // --- internal ---
 
 const DEVICE_ID_BYTES = 20;

@@ -63,7 +63,10 @@ export function diskAnswer(facts: RpcFacts, request: Request): RpcAnswer | undef
 
 // --- internal ---
 
-function status(stripes: StripeCounts | undefined, fetch: FetchControl | undefined): RpcAnswer | null {
+function status(
+  stripes: StripeCounts | undefined,
+  fetch: FetchControl | undefined,
+): RpcAnswer | null {
   if (stripes === undefined) {
     return null;
   }
@@ -148,7 +151,9 @@ function histograms(queue: QueueStatistics): RpcAnswer {
   });
 }
 
-function byOperation(value: (operation: (typeof LATENCY_OPERATIONS)[number]) => unknown): RpcAnswer {
+function byOperation(
+  value: (operation: (typeof LATENCY_OPERATIONS)[number]) => unknown,
+): RpcAnswer {
   const names = [...LATENCY_OPERATIONS].sort();
   return Object.fromEntries(names.map((operation) => [operation, value(operation)]));
 }

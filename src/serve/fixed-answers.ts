@@ -12,6 +12,8 @@ import {
 
 /** A piece of memory to be sent. */
 export interface AnswerBytes {
+  /** Its first byte. */
+  readonly status: number;
   readonly address: number;
   readonly lengthBytes: number;
 }
@@ -41,7 +43,7 @@ export class FixedAnswers implements Disposable {
       this.#put((bytes) => {
         bytes[0] = status;
         return 1;
-      }),
+      }, status),
     );
   }
 
@@ -62,8 +64,8 @@ export class FixedAnswers implements Disposable {
 
   // --- internal ---
 
-  #put(encode: (bytes: Uint8Array) => number): AnswerBytes {
+  #put(encode: (bytes: Uint8Array) => number, status: number = STATUS.OK): AnswerBytes {
     const { address, view } = this.#arena.bytes(PLACE_BYTES);
-    return { address, lengthBytes: encode(view) };
+    return { status, address, lengthBytes: encode(view) };
   }
 }

@@ -41,20 +41,32 @@ export class ServedDisk implements AsyncDisposable {
   readonly metadata: Metadata;
   readonly stripes: ServedStripes;
   readonly #owned: AsyncDisposable;
+  readonly #workers: SourceWorkers | undefined;
 
   private constructor(parts: {
     readonly name: string;
     readonly metadata: Metadata;
     readonly stripes: Omit<ServedStripes, "flags" | "stripeSectors">;
+    /** Of a source that has some. */
+    readonly workers: SourceWorkers | undefined;
     readonly owned: AsyncDisposable;
   }) {
-    const { name, metadata, stripes, owned } = parts;
+    const { name, metadata, stripes, workers, owned } = parts;
     const flags = new SharedArrayBuffer(metadata.flags.length);
     new Uint8Array(flags).set(metadata.flags);
     this.name = name;
     this.metadata = metadata;
     this.stripes = { ...stripes, flags, stripeSectors: stripeBytes(metadata) / SECTOR_BYTES };
+    this.#workers = workers;
     this.#owned = owned;
+  }
+
+  /** Of the source that stripes are still to be had from. */
+  get sourceState(): "none" | "open" | "retrying" {
+    if (this.stripes.source === undefined) {
+      return "none";
+    }
+    return this.#workers?.isTroubled === true ? "retrying" : "open";
   }
 
   /** @throws UbiError E_DISK_*, E_METADATA*, E_SECRET*, E_CIPHER, E_STRIPE_SOURCE and those of the source */
@@ -78,9 +90,9 @@ export class ServedDisk implements AsyncDisposable {
     }
     const isComplete = countStripes(metadata.flags).unfetched === 0;
     const files = file === undefined ? undefined : { data, metadata: file };
-    const source =
+    const { source, workers } =
       isComplete || files === undefined
-        ? undefined
+        ? NO_SOURCE
         : await openNeededSource({ ...options, metadata, files, opened });
     const { fd, geometry, blockBytes } = data;
     const disk = { file: { fd, sizeBytes: geometry.sizeBytes, blockBytes } };
@@ -90,7 +102,7 @@ export class ServedDisk implements AsyncDisposable {
       ioEngine,
     };
     const owned = opened.move();
-    return new ServedDisk({ name: dataPath, metadata, stripes, owned });
+    return new ServedDisk({ name: dataPath, metadata, stripes, workers, owned });
   }
 
   /** Serves an archive as it is. @throws UbiError E_STORE, E_ARCHIVE* */
@@ -103,10 +115,16 @@ export class ServedDisk implements AsyncDisposable {
     const source = opened.use(await openSource(settings, secrets));
     checkServable(source);
     const metadata = metadataOfSource(source, (stripe) => source.has(stripe));
-    const workers = startWorkers(source, onFailure, opened);
-    const stripes = { disk: undefined, source: workers, ioEngine: "io_uring" } as const;
+    const started = startWorkers(source, onFailure, opened);
+    const stripes = { disk: undefined, source: started.source, ioEngine: "io_uring" } as const;
     const owned = opened.move();
-    return new ServedDisk({ name: source.name, metadata, stripes, owned });
+    return new ServedDisk({
+      name: source.name,
+      metadata,
+      stripes,
+      workers: started.workers,
+      owned,
+    });
   }
 
   /** When the server's thread has ended. */
@@ -116,6 +134,13 @@ export class ServedDisk implements AsyncDisposable {
 }
 
 // --- internal ---
+
+interface NeededSource {
+  readonly source: ServedStripes["source"];
+  readonly workers: SourceWorkers | undefined;
+}
+
+const NO_SOURCE: NeededSource = { source: undefined, workers: undefined };
 
 /** Clients take no longer metadata; a forged map of a few bytes is not to take the memory for it. */
 function checkServable({ name, sectors, stripeSectors }: OpenedSource): void {
@@ -139,7 +164,7 @@ async function openNeededSource(
     readonly files: { readonly data: DataFile; readonly metadata: DataFile };
     readonly opened: AsyncDisposableStack;
   },
-): Promise<ServedStripes["source"]> {
+): Promise<NeededSource> {
   const { config, metadata, files, opened, onFailure } = options;
   const settings = config.stripeSource;
   if (settings === undefined) {
@@ -152,7 +177,8 @@ async function openNeededSource(
   if (settings.type === "raw") {
     const image = opened.use(openStripeImage(config, metadata, files));
     const { fd, geometry, blockBytes } = image;
-    return { kind: "image", file: { fd, sizeBytes: geometry.sizeBytes, blockBytes } };
+    const file = { fd, sizeBytes: geometry.sizeBytes, blockBytes };
+    return { source: { kind: "image", file }, workers: undefined };
   }
   const secrets = await options.sourceSecrets();
   const source = opened.use(await openDiskSource(settings, secrets, { metadata }));
@@ -163,7 +189,7 @@ function startWorkers(
   source: OpenedSource,
   onFailure: (message: string) => void,
   opened: AsyncDisposableStack,
-): NonNullable<ServedStripes["source"]> {
+): NeededSource {
   const requestsMax = buffersFor(source.stripeSectors * SECTOR_BYTES);
   const workers: SourceWorkers = source.start({ requestsMax, onFailure });
   opened.defer(async () => void (await workers.stop()));
@@ -171,5 +197,5 @@ function startWorkers(
     workers.description.board.requestsMax === requestsMax,
     "a buffer has a place on the board",
   );
-  return { kind: "workers", description: workers.description };
+  return { source: { kind: "workers", description: workers.description }, workers };
 }

@@ -19,6 +19,7 @@ import {
   encodeSizedHead,
   METADATA_BYTES_MAX,
   SIZED_HEAD_BYTES,
+  STATUS,
 } from "../formats/stripe-protocol.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { log } from "../log.ts";
@@ -101,7 +102,7 @@ export function metadataAnswer(metadata: Metadata): MetadataAnswer {
   encodeSizedHead(new Uint8Array(viewOf(address, SIZED_HEAD_BYTES)), 0, sizeBytes);
   using medium = new AnswerMedium(address + SIZED_HEAD_BYTES, sizeBytes);
   encodeMetadata(metadata, medium);
-  return { address, lengthBytes, digest: medium.digest() };
+  return { status: STATUS.OK, address, lengthBytes, digest: medium.digest() };
 }
 
 // --- internal ---

@@ -16,7 +16,9 @@ import { TlsContext } from "../ffi/tls.ts";
 import { LogLimiter } from "../log.ts";
 import { FixedAnswers, type MetadataAnswer } from "./fixed-answers.ts";
 import { openServedStripes, type ServedStripes } from "./served-stripes.ts";
-import { INPUT_BYTES, Session, type SessionLimits } from "./session.ts";
+import { ServerCounter, ServerStatistics } from "./server-statistics.ts";
+import { Session } from "./session.ts";
+import { INPUT_BYTES, type SessionLimits } from "./session-limits.ts";
 import type { StripeReads } from "./stripe-reads.ts";
 
 /** What the worker is started with. */
@@ -26,6 +28,7 @@ export interface ServerWorkerData {
   readonly listeners: readonly Listener[];
   readonly limits: SessionLimits;
   readonly connectionsMax: number;
+  readonly statistics: { readonly shared: SharedArrayBuffer; readonly placesMax: number };
   /** Bytes of identity and secret; wiped once the worker has them. */
   readonly psk: { readonly identity: Uint8Array; readonly secret: SharedArrayBuffer } | undefined;
   readonly wakeFd: number;
@@ -81,6 +84,7 @@ class ServerWorker implements Disposable {
   readonly #stop: Int32Array;
   readonly #reads: StripeReads;
   readonly #answers: FixedAnswers;
+  readonly #statistics: ServerStatistics;
   readonly #tls: TlsContext | undefined;
   readonly #inputs: Arena;
   readonly #places: { readonly view: Uint8Array; readonly address: number }[];
@@ -105,6 +109,8 @@ class ServerWorker implements Disposable {
     this.#stop = new Int32Array(data.stop);
     this.#reads = openServedStripes(data.stripes);
     this.#answers = new FixedAnswers(data.metadata);
+    const { shared, placesMax } = data.statistics;
+    this.#statistics = ServerStatistics.attach(shared, placesMax);
     this.#tls = openTls(data.psk);
     const { connectionsMax, listeners } = data;
     this.#inputs = new Arena(connectionsMax * INPUT_BYTES);
@@ -130,12 +136,17 @@ class ServerWorker implements Disposable {
     this.#advanceReady();
     this.#advanceReads();
     this.#dropStalled();
+    this.#statistics.set(ServerCounter.buffersInUse, this.#reads.buffersInUse);
+    this.#statistics.set(ServerCounter.waiting, this.#waiting.length);
     return !this.#isOver();
   }
 
   [Symbol.dispose](): void {
-    for (const session of this.#open()) {
-      session[Symbol.dispose]();
+    for (const [place, session] of this.#sessions.entries()) {
+      if (session !== undefined) {
+        session[Symbol.dispose]();
+        this.#statistics.close(place);
+      }
     }
     this.#reads[Symbol.dispose]();
     this.#poll[Symbol.dispose]();
@@ -241,6 +252,7 @@ class ServerWorker implements Disposable {
     const place = this.#freePlaces.pop();
     if (place === undefined) {
       new PlainStream(fd)[Symbol.dispose]();
+      this.#statistics.count(ServerCounter.refused);
       const limit = this.#data.connectionsMax;
       this.#troubles.warn("turned a client away", { client: name, max_connections: limit });
       return;
@@ -253,8 +265,9 @@ class ServerWorker implements Disposable {
       return;
     }
     const { limits } = this.#data;
+    const counts = this.#statistics.open(place, name, this.#nowMs);
     const parts = { stream, name, reads: this.#reads, answers: this.#answers, limits, input };
-    const session = new Session(parts, this.#nowMs);
+    const session = new Session({ ...parts, counts }, this.#nowMs);
     this.#sessions[place] = session;
     this.#eager.add(session);
     this.#visits.info(`accepted connection from ${name}`);
@@ -278,11 +291,17 @@ class ServerWorker implements Disposable {
     assert(place >= 0, "a session leaves once");
     session[Symbol.dispose]();
     this.#sessions[place] = undefined;
+    this.#statistics.close(place);
     this.#poll.watch(this.#pollPlace(place), -1);
     this.#freePlaces.push(place);
     this.#eager.delete(session);
     this.#waiting = this.#waiting.filter((other) => other !== session);
     const { end, name, servedCount } = session;
+    if (!session.hasBegun && !this.#isStopping) {
+      this.#statistics.count(ServerCounter.handshakeFailures);
+    } else if (end?.isFailure === true) {
+      this.#statistics.count(ServerCounter.dropped);
+    }
     if (end?.isFailure === true) {
       this.#troubles.warn(`client ${name}: ${end.reason}`, { answers: servedCount });
     } else {

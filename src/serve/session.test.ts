@@ -6,6 +6,7 @@ import {
   STRIPE_BYTES,
 } from "../../tests/support/session-world.ts";
 import { WANT_READ } from "../ffi/byte-stream.ts";
+import { ServerCounter } from "./server-statistics.ts";
 
 const READ_0 = [1, 0, 0, 0, 0, 0, 0, 0, 0];
 const READ_1 = [1, 1, 0, 0, 0, 0, 0, 0, 0];
@@ -236,3 +237,26 @@ function freeBuffers({ reads, disk }: SessionWorld): number {
   reads.advance();
   return count;
 }
+
+test("requests, answers and bytes are counted, and so is what is under way", () => {
+  using world = new SessionWorld();
+  const client = () => world.statistics.clients()[0];
+  expect(client()).toMatchObject({ isServed: false, requests: 0 });
+  world.stream.incoming.push(...READ_0, 0x02, 0xaa, ...READ_1);
+  world.turn(7);
+  expect(client()).toMatchObject({ isServed: true, requests: 4, inFlight: 4, bytesSent: 0 });
+  world.disk.finish(0);
+  world.turn(9);
+  const sent = 9 + STRIPE_BYTES + 5 + 1;
+  expect(client()).toMatchObject({ inFlight: 1, bytesSent: sent, activeMs: 9 });
+  world.source.finish(0, EIO);
+  world.turn(11);
+  expect(client()).toMatchObject({ inFlight: 0, bytesSent: sent + 1 });
+  const { statistics } = world;
+  expect(statistics.counter(ServerCounter.stripesSent)).toBe(1);
+  expect(statistics.counter(ServerCounter.bytesSent)).toBe(sent + 1);
+  expect(statistics.counter(ServerCounter.readRequests)).toBe(2);
+  expect(statistics.answers(0xfe)).toBe(1);
+  expect(statistics.answers(0xff)).toBe(1);
+  expect(statistics.answers(0x00)).toBe(0);
+});

@@ -1,6 +1,5 @@
 /**
- * One client: requests in, answers out in their order. All limits of a client are here; whatever one does ends its
- * own session only.
+ * One client: requests in, answers out in their order. Whatever one does ends its own session only.
  *
  *   handshake -> serving -> (lingering) -> ended
  *
@@ -15,14 +14,17 @@ import { OPCODE, STATUS } from "../formats/stripe-protocol.ts";
 import { type Answer, AnswerQueue } from "./answer-queue.ts";
 import type { AnswerBytes, FixedAnswers } from "./fixed-answers.ts";
 import { RequestInput } from "./request-input.ts";
+import type { SessionCounts } from "./server-statistics.ts";
+import {
+  ANSWERS_MAX,
+  BYTES_PER_MS_MIN,
+  LINGER_MS,
+  READ_SHARE,
+  type SessionLimits,
+  TURN_BYTES,
+  TURN_ROUNDS,
+} from "./session-limits.ts";
 import type { ReadOwner, StripeReads } from "./stripe-reads.ts";
-
-export interface SessionLimits {
-  readonly handshakeMs: number;
-  /** For the rest of a request, for the client to take some of an answer, and, in part, for one to be ready. */
-  readonly answerMs: number;
-  readonly idleMs: number;
-}
 
 export interface SessionOptions {
   readonly stream: ByteStream;
@@ -31,6 +33,7 @@ export interface SessionOptions {
   readonly reads: StripeReads;
   readonly answers: FixedAnswers;
   readonly limits: SessionLimits;
+  readonly counts: SessionCounts;
   readonly input: { readonly view: Uint8Array; readonly address: number };
 }
 
@@ -40,17 +43,6 @@ export interface SessionEnd {
   readonly reason: string;
 }
 
-export const INPUT_BYTES = 4096;
-const ANSWERS_MAX = 32;
-/** A client that takes an answer more slowly than this holds a buffer for too long. */
-const BYTES_PER_MS_MIN = 64;
-/** Sent in one turn, so that the others get theirs; requests are as many as rounds can take. */
-const TURN_BYTES = 4 * 2 ** 20;
-const TURN_ROUNDS = 256 / ANSWERS_MAX;
-/** A read has this share of the time of an answer: a client that waits as long gets a status, and not nothing. */
-const READ_SHARE = 0.75;
-/** For the last answer to arrive: closing with requests unread would make the system drop it. */
-const LINGER_MS = 500;
 const NEVER = Number.POSITIVE_INFINITY;
 
 export class Session implements ReadOwner {
@@ -58,6 +50,7 @@ export class Session implements ReadOwner {
   readonly #input: RequestInput;
   readonly #answers: AnswerQueue;
   #state: "handshake" | "serving" | "lingering" | "ended" = "handshake";
+  #hasBegun = false;
   #end: SessionEnd | undefined;
   /** What the stream waits for before it can be read or written; 0 while it can be tried. */
   #readWait = 0;
@@ -105,6 +98,11 @@ export class Session implements ReadOwner {
 
   get servedCount(): number {
     return this.#served;
+  }
+
+  /** The handshake was done. */
+  get hasBegun(): boolean {
+    return this.#hasBegun;
   }
 
   /** A read has ended: `advance` has something to do. */
@@ -195,6 +193,7 @@ export class Session implements ReadOwner {
     if (this.#end === undefined && isGone && !this.#mayRead()) {
       this.#finish(false, "the client left before its answers");
     }
+    this.#options.counts.setInFlight(this.#answers.count);
     return hasMore && this.#end === undefined;
   }
 
@@ -214,7 +213,8 @@ export class Session implements ReadOwner {
       this.#answers.freeBuffer(answer);
       answer.bytes = answers.status(STATUS.ZERO);
     } else {
-      answer.bytes = { address: reads.answerAt(buffer), lengthBytes: reads.answerBytes };
+      const address = reads.answerAt(buffer);
+      answer.bytes = { status: STATUS.OK, address, lengthBytes: reads.answerBytes };
     }
   }
 
@@ -297,6 +297,8 @@ export class Session implements ReadOwner {
     const result = stream.handshake();
     if (result === STREAM_READY) {
       this.#state = "serving";
+      this.#hasBegun = true;
+      this.#options.counts.begin();
       this.#sinceMs = this.#nowMs;
       this.#readWait = 0;
       this.#writeWait = 0;
@@ -392,6 +394,7 @@ export class Session implements ReadOwner {
         return;
       }
       this.#sinceMs = this.#nowMs; // of the next request's first byte, if it is there
+      this.#options.counts.request(request.opcode, this.#nowMs);
       this.#answer(request.opcode, request.stripe);
     }
   }
@@ -438,7 +441,7 @@ export class Session implements ReadOwner {
       const count = this.#write(head.bytes);
       sent += count;
       if (count > 0 && this.#sentBytes === head.bytes.lengthBytes) {
-        this.#endHead(head);
+        this.#endHead(head, head.bytes.status);
       }
     }
     return sent;
@@ -451,6 +454,7 @@ export class Session implements ReadOwner {
     if (result > 0) {
       this.#sentBytes += result;
       this.#progressMs = this.#nowMs;
+      this.#options.counts.sent(result, this.#nowMs);
       return result;
     }
     if (result === WANT_READ || result === WANT_WRITE) {
@@ -463,7 +467,8 @@ export class Session implements ReadOwner {
     return 0;
   }
 
-  #endHead(head: Answer): void {
+  #endHead(head: Answer, status: number): void {
+    this.#options.counts.answered(status, head.buffer >= 0);
     this.#answers.shift();
     this.#served += 1;
     this.#sinceMs = this.#nowMs;

@@ -103,6 +103,10 @@ export class StripeReads implements Disposable {
     return this.#free.length > 0;
   }
 
+  get buffersInUse(): number {
+    return this.count - this.#free.length;
+  }
+
   /** Descriptors that are signalled when something ends; -1 for those that need none. */
   get waitFds(): { readonly disk: number; readonly source: number } {
     const { disk, source } = this.#options;

@@ -15,8 +15,9 @@ import { log } from "../log.ts";
 import { resolveServer, type ServerAddress, serverName } from "../remote/server-address.ts";
 import type { ServedDisk } from "./served-disk.ts";
 import { metadataAnswer } from "./served-metadata.ts";
+import type { ServerStatistics } from "./server-statistics.ts";
 import type { Listener, ServerMessage, ServerWorkerData } from "./server-worker.ts";
-import type { SessionLimits } from "./session.ts";
+import type { SessionLimits } from "./session-limits.ts";
 
 export interface StripeServerOptions {
   /** One or both. */
@@ -25,6 +26,8 @@ export interface StripeServerOptions {
   readonly psk: { readonly identity: string; readonly secret: Secret } | undefined;
   readonly limits: SessionLimits;
   readonly connectionsMax: number;
+  /** With a place for each of the connections; the thread writes it from its start to its end. */
+  readonly statistics: ServerStatistics;
 }
 
 export interface ListeningPlace {
@@ -73,12 +76,21 @@ export class StripeServer {
       listeners: listeners.map(({ fd, name }) => ({ fd, name })),
       limits: options.limits,
       connectionsMax: withinFileLimit(options.connectionsMax),
+      statistics: {
+        shared: options.statistics.shared,
+        placesMax: options.statistics.placesMax,
+      },
       psk: shareSecret(options.psk),
       wakeFd: this.#wakeFd,
       stop: this.#stop,
     };
     this.#worker = spawnWorker("stripe-server", data);
     this.#watch();
+  }
+
+  /** It takes no more requests. */
+  get isStopping(): boolean {
+    return this.#isStopping;
   }
 
   /** Resolves when all is stopped after `stop`; rejects when the thread fails. */

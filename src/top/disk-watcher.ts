@@ -10,7 +10,7 @@ import { statSync } from "node:fs";
 import { UbiError } from "../errors.ts";
 import { type Exchange, RpcConnection, TIMEOUT_REASON } from "./connection.ts";
 import { FetchProgress, type FetchSample } from "./fetch-progress.ts";
-import { type Reading, readAnswers, versionOf } from "./reading.ts";
+import { isOfStripeServer, type Reading, readAnswers, versionOf } from "./reading.ts";
 import { isCountedAnew, type LoadSample, queueSamples } from "./sample.ts";
 
 /** An answer takes well below a millisecond; after this the user is told. */
@@ -177,7 +177,7 @@ export class DiskWatcher implements Disposable {
     const nowMs = performance.now();
     const reading = readAnswers(answers);
     if (reading === undefined) {
-      throw new UbiError("E_TOP", "the backend tells no statistics");
+      throw new UbiError("E_TOP", whatElse(answers));
     }
     this.#version = versionOf(answers) ?? this.#version;
     this.#refused ??= new Set(refused);
@@ -205,6 +205,13 @@ export class DiskWatcher implements Disposable {
 // --- internal ---
 
 const ALL_COMMANDS = ["version", "status", "stats", "queues", "statistics", "histograms"];
+
+/** Of a socket where no disk answers. */
+function whatElse(answers: Exchange["answers"]): string {
+  return isOfStripeServer(answers)
+    ? "a stripe server, which has no queues: ask its socket for stats and clients"
+    : "the backend tells no statistics";
+}
 
 /** Rates of a disk that does not answer would be taken for those of now. */
 function withoutRates(sample: LoadSample): LoadSample {

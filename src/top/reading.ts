@@ -78,6 +78,11 @@ export function readAnswers(answers: Answers): Reading | undefined {
   return { queues, stripes: stripesOf(answers.get("status")?.status) };
 }
 
+/** Whether a stripe server answered, whose sockets speak the same protocol. */
+export function isOfStripeServer(answers: Answers): boolean {
+  return Object.hasOwn(recordOf(answers.get("stats")?.stats), "connections");
+}
+
 /** The version that an answer to `version` tells. */
 export function versionOf(answers: Answers): string | undefined {
   return textOf(answers.get("version")?.version, VERSION_LENGTH_MAX);

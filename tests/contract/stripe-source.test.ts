@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { openStore } from "../../src/archive/open-store.ts";
 import { parseServerAddress } from "../../src/remote/server-address.ts";
 import { ServedDisk } from "../../src/serve/served-disk.ts";
+import { ServerStatistics } from "../../src/serve/server-statistics.ts";
 import { StripeServer } from "../../src/serve/stripe-server.ts";
 import { FakeSource } from "../../src/sources/fake-source.ts";
 import { openImage, openRawSource } from "../../src/sources/open-raw-source.ts";
@@ -115,6 +116,7 @@ describe("a stripe server", () => {
       psk: undefined,
       limits: { handshakeMs: 5_000, answerMs: 5_000, idleMs: 5_000 },
       connectionsMax: 8,
+      statistics: ServerStatistics.create(8),
     });
     const remote = await openRemoteSource(
       {

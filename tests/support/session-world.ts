@@ -6,7 +6,9 @@ import { viewOf } from "../../src/ffi/memory.ts";
 import { POLLIN, POLLOUT } from "../../src/ffi/socket.ts";
 import { STRIPE_FLAG } from "../../src/formats/metadata.ts";
 import { FixedAnswers } from "../../src/serve/fixed-answers.ts";
-import { INPUT_BYTES, Session } from "../../src/serve/session.ts";
+import { ServerStatistics } from "../../src/serve/server-statistics.ts";
+import { Session } from "../../src/serve/session.ts";
+import { INPUT_BYTES } from "../../src/serve/session-limits.ts";
 import { StripeReads } from "../../src/serve/stripe-reads.ts";
 import { FakeSource } from "../../src/sources/fake-source.ts";
 
@@ -62,6 +64,7 @@ class ScriptedStream implements ByteStream {
 
 export class SessionWorld implements Disposable {
   readonly stream = new ScriptedStream();
+  readonly statistics = ServerStatistics.create(1);
   readonly disk = newSource(1);
   readonly source = newSource(2);
   readonly reads: StripeReads;
@@ -72,7 +75,12 @@ export class SessionWorld implements Disposable {
   constructor() {
     const metadata = this.#arena.bytes(21);
     metadata.view.fill(0x4d);
-    this.#answers = new FixedAnswers({ ...metadata, lengthBytes: 21, digest: DIGEST });
+    this.#answers = new FixedAnswers({
+      ...metadata,
+      status: 0,
+      lengthBytes: 21,
+      digest: DIGEST,
+    });
     this.reads = new StripeReads({
       disk: this.disk,
       source: this.source,
@@ -83,8 +91,9 @@ export class SessionWorld implements Disposable {
     });
     const input = this.#arena.bytes(INPUT_BYTES);
     const { stream, reads } = this;
+    const counts = this.statistics.open(0, "client", 0);
     this.session = new Session(
-      { stream, name: "client", reads, answers: this.#answers, limits: LIMITS, input },
+      { stream, name: "client", reads, answers: this.#answers, limits: LIMITS, counts, input },
       0,
     );
   }
