@@ -23,8 +23,18 @@ export async function abortableWait(
 
 /** @throws the signal's reason */
 export function abortableSleep(ms: number, signal: AbortSignal | undefined): Promise<void> {
-  return abortableWait(signal, (done) => {
-    const timer = setTimeout(done, ms);
-    return () => clearTimeout(timer);
-  });
+  return abortableWait(signal, (done) => startTimer(ms, done));
 }
+
+/**
+ * Calls `ring` after `ms`, or after 24 days: a longer time does not fit a timer, which would end at once.
+ * @returns what stops it
+ */
+export function startTimer(ms: number, ring: () => void): () => void {
+  const timer = setTimeout(ring, Math.min(ms, TIMER_MS_MAX));
+  return () => clearTimeout(timer);
+}
+
+// --- internal ---
+
+const TIMER_MS_MAX = 2 ** 31 - 1;

@@ -4,7 +4,7 @@
  * a pause, when fetch has no connection left; the connection made here is closed at once.
  */
 import { connect } from "node:net";
-import { abortableWait } from "./abortable-wait.ts";
+import { abortableWait, startTimer } from "./abortable-wait.ts";
 import { BrokenExchange } from "./s3-exchange.ts";
 
 export class ReachableHost {
@@ -37,14 +37,14 @@ export class ReachableHost {
     const socket = connect({ host: this.#host, port: this.#port });
     try {
       await abortableWait(signal, (done, fail) => {
-        const timer = setTimeout(() => {
+        const stopTimer = startTimer(this.#timeoutMs, () => {
           fail(new BrokenExchange(`no connection within ${this.#timeoutMs} ms`, true));
-        }, this.#timeoutMs);
+        });
         socket.once("connect", done);
         socket.once("error", (error) => {
           fail(new BrokenExchange(`no connection: ${error.message}`, true, error));
         });
-        return () => clearTimeout(timer);
+        return stopTimer;
       });
     } finally {
       socket.destroy();

@@ -5,7 +5,9 @@
  * What Bun's fetch cannot express is a limit for the connect alone: see s3-connect.ts. Connections are kept and shared by all threads of the process. The environment's HTTPS_PROXY and NO_PROXY count,
  * as Bun reads them, for https; plain http never leaves through a proxy.
  */
+
 import { errorText } from "../errors.ts";
+import { startTimer } from "./abortable-wait.ts";
 
 export interface ExchangeTimes {
   /** From the request to the headers of the answer. */
@@ -109,7 +111,7 @@ function transferMs(bytes: number, times: ExchangeTimes): number {
 /** Ends the exchange when what is expected does not come in time. */
 class Watch {
   readonly #controller: AbortController;
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  #stopTimer: (() => void) | undefined;
   #failure: BrokenExchange | undefined;
 
   constructor(controller: AbortController) {
@@ -123,22 +125,16 @@ class Watch {
 
   expect(withinMs: number, otherwise: string): void {
     this.end();
-    this.#timer = setTimeout(
-      () => {
-        this.#failure = new BrokenExchange(otherwise, true);
-        this.#controller.abort(this.#failure);
-      },
-      Math.min(withinMs, TIMER_MS_MAX),
-    );
+    this.#stopTimer = startTimer(withinMs, () => {
+      this.#failure = new BrokenExchange(otherwise, true);
+      this.#controller.abort(this.#failure);
+    });
   }
 
   end(): void {
-    clearTimeout(this.#timer);
+    this.#stopTimer?.();
   }
 }
-
-/** Longer times do not fit a timer. */
-const TIMER_MS_MAX = 2 ** 31 - 1;
 
 async function readBody(
   response: Response,

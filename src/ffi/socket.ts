@@ -113,9 +113,13 @@ export class PollSet implements Disposable {
     this.#entries.view[index * 2 + 1] = events;
   }
 
-  /** Number of ready places, 0 after `timeoutMs` (-1 = no limit) or an interruption, or a negative errno. */
+  /**
+   * Number of ready places, 0 after `timeoutMs` (-1 = no limit; 12 days at most) or an interruption, or a negative
+   * errno.
+   */
   wait(timeoutMs: number): number {
-    return native.ubi_socket_wait(this.#entries.address as Pointer, this.#count, timeoutMs);
+    const limitMs = Math.min(timeoutMs, WAIT_MS_MAX); // a word of the system call
+    return native.ubi_socket_wait(this.#entries.address as Pointer, this.#count, limitMs);
   }
 
   /** What poll(2) found at `index`: POLLIN, POLLHUP, POLLERR bits. */
@@ -129,6 +133,8 @@ export class PollSet implements Disposable {
 }
 
 // --- internal ---
+
+const WAIT_MS_MAX = 2 ** 30;
 
 /** NUL-terminated; large enough that its storage never moves. */
 function pathBytes(path: string): Uint8Array {

@@ -191,7 +191,7 @@ class ServerWorker implements Disposable {
       dueMs = nowMs;
     }
     const isTimed = dueMs < Number.POSITIVE_INFINITY;
-    const timeoutMs = isTimed ? Math.min(2 ** 30, Math.max(0, Math.ceil(dueMs - nowMs))) : -1;
+    const timeoutMs = isTimed ? Math.max(0, Math.ceil(dueMs - nowMs)) : -1;
     const result = this.#poll.wait(timeoutMs);
     assert(result >= 0, `poll works (${errnoText(result)})`);
     if (this.#poll.events(WAKE) !== 0) {

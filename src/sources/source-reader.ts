@@ -66,7 +66,10 @@ export class SourceReader implements AsyncDisposable {
     return this.#source.has(stripe);
   }
 
-  /** Rejects what has not ended. When it resolves nothing is written to the memory of reads any more. */
+  /**
+   * Rejects what has not ended. Memory of reads that had not ended must stay mapped: a worker of the source that
+   * does not end in time may still write there.
+   */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#isClosed) {
       return;
