@@ -93,7 +93,7 @@ test("killed again and again while it is fetched and written, nothing is lost", 
   await disk.start();
   using guest = new LazyGuest(disk);
   expectSame(guest.read(0, BYTES), expected);
-  await disk.until(({ status }) => status.fetch?.source_state === "closed");
+  await disk.until(({ status }) => status.stripes.fetched === status.stripes.source);
   expectSame(guest.read(0, BYTES), expected);
 });
 
