@@ -182,6 +182,7 @@ export class DiskStripes {
     const unfetched = state.counter("unfetched");
     this.#rate.add(state.counter("fetched"), performance.now());
     const stripesPerSecond = this.#rate.perSecond;
+    const sourceState = this.#sourceState; // before the retries that explain it
     return {
       stripeBytes: this.#stripeBytes,
       unfetched,
@@ -199,7 +200,7 @@ export class DiskStripes {
         unfetched > 0 && stripesPerSecond > 0 ? Math.ceil(unfetched / stripesPerSecond) : undefined,
       isPaused: control.isPaused,
       limitBytesPerSecond: control.limit,
-      sourceState: this.#sourceState,
+      sourceState,
     };
   }
 

@@ -156,8 +156,8 @@ class ArchiveWorker implements Disposable {
   #failed(stripe: number, error: UbiError): number {
     const isDamaged = error.code === "E_ARCHIVE_DATA" || error.code === "E_STORE_OBJECT";
     if (!isDamaged) {
+      this.#board.noteRetry(); // first: who sees the trouble sees why
       this.#board.setTroubled(true);
-      this.#board.noteRetry();
     }
     this.#limiter.warn("cannot bring a stripe from the archive", {
       archive: this.#store.name,
