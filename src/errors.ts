@@ -33,6 +33,7 @@ export const ERROR_CODES = [
   "E_PREFETCH",
   "E_STORE",
   "E_STORE_OBJECT",
+  "E_CREDENTIALS",
   "E_ARCHIVE",
   "E_ARCHIVE_KEY",
   "E_ARCHIVE_TAMPERED",

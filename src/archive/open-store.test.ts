@@ -4,6 +4,8 @@ import { ConfigFolder } from "../../tests/support/config-folder.ts";
 import { reasonOf } from "../../tests/support/store-contract.ts";
 import { loadArchiveConfig } from "../config/load-config.ts";
 import { resolveSecrets } from "../config/resolve-secrets.ts";
+import { CredentialUser } from "./credentials/shared-credentials.ts";
+import type { StoreDescription } from "./object-store.ts";
 import { describeStore, openStore } from "./open-store.ts";
 
 const S3 =
@@ -14,12 +16,18 @@ const REST =
   'token.source.inline = "the token"\n' +
   "[danger_zone]\nenabled = true\nallow_inline_plaintext_secrets = true\n";
 
-async function described(document: string, folder = new ConfigFolder({})) {
+async function described(document: string, folder = new ConfigFolder({}), rest = REST) {
   using place = folder;
-  writeFileSync(place.file("c.toml"), document + REST, { mode: 0o600 });
+  writeFileSync(place.file("c.toml"), document + rest, { mode: 0o600 });
   const config = await loadArchiveConfig(place.file("c.toml"));
   using secrets = await resolveSecrets(config, ["archive"]);
-  return await describeStore(config.archive, secrets, "read");
+  return (await describeStore(config.archive, secrets, "read")).description;
+}
+
+async function credentialsOf(description: StoreDescription) {
+  const shared = description.kind === "s3" ? description.credentials : undefined;
+  const user = shared === undefined ? undefined : new CredentialUser(shared);
+  return (await user?.usable(0, undefined))?.credentials;
 }
 
 test("an S3 store is described with its secrets and the defaults", async () => {
@@ -29,9 +37,6 @@ test("an S3 store is described with its secrets and the defaults", async () => {
     bucket: "bkt",
     prefix: "",
     region: "r",
-    accessKeyId: "the id",
-    secretAccessKey: "the key",
-    sessionToken: undefined,
     connections: 16,
     attemptsMax: 3,
     rateLimitedRetry: undefined,
@@ -39,10 +44,15 @@ test("an S3 store is described with its secrets and the defaults", async () => {
   });
 });
 
-test("a description can go to another thread, limits shared", async () => {
+test("a description can go to another thread, limits and credentials shared", async () => {
   const description = await described(`${S3}prefix = "/a/b/"\nsession_token.ref = "token"\n`);
   const clone = structuredClone(description);
-  expect(clone).toMatchObject({ prefix: "a/b/", sessionToken: "the token" });
+  expect(clone).toMatchObject({ prefix: "a/b/" });
+  expect(await credentialsOf(clone)).toEqual({
+    accessKeyId: "the id",
+    secretAccessKey: "the key",
+    sessionToken: "the token",
+  });
   expect((await openStore(clone)).name).toBe("s3://bkt/a/b/");
 });
 
@@ -87,3 +97,19 @@ test.each([
   const folder = new ConfigFolder(files);
   expect(String(await reasonOf(described(`${S3}ca_file = "ca.pem"\n`, folder)))).toContain(text);
 });
+
+test.each([
+  ["access_key_id", 'id.source.inline = "the id\\n"'],
+  ["session_token", 'token.source.inline = "t\\u0007"'],
+])(
+  "%s with a character that no header can have is an error that names its secret",
+  async (_, odd) => {
+    const rest = REST.replace(/^(id|token)\.source.*$/gm, (line) =>
+      line.startsWith(odd.slice(0, 3)) ? odd : line,
+    );
+    const reason = String(
+      await reasonOf(described(`${S3}session_token.ref = "token"\n`, undefined, rest)),
+    );
+    expect(reason).toMatch(/^UbiError: secret "(id|token)" has a character/);
+  },
+);

@@ -2,9 +2,12 @@
 import { resolve } from "node:path";
 import type { Static } from "@sinclair/typebox";
 import { readBounded } from "../config/bounded-read.ts";
-import type { ResolvedSecrets, SecretReference } from "../config/resolve-secrets.ts";
+import type { ResolvedSecrets } from "../config/resolve-secrets.ts";
 import type { ArchiveStoreSection, Settings } from "../config/schema.ts";
-import { assertNever, errorText, UbiError } from "../errors.ts";
+import { assert, assertNever, errorText, UbiError } from "../errors.ts";
+import { CredentialKeeper } from "./credentials/credential-keeper.ts";
+import { credentialsIn, namedIn, secretSource } from "./credentials/credential-source.ts";
+import { providerChain } from "./credentials/provider-chain.ts";
 import { FilesystemStore } from "./filesystem-store.ts";
 import type { ObjectStore, StoreDescription, StoreRole } from "./object-store.ts";
 import { normalPrefix } from "./s3-address.ts";
@@ -15,18 +18,37 @@ import { S3Store } from "./s3-store.ts";
 /** `[target]`, `[archive]`, or a `[stripe_source]` of type archive. */
 export type StoreSettings = Settings<Static<typeof ArchiveStoreSection>>;
 
+/** A store that can be opened in any thread. Disposing wipes its credentials. */
+export class DescribedStore implements Disposable {
+  /** Plain data, for all threads. */
+  readonly description: StoreDescription;
+  readonly #keeper: Disposable | undefined;
+
+  constructor(description: StoreDescription, keeper: Disposable | undefined) {
+    this.description = description;
+    this.#keeper = keeper;
+  }
+
+  [Symbol.dispose](): void {
+    this.#keeper?.[Symbol.dispose]();
+  }
+}
+
 /**
+ * In the main thread, which reads credentials anew when they are no longer good.
  * @param secrets those of the store's section must be among them; they are copied
- * @throws UbiError E_STORE
+ * @throws UbiError E_STORE, E_SECRET, E_CREDENTIALS
  */
 export async function describeStore(
   settings: StoreSettings,
   secrets: ResolvedSecrets,
   role: StoreRole,
-): Promise<StoreDescription> {
+): Promise<DescribedStore> {
   switch (settings.storage) {
-    case "filesystem":
-      return { kind: "filesystem", path: resolve(settings.path), role };
+    case "filesystem": {
+      const path = resolve(settings.path);
+      return new DescribedStore({ kind: "filesystem", path, role }, undefined);
+    }
     case "s3":
       return describeS3(settings, secrets, role);
     default:
@@ -54,27 +76,30 @@ export async function openStore(description: StoreDescription): Promise<ObjectSt
 const CA_FILE_BYTES_MAX = 4 * 2 ** 20;
 const CA_FILE_TIMEOUT_MS = 10_000;
 const DEFAULT_REGION = "us-east-1";
+/** The first reading is bounded by its own limits. */
+const NO_SIGNAL = new AbortController().signal;
+
+type S3Settings = Extract<StoreSettings, { storage: "s3" }>;
 
 async function describeS3(
-  settings: Extract<StoreSettings, { storage: "s3" }>,
+  settings: S3Settings,
   secrets: ResolvedSecrets,
   role: StoreRole,
-): Promise<S3StoreDescription> {
-  const text = (reference: SecretReference) =>
-    new TextDecoder("utf-8", { fatal: true }).decode(secrets.get(reference).bytes);
-  const { rateLimitedRetry: limited, sessionToken, caFile } = settings;
+): Promise<DescribedStore> {
+  const { rateLimitedRetry: limited, caFile } = settings;
   const { AWS_REGION, AWS_DEFAULT_REGION } = process.env;
-  return {
+  const region = settings.region ?? (AWS_REGION || AWS_DEFAULT_REGION || DEFAULT_REGION);
+  const caCertificates = caFile === undefined ? undefined : await readCertificates(caFile);
+  const keeper = await openKeeper(settings, secrets, { region, caCertificates });
+  const description: S3StoreDescription = {
     kind: "s3",
     role,
     bucket: settings.bucket,
     prefix: normalPrefix(settings.prefix),
-    region: settings.region ?? (AWS_REGION || AWS_DEFAULT_REGION || DEFAULT_REGION),
+    region,
     endpoint: settings.endpoint,
     isPathStyleForced: settings.forcePathStyle,
-    accessKeyId: text(settings.accessKeyId),
-    secretAccessKey: text(settings.secretAccessKey),
-    sessionToken: sessionToken === undefined ? undefined : text(sessionToken),
+    credentials: keeper.shared,
     connections: settings.connections,
     connectTimeoutMs: settings.connectTimeoutMs,
     attemptTimeoutMs: settings.operationAttemptTimeoutMs,
@@ -82,12 +107,35 @@ async function describeS3(
     rateLimitedRetry: limited.enabled
       ? { delayMsMin: limited.minDelayMs, jitterMs: limited.jitterMs }
       : undefined,
-    caCertificates: caFile === undefined ? undefined : await readCertificates(caFile),
+    caCertificates,
     storageClass: settings.storageClass,
     serverSideEncryption: settings.serverSideEncryption,
     checksums: settings.checksums,
     shared: createSharedLimits(settings.connections),
   };
+  return new DescribedStore(description, keeper);
+}
+
+/** Reads the credentials for the first time, and knows where to read them again. */
+async function openKeeper(
+  settings: S3Settings,
+  secrets: ResolvedSecrets,
+  place: Pick<S3StoreDescription, "region" | "caCertificates">,
+): Promise<CredentialKeeper> {
+  const { credentials: providers, accessKeyId, secretAccessKey, sessionToken } = settings;
+  const name = `s3://${settings.bucket}/${normalPrefix(settings.prefix)}`;
+  if (providers !== undefined) {
+    const isAllowed = secrets.isAllowed.bind(secrets);
+    const source = providerChain({ providers, ...place, isAllowed });
+    return new CredentialKeeper(name, await source.read(NO_SIGNAL), source);
+  }
+  assert(accessKeyId !== undefined, "a document without credentials names an access key");
+  assert(secretAccessKey !== undefined, "a document without credentials names a secret key");
+  const references = { accessKeyId, secretAccessKey, sessionToken };
+  const credentials = credentialsIn(secrets, references);
+  const origin = secrets.originOf(namedIn(references));
+  const source = origin === undefined ? undefined : secretSource(origin, references);
+  return new CredentialKeeper(name, { credentials, canChange: origin?.canChange === true }, source);
 }
 
 async function readCertificates(path: string): Promise<string> {

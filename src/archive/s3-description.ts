@@ -1,4 +1,5 @@
 /** All that is needed to talk to a bucket, as plain data that threads can share. */
+import type { SharedCredentials } from "./credentials/shared-credentials.ts";
 import type { StoreRole } from "./object-store.ts";
 
 /** Secrets included: never log it. The shared buffer makes limits hold for all threads together. */
@@ -11,9 +12,7 @@ export interface S3StoreDescription {
   readonly region: string;
   readonly endpoint: string | undefined;
   readonly isPathStyleForced: boolean;
-  readonly accessKeyId: string;
-  readonly secretAccessKey: string;
-  readonly sessionToken: string | undefined;
+  readonly credentials: SharedCredentials;
   readonly connections: number;
   readonly connectTimeoutMs: number;
   readonly attemptTimeoutMs: number;

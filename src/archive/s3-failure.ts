@@ -64,7 +64,6 @@ const SHOWN_LENGTH_MAX = 300;
 const ADVICE: Readonly<Record<string, string>> = {
   AccessDenied: "check the credentials and their rights on the bucket",
   AuthorizationHeaderMalformed: "check region",
-  ExpiredToken: "the session token is no longer valid: start again with a new one",
   InvalidAccessKeyId: "check access_key_id and endpoint",
   NoSuchBucket: "check bucket and endpoint, or make the bucket",
   PermanentRedirect: "check region and endpoint",

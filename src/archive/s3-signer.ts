@@ -3,13 +3,7 @@
  * what is sent are the same bytes; the hash of the body is always the real one.
  */
 import { AwsV4Signer } from "aws4fetch";
-
-export interface S3Credentials {
-  readonly accessKeyId: string;
-  readonly secretAccessKey: string;
-  readonly sessionToken: string | undefined;
-  readonly region: string;
-}
+import { type Credentials, secretsOf } from "./credentials/credentials.ts";
 
 export interface UnsignedRequest {
   readonly method: string;
@@ -19,30 +13,33 @@ export interface UnsignedRequest {
 }
 
 export class S3Signer {
-  readonly #credentials: S3Credentials;
+  readonly #credentials: Credentials;
+  readonly #region: string;
   /** Derived keys, one for each day. */
   #keys = new Map<string, ArrayBuffer>();
 
-  constructor(credentials: S3Credentials) {
+  constructor(credentials: Credentials, region: string) {
     this.#credentials = credentials;
+    this.#region = region;
   }
 
   /** Of a signed request, what no message may show: the service got all of it but the key. */
   secretsIn(signed: Headers): readonly string[] {
-    const { secretAccessKey, sessionToken } = this.#credentials;
     const authorization = signed.get("authorization") ?? "";
     const signature = /Signature=([0-9a-f]+)/.exec(authorization)?.[1] ?? "";
-    return [secretAccessKey, sessionToken ?? "", signature];
+    return [...secretsOf(this.#credentials), signature];
   }
 
   /** The headers to send: those of the request and the signature, which covers all of them. */
   async sign(request: UnsignedRequest): Promise<Headers> {
-    const { sessionToken, ...credentials } = this.#credentials;
+    const { accessKeyId, secretAccessKey, sessionToken } = this.#credentials;
     if (this.#keys.size > DERIVED_KEYS_MAX) {
       this.#keys = new Map();
     }
     const signer = new AwsV4Signer({
-      ...credentials,
+      accessKeyId,
+      secretAccessKey,
+      region: this.#region,
       ...(sessionToken === undefined ? {} : { sessionToken }),
       service: "s3",
       method: request.method,

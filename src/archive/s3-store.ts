@@ -3,9 +3,10 @@
  * s3-retry.ts; all that a request needs to be right (length, checksum, a whole body) is checked inside of a try.
  * Its time is bounded: `max_attempts` times what s3-exchange.ts allows, and the waits between.
  */
-import * as tls from "node:tls";
 import { assert, UbiError } from "../errors.ts";
 import { abortableSleep } from "./abortable-wait.ts";
+import { RequestSigning, type SignedHeaders } from "./credentials/request-signing.ts";
+import { keepFromProxy } from "./direct-host.ts";
 import { assertKeyPrefix, assertObjectKey, isObjectKey } from "./object-key.ts";
 import type {
   GetOptions,
@@ -27,10 +28,11 @@ import {
   BROKEN_CONNECTION,
   classify,
   delayBefore,
+  type ResponseFailure,
   type Retry,
   type RetryRules,
 } from "./s3-retry.ts";
-import { S3Signer } from "./s3-signer.ts";
+import { trustedAuthorities } from "./s3-trust.ts";
 
 /** Time and dice, which tests replace. */
 export interface S3Surroundings {
@@ -55,10 +57,8 @@ interface Operation {
   readonly signal: AbortSignal | undefined;
 }
 
-interface Answer {
+interface Answer extends Pick<SignedHeaders, "generation" | "secrets"> {
   readonly response: ExchangeResponse;
-  /** What the service got, and may send back, and no message may show. */
-  readonly secrets: readonly string[];
 }
 
 /** How one try ended, where it did not succeed. */
@@ -66,6 +66,8 @@ interface FailedTry {
   readonly failure: Failure;
   /** undefined: final. */
   readonly retry: Retry | undefined;
+  /** Of the credentials, when others may help. */
+  readonly refusedGeneration?: number | undefined;
   readonly cause?: unknown;
 }
 
@@ -74,7 +76,7 @@ export class S3Store implements ObjectStore {
   readonly #description: S3StoreDescription;
   readonly #surroundings: S3Surroundings;
   readonly #bucketUrl: string;
-  readonly #signer: S3Signer;
+  readonly #signing: RequestSigning;
   readonly #limits: S3Limits;
   readonly #rules: RetryRules;
   readonly #caCertificates: string | undefined;
@@ -86,7 +88,7 @@ export class S3Store implements ObjectStore {
     this.#surroundings = { ...REAL_SURROUNDINGS, ...surroundings };
     this.name = `s3://${description.bucket}/${description.prefix}`;
     this.#bucketUrl = bucketUrl(description);
-    this.#signer = new S3Signer(description);
+    this.#signing = new RequestSigning(description.credentials, description.region);
     this.#limits = new S3Limits(description.shared);
     this.#rules = description;
     this.#caCertificates = trustedAuthorities(this.#bucketUrl, description.caCertificates);
@@ -282,25 +284,36 @@ export class S3Store implements ObjectStore {
   async #run(operation: Operation): Promise<ExchangeResponse | undefined> {
     let paid = 0;
     const { signal } = operation;
-    for (let attempt = 1; ; attempt++) {
+    const { sleep, random } = this.#surroundings;
+    const renewals = this.#signing.renewals(sleep);
+    for (let attempt = 1; ; ) {
       const outcome = await this.#limits.withPlace(signal, () => this.#try(operation, signal));
       if (!("failure" in outcome)) {
         this.#limits.giveBack(paid);
         return outcome.response;
       }
-      const { failure, retry, cause } = outcome;
+      const { failure, retry, refusedGeneration, cause } = outcome;
+      let stale = "";
+      if (refusedGeneration !== undefined) {
+        const why = await renewals.renew(refusedGeneration, signal);
+        if (why === undefined) {
+          continue; // not an attempt of those that are counted: the service did not fail
+        }
+        stale = `; there are no other credentials: ${why}`;
+      }
       const cost = retry === undefined ? 0 : RETRY_COST[retry.kind];
       const isLast = retry === undefined || attempt >= this.#description.attemptsMax;
       if (isLast || !this.#limits.takeRetry(cost)) {
         const tries = attempt > 1 ? `; gave up after ${attempt} attempts` : "";
         const quota = isLast ? "" : "; no more retries, since too many requests failed";
-        const message = `${failureText(operation, failure)}${tries}${quota}${adviceFor(failure)}`;
+        const advice = stale === "" ? adviceFor(failure) : stale;
+        const message = `${failureText(operation, failure)}${tries}${quota}${advice}`;
         const code = cause instanceof OverlongAnswer ? "E_STORE_OBJECT" : "E_STORE";
         throw new S3Refusal(code, message, { cause, status: failure.status });
       }
       paid += cost;
-      const { sleep, random } = this.#surroundings;
       await sleep(delayBefore(retry, attempt, this.#rules, random), signal);
+      attempt += 1;
     }
   }
 
@@ -318,16 +331,52 @@ export class S3Store implements ObjectStore {
       const failure = { text: `${new URL(this.#bucketUrl).host}: ${error.message}` };
       return { failure, retry: error.isRetryable ? BROKEN_CONNECTION : undefined, cause: error };
     }
-    const { response, secrets } = answer;
+    const { response, secrets, generation } = answer;
     if (response.status >= 200 && response.status < 300) {
+      this.#signing.user.accepted();
       return this.#checked(operation, answer);
     }
-    const failure = readFailure(response, secrets);
-    if (isAbsence(operation, failure, response)) {
+    const told = readFailure(response, secrets);
+    if (isAbsence(operation, told, response)) {
+      this.#signing.user.accepted();
       return { response: undefined };
     }
+    const failure = isUnexplained(operation, told) ? await this.#explained(operation, told) : told;
     const { random, nowMs } = this.#surroundings;
-    return { failure, retry: classify(failure, this.#rules, random, nowMs()) };
+    const refusedGeneration = this.#signing.isRefusal(failure.code) ? generation : undefined;
+    const retry = classify(failure, this.#rules, random, nowMs());
+    return { failure, retry, refusedGeneration };
+  }
+
+  /** What a HEAD was refused for: its answer has no document, that of a GET of the same object has. */
+  async #explained(
+    { key, signal }: Operation,
+    failure: Failure & ResponseFailure,
+  ): Promise<Failure & ResponseFailure> {
+    if (!this.#signing.user.canRenew) {
+      return failure;
+    }
+    try {
+      const { response, secrets } = await this.#exchange(
+        {
+          name: "GetObject",
+          method: "GET",
+          key,
+          query: "?x-id=GetObject",
+          headers: { range: "bytes=0-0" },
+          lengthMax: 1,
+          signal,
+        },
+        signal,
+      );
+      const { code, message } = readFailure(response, secrets);
+      return response.status < 300 ? failure : { ...failure, code, message };
+    } catch (error) {
+      if (!(error instanceof BrokenExchange)) {
+        throw error;
+      }
+      return failure;
+    }
   }
 
   async #exchange(operation: Operation, signal: AbortSignal | undefined): Promise<Answer> {
@@ -335,7 +384,11 @@ export class S3Store implements ObjectStore {
     const { method, body, lengthMax } = operation;
     const key = operation.key === "" ? "" : encodePath(operation.key);
     const url = `${this.#bucketUrl}/${key}${operation.query}`;
-    const headers = await this.#signer.sign({ method, url, headers: operation.headers, body });
+    const { headers, ...signed } = await this.#signing.sign(
+      { method, url, headers: operation.headers, body },
+      this.#surroundings.nowMs(),
+      signal,
+    );
     headers.set("accept-encoding", "identity");
     headers.set("user-agent", "ubiblk");
     const response = await exchange(
@@ -343,7 +396,7 @@ export class S3Store implements ObjectStore {
       { ...this.#description, stallMs: this.#surroundings.stallMs },
     );
     this.#host.answered();
-    return { response, secrets: this.#signer.secretsIn(headers) };
+    return { response, ...signed };
   }
 
   /** Only a 200 (or the 204 of a removal) is what was asked for; part of an object is none. */
@@ -409,20 +462,7 @@ function isAbsence(operation: Operation, failure: Failure, response: ExchangeRes
   );
 }
 
-/** Bun trusts a list of its own unless told otherwise; the machine's owner decides better. */
-function trustedAuthorities(url: string, ownFile: string | undefined): string | undefined {
-  if (!url.startsWith("https:") || ownFile !== undefined) {
-    return ownFile;
-  }
-  const system = tls.getCACertificates("system");
-  return system.length === 0 ? undefined : system.join("\n");
-}
-
-/** Bun takes proxies from the environment; what is not encrypted shall go straight to its host. */
-function keepFromProxy(bucketUrl: string): void {
-  const { protocol, hostname } = new URL(bucketUrl);
-  const exempt = (process.env.NO_PROXY ?? "").split(",").filter((host) => host !== "");
-  if (protocol === "http:" && !exempt.includes(hostname)) {
-    process.env.NO_PROXY = [...exempt, hostname].join(",");
-  }
+/** A HEAD that was refused and may have been so for its credentials. */
+function isUnexplained(operation: Operation, { status, code }: Failure): boolean {
+  return operation.method === "HEAD" && code === undefined && [400, 401, 403].includes(status ?? 0);
 }

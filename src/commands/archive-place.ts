@@ -19,8 +19,8 @@ export async function withArchivePlace<T>(
 ): Promise<T> {
   const config = await loadArchiveConfig(configPath);
   using secrets = await resolveSecrets(config, ["archive"]);
-  const source = await describeStore(config.archive, secrets, role);
+  using store = await describeStore(config.archive, secrets, role);
   const { archiveKek } = config.archive;
   const kek = archiveKek === undefined ? undefined : secrets.get(archiveKek).bytes;
-  return await work({ source, kek, inputPaths: config.files });
+  return await work({ source: store.description, kek, inputPaths: config.files });
 }

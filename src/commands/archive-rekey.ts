@@ -68,7 +68,8 @@ async function rekey(
   await interruptible("the change of the key", (signal) =>
     withArchivePlace(sourcePath, "read", async (place) => {
       using secrets = await resolveSecrets(config, ["target"]);
-      const target = await describeStore(config.target, secrets, "write");
+      using store = await describeStore(config.target, secrets, "write");
+      const target = store.description;
       const newKek = archiveKek === undefined ? undefined : secrets.get(archiveKek).bytes;
       await rekeyArchive({ ...place, ...options, target, newKek, signal });
     }),

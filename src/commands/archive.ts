@@ -155,8 +155,8 @@ async function archive(options: ArchiveOptions): Promise<void> {
     const { archiveKek } = targetConfig.target;
     const kek = archiveKek === undefined ? undefined : secrets.get(archiveKek).bytes;
     const role = options.isDryRun ? "read" : "write";
-    const target = await describeStore(targetConfig.target, secrets, role);
-    await archiveTo({ disk, target, kek, signal }, options);
+    using store = await describeStore(targetConfig.target, secrets, role);
+    await archiveTo({ disk, target: store.description, kek, signal }, options);
   });
 }
 

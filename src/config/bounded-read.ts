@@ -15,6 +15,8 @@ export interface BoundedReadOptions {
   readonly what: string;
   /** Looks at the opened file before the first byte is read; throws to refuse it. */
   readonly inspect?: (stats: Stats) => void;
+  /** Ends the wait for a writer, with the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** A pipe stayed without data for the whole time. */
@@ -23,7 +25,7 @@ export class ReadTimeoutError extends Error {}
 /**
  * Returns the bytes of `path`, at most `bytesMax + 1`. The caller owns (and wipes) them.
  *
- * @throws the system's error (with `code`), `ReadTimeoutError`, or what `inspect` throws.
+ * @throws the system's error (with `code`), `ReadTimeoutError`, what `inspect` throws, or the signal's reason.
  */
 export async function readBounded(path: string, options: BoundedReadOptions): Promise<Uint8Array> {
   const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
@@ -102,6 +104,7 @@ class Waiter {
   }
 
   async pause(): Promise<void> {
+    this.#options.signal?.throwIfAborted();
     const waitedMs = performance.now() - this.#startMs;
     if (waitedMs >= this.#options.timeoutMs) {
       throw new ReadTimeoutError(`no data within ${this.#options.timeoutMs} ms`);

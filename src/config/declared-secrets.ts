@@ -8,7 +8,7 @@ import type { DangerGate } from "./danger-zone.ts";
 import { Findings, type KeyOrigin } from "./findings.ts";
 import type { KeyPath } from "./key-positions.ts";
 import { nearestName } from "./nearest-name.ts";
-import type { SecretSection, SecretSize } from "./schema.ts";
+import type { DangerFlag, SecretSection, SecretSize } from "./schema.ts";
 
 export type SecretDeclaration = Static<typeof SecretSection>;
 
@@ -24,19 +24,20 @@ export interface DeclaredSecretsOptions {
   readonly declarations: ReadonlyMap<string, SecretDeclaration>;
   readonly uses: readonly SecretUse[];
   readonly originOf: (path: KeyPath) => KeyOrigin;
-  readonly mayReadRegularFiles: boolean;
+  /** Which flags of the danger zone are in force. */
+  readonly isAllowed: (flag: DangerFlag) => boolean;
 }
 
 /** The secrets of a checked document; `resolveSecrets` reads those that a program needs. */
 export class DeclaredSecrets {
   readonly uses: readonly SecretUse[];
-  readonly mayReadRegularFiles: boolean;
+  readonly isAllowed: (flag: DangerFlag) => boolean;
   readonly #declarations: ReadonlyMap<string, SecretDeclaration>;
   readonly #originOf: (path: KeyPath) => KeyOrigin;
 
   constructor(options: DeclaredSecretsOptions) {
     this.uses = options.uses;
-    this.mayReadRegularFiles = options.mayReadRegularFiles;
+    this.isAllowed = options.isAllowed;
     this.#declarations = options.declarations;
     this.#originOf = options.originOf;
   }

@@ -78,8 +78,8 @@ class DocumentChecker<Schema extends TObject> {
     const declarations = this.#checkSecrets();
     const { originOf } = this.#source;
     const uses = this.#secretUses();
-    const mayReadRegularFiles = gate.isAllowed("allow_secret_over_regular_file");
-    const secrets = new DeclaredSecrets({ declarations, uses, originOf, mayReadRegularFiles });
+    const isAllowed = gate.isAllowed.bind(gate);
+    const secrets = new DeclaredSecrets({ declarations, uses, originOf, isAllowed });
     secrets.check(gate, this.#findings);
     this.#rules.check({
       sections: this.#checkedSections(),

@@ -1,4 +1,5 @@
 import { afterEach, expect, test } from "bun:test";
+import { writeFileSync } from "node:fs";
 import { ConfigFolder, errorsOf } from "../../tests/support/config-folder.ts";
 import { sealEnvelope } from "./envelope.ts";
 import { loadDeviceConfig, loadKeyConfig } from "./load-config.ts";
@@ -44,6 +45,13 @@ test("a variable that was read is gone from the environment", async () => {
   expect(process.env.UBIBLK_TEST_SECRET).toBeUndefined();
 });
 
+test("a variable that was read can be read again: for another document, or a later time", async () => {
+  process.env.UBIBLK_TEST_SECRET = "x".repeat(64);
+  using folder = new ConfigFolder({ "c.toml": `${USE}source.env = "UBIBLK_TEST_SECRET"${ENV}` });
+  await keyOf(folder.file("c.toml"));
+  expect(await keyOf(folder.file("c.toml"))).toBe("78".repeat(64));
+});
+
 test("a key of the wrong size is refused with name, sizes and place", async () => {
   process.env.UBIBLK_TEST_SECRET = "short";
   using folder = new ConfigFolder({ "c.toml": `${USE}source.env = "UBIBLK_TEST_SECRET"${ENV}` });
@@ -55,9 +63,9 @@ test("a key of the wrong size is refused with name, sizes and place", async () =
 });
 
 test("a variable that is not set is named", async () => {
-  using folder = new ConfigFolder({ "c.toml": `${USE}source.env = "UBIBLK_TEST_SECRET"${ENV}` });
+  using folder = new ConfigFolder({ "c.toml": `${USE}source.env = "UBIBLK_TEST_UNSET"${ENV}` });
   const errors = await errorsOf(keyOf(folder.file("c.toml")));
-  expect(errors).toContain("secrets.k.source: environment variable UBIBLK_TEST_SECRET is not set");
+  expect(errors).toContain("secrets.k.source: environment variable UBIBLK_TEST_UNSET is not set");
 });
 
 test("an environment secret without the flag is refused, naming the flag", async () => {
@@ -292,4 +300,44 @@ test("the known envelope of a document opens under the name of its secret", asyn
       `source.inline = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="\n${INLINE}`,
   });
   expect(await keyOf(folder.file("c.toml"))).toBe(HEX);
+});
+
+test("secrets are read again from where they came from, with what they are encrypted by", async () => {
+  const wrap = (key: Uint8Array, kek: Uint8Array) =>
+    sealEnvelope(key, { kek, context: new TextEncoder().encode("k") });
+  const keks = [new Uint8Array(32).fill(1), new Uint8Array(32).fill(2)] as const;
+  const files = {
+    "c.toml":
+      `${USE}source.file = "sealed"\nencrypted_by.ref = "kek"\npipe_timeout_ms = 70\n` +
+      '[secrets.kek]\nsource.file = "kek"\npipe_timeout_ms = 30\n' +
+      "[danger_zone]\nenabled = true\nallow_secret_over_regular_file = true\n",
+  };
+  using folder = new ConfigFolder(files);
+  const write = (key: Uint8Array, kek: Uint8Array) => {
+    writeFileSync(folder.file("sealed"), wrap(key, kek), { mode: 0o600 });
+    writeFileSync(folder.file("kek"), kek, { mode: 0o600 });
+  };
+  write(new Uint8Array(64).fill(7), keks[0]);
+  const reference = { ref: "k" };
+  const config = await loadKeyConfig(folder.file("c.toml"));
+  const secrets = await resolveSecrets(config, ["encryption"]);
+  const origin = secrets.originOf([reference]);
+  secrets[Symbol.dispose]();
+  write(new Uint8Array(64).fill(8), keks[1]);
+  using again = await origin?.read(new AbortController().signal);
+  expect(again?.get(reference).bytes).toEqual(new Uint8Array(64).fill(8));
+  expect(origin).toMatchObject({ canChange: true, waitMsMax: 100 });
+});
+
+test("a signal ends the wait for the writer of a pipe", async () => {
+  using folder = new ConfigFolder({ "c.toml": `${USE}source.file = "pipe"\n` });
+  expect(Bun.spawnSync(["mkfifo", "-m", "600", folder.file("pipe")]).exitCode).toBe(0);
+  const config = await loadKeyConfig(folder.file("c.toml"));
+  const writer = Bun.spawn(["sh", "-c", `printf %064d 0 > ${folder.file("pipe")}`]);
+  using secrets = await resolveSecrets(config, ["encryption"]);
+  await writer.exited;
+  const controller = new AbortController();
+  const reading = secrets.originOf([{ ref: "k" }])?.read(controller.signal);
+  controller.abort(new Error("over"));
+  await expect(reading).rejects.toThrow("over");
 });

@@ -6,6 +6,8 @@ import { assert, UbiError } from "../errors.ts";
 import type { DeclaredSecrets, SecretUse } from "./declared-secrets.ts";
 import { KEK_BYTES, openEnvelope } from "./envelope.ts";
 import type { Findings } from "./findings.ts";
+import { hideVariable } from "./hidden-variables.ts";
+import type { DangerFlag } from "./schema.ts";
 import { Secret } from "./secret.ts";
 import { type FileSourcePolicy, inspectFileSource, readSecretSource } from "./secret-sources.ts";
 
@@ -17,12 +19,40 @@ export interface SecretReference {
 /** The sections of documents whose secrets a program can ask for. */
 export type SecretUser = "encryption" | "stripe_source" | "target" | "archive" | "server";
 
+/** Secrets that can be read once more from where they came from, KEKs included. */
+export interface SecretOrigin {
+  /** False when all of them stand in the document or in the environment. */
+  readonly canChange: boolean;
+  /** How long all writers of pipes may take together. */
+  readonly waitMsMax: number;
+  /** @throws UbiErrors with every secret that could not be had; the signal's reason */
+  readonly read: (signal: AbortSignal) => Promise<ResolvedSecrets>;
+}
+
+/** The document that secrets were read for. */
+interface SecretDocument {
+  readonly originOf: (names: ReadonlySet<string>) => SecretOrigin;
+  readonly isAllowed: (flag: DangerFlag) => boolean;
+}
+
 /** The bytes of the secrets asked for. Disposing wipes them all. */
 export class ResolvedSecrets {
   readonly #secrets: ReadonlyMap<string, Secret>;
+  readonly #document: SecretDocument | undefined;
 
-  constructor(secrets: ReadonlyMap<string, Secret>) {
+  constructor(secrets: ReadonlyMap<string, Secret>, document?: SecretDocument) {
     this.#secrets = secrets;
+    this.#document = document;
+  }
+
+  /** Where some of these come from; undefined when they were not read from anywhere. It outlives this object. */
+  originOf(references: readonly SecretReference[]): SecretOrigin | undefined {
+    return this.#document?.originOf(new Set(references.map(({ ref }) => ref)));
+  }
+
+  /** Whether their document's danger zone allows something, for other secrets than its own. */
+  isAllowed(flag: DangerFlag): boolean {
+    return this.#document?.isAllowed(flag) ?? false;
   }
 
   /** The secret that a key refers to; its section was asked for when these were resolved. */
@@ -41,7 +71,7 @@ export class ResolvedSecrets {
 
 /**
  * Reads, decodes, unwraps and checks the sizes of the secrets that `users` refer to, and nothing
- * else. Variables that were read are removed from `process.env`, so ask for all in one go. (Whoever
+ * else. Variables that were read are removed from `process.env`. (Whoever
  * starts a child has to give it `env: process.env`: by default Bun passes the original environment.)
  *
  * @throws UbiErrors with every secret that could not be had; nothing stays in memory then.
@@ -50,22 +80,53 @@ export async function resolveSecrets(
   document: { readonly secrets: DeclaredSecrets },
   users: readonly SecretUser[],
 ): Promise<ResolvedSecrets> {
-  const declared = document.secrets;
-  const uses = declared.uses.filter((use) => users.some((user) => user === use.path[0]));
-  const resolver = new Resolver(declared);
+  const { uses } = document.secrets;
+  return await readUses(
+    document.secrets,
+    uses.filter((use) => users.some((user) => user === use.path[0])),
+  );
+}
+
+// --- internal ---
+
+async function readUses(
+  declared: DeclaredSecrets,
+  uses: readonly SecretUse[],
+  signal?: AbortSignal,
+): Promise<ResolvedSecrets> {
+  const resolver = new Resolver(declared, signal);
   try {
     await resolver.readAll(new Set(uses.flatMap((use) => declared.chain(use.name))));
     for (const use of uses) {
       resolver.checkUse(use);
     }
     resolver.findings.finish();
-    return new ResolvedSecrets(resolver.take(new Set(uses.map((use) => use.name))));
+    const secrets = resolver.take(new Set(uses.map((use) => use.name)));
+    return new ResolvedSecrets(secrets, {
+      originOf: (names) => originOf(declared, uses, names),
+      isAllowed: declared.isAllowed,
+    });
   } finally {
     resolver.wipe();
   }
 }
 
-// --- internal ---
+function originOf(
+  declared: DeclaredSecrets,
+  uses: readonly SecretUse[],
+  names: ReadonlySet<string>,
+): SecretOrigin {
+  const wanted = uses.filter(({ name }) => names.has(name));
+  const chain = new Set(wanted.flatMap(({ name }) => declared.chain(name)));
+  const fromFiles = [...chain]
+    .map((name) => declared.declaration(name))
+    .filter((declaration) => declaration?.source.file !== undefined);
+  return {
+    canChange: fromFiles.length > 0,
+    waitMsMax: fromFiles.reduce((sum, each) => sum + (each?.pipe_timeout_ms ?? 0), 0),
+    read: (signal) => readUses(declared, wanted, signal),
+  };
+}
 
 class Resolver {
   readonly findings: Findings;
@@ -73,11 +134,12 @@ class Resolver {
   readonly #policy: FileSourcePolicy;
   readonly #secrets = new Map<string, Secret>();
 
-  constructor(declared: DeclaredSecrets) {
+  constructor(declared: DeclaredSecrets, signal: AbortSignal | undefined) {
     this.#declared = declared;
     this.findings = declared.newFindings();
     this.#policy = {
-      mayReadRegularFiles: declared.mayReadRegularFiles,
+      signal,
+      mayReadRegularFiles: declared.isAllowed("allow_secret_over_regular_file"),
       warn: (message) => this.findings.note(message),
     };
   }
@@ -96,7 +158,7 @@ class Resolver {
     for (const name of names) {
       const variable = this.#declared.declaration(name)?.source.env;
       if (variable !== undefined) {
-        delete process.env[variable];
+        hideVariable(variable);
       }
     }
     for (const name of names) {

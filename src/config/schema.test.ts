@@ -85,6 +85,6 @@ const rangeOf = (schema: TSchema) => `${schema.minimum} to ${schema.maximum}`;
 
 test("the examples of the manual are valid documents", () => {
   const examples = [...MANUAL.matchAll(/```toml\n([^`]*)```/g)].map((match) => match[1] ?? "");
-  expect(examples).toHaveLength(6);
+  expect(examples).toHaveLength(7);
   expect(examples.map((text) => Object.keys(Bun.TOML.parse(text)).length > 0)).not.toContain(false);
 });

@@ -16,6 +16,16 @@ export interface SecretSize {
   readonly text?: boolean;
 }
 
+/** Where credentials of an S3 service can be found other than in secrets of the document. */
+export const CREDENTIAL_PROVIDERS = [
+  "environment",
+  "profile",
+  "web_identity",
+  "container",
+  "instance",
+] as const;
+export type CredentialProvider = (typeof CREDENTIAL_PROVIDERS)[number];
+
 const SECRET_BYTES_MAX = 8192;
 const UINT32_MAX = 2 ** 32 - 1;
 const closed = { additionalProperties: false } as const;
@@ -118,8 +128,15 @@ const s3Keys = {
   bucket: text(),
   prefix: Type.Optional(Type.String()),
   region: Type.Optional(text()),
-  access_key_id: credential(),
-  secret_access_key: credential(),
+  credentials: Type.Optional(
+    Type.Array(Type.Union(CREDENTIAL_PROVIDERS.map((name) => Type.Literal(name))), {
+      minItems: 1,
+      uniqueItems: true,
+      ...ours,
+    }),
+  ),
+  access_key_id: Type.Optional(credential()),
+  secret_access_key: Type.Optional(credential()),
   session_token: Type.Optional(credential()),
   endpoint: Type.Optional(text()),
   force_path_style: flag(ours),

@@ -5,10 +5,13 @@ import { Base64Error, decodeBase64 } from "./base64.ts";
 import { ReadTimeoutError, readBounded, systemErrorCode } from "./bounded-read.ts";
 import type { SecretDeclaration } from "./declared-secrets.ts";
 import { permissionProblem } from "./file-permissions.ts";
+import { variableOf } from "./hidden-variables.ts";
 
 export interface FileSourcePolicy {
   readonly mayReadRegularFiles: boolean;
   readonly warn: (message: string) => void;
+  /** Ends the wait for the writer of a pipe. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /**
@@ -55,39 +58,21 @@ export async function readSecretSource(
   }
 }
 
-// --- internal ---
-
-/** Of a secret after decoding; for an encrypted one, of its envelope. */
-const SECRET_BYTES_MAX = 8192;
-/** Base64 of the largest secret (10924 characters) with room for line breaks. */
-const RAW_BYTES_MAX = 16_384;
-
-async function readRaw(
-  name: string,
-  { source, pipe_timeout_ms }: SecretDeclaration,
-  policy: FileSourcePolicy,
-): Promise<Uint8Array> {
-  if (source.file !== undefined) {
-    return await readFileSource(name, source.file, pipe_timeout_ms, policy);
-  }
-  if (source.env !== undefined) {
-    return readEnvironment(source.env);
-  }
-  return new TextEncoder().encode(source.inline);
-}
-
-async function readFileSource(
-  name: string,
+/**
+ * Reads a file or pipe that holds a secret; the caller owns the bytes. One byte more than `bytesMax` may come.
+ *
+ * @throws UbiError E_SECRET_READ or E_CONFIG_DANGER; the reason of the policy's signal
+ */
+export async function readSecretFile(
   file: string,
-  timeoutMs: number,
+  limits: { readonly what: string; readonly bytesMax: number; readonly timeoutMs: number },
   policy: FileSourcePolicy,
 ): Promise<Uint8Array> {
   try {
     return await readBounded(file, {
-      bytesMax: RAW_BYTES_MAX,
-      timeoutMs,
-      what: `secret ${JSON.stringify(name)}`,
+      ...limits,
       inspect: (stats) => refuseUnfit(file, stats, policy),
+      signal: policy.signal,
     });
   } catch (cause) {
     if (cause instanceof ReadTimeoutError) {
@@ -101,8 +86,31 @@ async function readFileSource(
   }
 }
 
+// --- internal ---
+
+/** Of a secret after decoding; for an encrypted one, of its envelope. */
+const SECRET_BYTES_MAX = 8192;
+/** Base64 of the largest secret (10924 characters) with room for line breaks. */
+const RAW_BYTES_MAX = 16_384;
+
+async function readRaw(
+  name: string,
+  { source, pipe_timeout_ms }: SecretDeclaration,
+  policy: FileSourcePolicy,
+): Promise<Uint8Array> {
+  if (source.file !== undefined) {
+    const what = `secret ${JSON.stringify(name)}`;
+    const limits = { what, bytesMax: RAW_BYTES_MAX, timeoutMs: pipe_timeout_ms };
+    return await readSecretFile(source.file, limits, policy);
+  }
+  if (source.env !== undefined) {
+    return readEnvironment(source.env);
+  }
+  return new TextEncoder().encode(source.inline);
+}
+
 function readEnvironment(variable: string): Uint8Array {
-  const value = process.env[variable];
+  const value = variableOf(variable);
   if (value === undefined) {
     throw new UbiError("E_SECRET_READ", `environment variable ${variable} is not set`);
   }

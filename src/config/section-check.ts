@@ -182,6 +182,10 @@ function mismatch(error: ValueError, isHidden: boolean): string {
       return wrongType("true or false", value);
     case ValueErrorType.Array:
       return wrongType("an array", value);
+    case ValueErrorType.ArrayMinItems:
+      return "must not be empty";
+    case ValueErrorType.ArrayUniqueItems:
+      return "names something twice";
     case ValueErrorType.Object:
       return schema.secret === undefined
         ? wrongType("a table", value)

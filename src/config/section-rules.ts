@@ -2,6 +2,7 @@
 import type { Static } from "@sinclair/typebox";
 import type { DangerGate } from "./danger-zone.ts";
 import type { Findings } from "./findings.ts";
+import { isLoopback } from "./loopback.ts";
 import type {
   ArchiveStoreSection,
   DeviceSection,
@@ -90,6 +91,7 @@ export function checkArchiveStore(
 ): void {
   if (store.storage === "s3") {
     checkS3(section, store, findings);
+    checkCredentials(section, store, gate, findings);
     checkEndpoint(section, store, gate, findings);
   }
 }
@@ -147,6 +149,9 @@ const ENDPOINT_EXPECTED = "not a URL of a service; https://HOST[:PORT][/PATH] is
 const HTTPS_REQUIRED =
   "http to another machine is not encrypted; use https, or set danger_zone.enabled with " +
   "danger_zone.allow_unencrypted_connection";
+const ENVIRONMENT_REFUSED =
+  '"environment" reads secrets of the environment, which other processes of the user and children see; choose ' +
+  "another place, or set danger_zone.enabled with danger_zone.allow_env_secrets";
 const ADDRESS_EXPECTED = "not an address; HOST:PORT or [IPv6]:PORT is expected";
 
 function checkS3(section: string, store: S3Store, findings: Findings): void {
@@ -164,6 +169,32 @@ function checkS3(section: string, store: S3Store, findings: Findings): void {
   if (retry.enabled && retry.min_delay_ms === 0) {
     const path = [section, "rate_limited_retry", "min_delay_ms"];
     findings.error("E_CONFIG_VALUE", path, "must be above 0 when rate_limited_retry is enabled");
+  }
+}
+
+/** Either secrets of the document, or a list of other places. */
+function checkCredentials(
+  section: string,
+  store: S3Store,
+  gate: DangerGate,
+  findings: Findings,
+): void {
+  const { credentials } = store;
+  for (const key of ["access_key_id", "secret_access_key", "session_token"] as const) {
+    if (credentials === undefined && store[key] === undefined && key !== "session_token") {
+      findings.error("E_CONFIG", [section, key], "missing: this key is required");
+    } else if (credentials !== undefined && store[key] !== undefined) {
+      const message = `must not be given beside ${section}.credentials, which says where they are found`;
+      findings.error("E_CONFIG_VALUE", [section, key], message);
+    }
+  }
+  const user = `${section}.credentials`;
+  if (credentials?.includes("environment") && !gate.allows("allow_env_secrets", user)) {
+    findings.error("E_CONFIG_DANGER", [section, "credentials"], ENVIRONMENT_REFUSED);
+  }
+  if (credentials?.includes("profile") || credentials?.includes("web_identity")) {
+    // Noted for the report only: a file is refused when it is read, and only then.
+    gate.allows("allow_secret_over_regular_file", user);
   }
 }
 
@@ -197,10 +228,6 @@ function checkEndpoint(
   if (store.ca_file !== undefined && url?.protocol === "http:") {
     findings.warn([section, "ca_file"], "has no effect: the endpoint is not https");
   }
-}
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "[::1]" || /^127\.\d+\.\d+\.\d+$/.test(host);
 }
 
 /** Whether `address` reads `HOST:PORT` or `[V6]:PORT`, with a port of 0 to 65535. */

@@ -253,3 +253,42 @@ test("the secrets of a source are resolved together", async () => {
   expect(new TextDecoder().decode(secrets.get({ ref: "id" }).bytes)).toBe("id");
   expect(secrets.get({ ref: "kek" }).length).toBe(32);
 });
+
+const CHAIN = (...places: readonly string[]) =>
+  `type = "archive"\nstorage = "s3"\nbucket = "b"\ncredentials = ${JSON.stringify(places)}\n`;
+
+test("credentials of the machine take the place of secrets", async () => {
+  const { stripeSource } = await load(CHAIN("profile", "instance"));
+  expect(stripeSource).toMatchObject({ credentials: ["profile", "instance"] });
+  expect(stripeSource).not.toHaveProperty("accessKeyId");
+});
+
+test("without them access key and secret key are required, both", async () => {
+  const errors = await errorsOf(load('type = "archive"\nstorage = "s3"\nbucket = "b"'));
+  expect(errors).toContain("stripe_source.access_key_id: missing: this key is required");
+  expect(errors).toContain("stripe_source.secret_access_key: missing: this key is required");
+  expect(errors).not.toContain("session_token");
+});
+
+test("the two are not mixed", async () => {
+  const errors = await errorsOf(
+    load(`${S3}session_token.ref = "token"\ncredentials = ["instance"]`),
+  );
+  for (const key of ["access_key_id", "secret_access_key", "session_token"]) {
+    expect(errors).toContain(`stripe_source.${key}: must not be given beside`);
+  }
+});
+
+test("those of the environment need the flag for such secrets", async () => {
+  expect(await errorsOf(load(CHAIN("environment")))).toContain("allow_env_secrets");
+  const zone = `${ZONE}allow_env_secrets = true\n${SECRETS}`;
+  expect(await errorsOf(load(CHAIN("environment"), zone))).toBe("");
+});
+
+test.each([
+  [[], "must not be empty"],
+  [["instance", "instance"], "names something twice"],
+  [["sso"], '"sso": one of "environment", "profile", "web_identity", "container", "instance"'],
+])("the places %j are refused", async (places, text) => {
+  expect(await errorsOf(load(CHAIN(...places)))).toContain(text);
+});

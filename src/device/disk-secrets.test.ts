@@ -23,11 +23,12 @@ test("a secret that can be read only once serves the disk's key and the archive'
 });
 
 test("what only the source needs is not read before it is asked for", async () => {
-  const config = await load({ hasKey: false });
+  const variable = `${VARIABLE}_LATER`;
+  const config = await load({ hasKey: false, variable });
   using secrets = await DiskSecrets.read(config);
   expect(secrets.cipher).toBeUndefined();
-  await expect(secrets.ofSource()).rejects.toThrow(VARIABLE);
-  process.env[VARIABLE] = KEK;
+  await expect(secrets.ofSource()).rejects.toThrow(variable);
+  process.env[variable] = KEK;
   const ofSource = await secrets.ofSource();
   expect(ofSource.get({ ref: "kek" }).length).toBe(32);
 });
@@ -44,7 +45,13 @@ test("secrets are wiped with their owner, the cipher is not", async () => {
 
 // --- internal ---
 
-async function load({ hasKey }: { readonly hasKey: boolean }) {
+async function load({
+  hasKey,
+  variable = VARIABLE,
+}: {
+  readonly hasKey: boolean;
+  readonly variable?: string;
+}) {
   const envelope = sealEnvelope(XTS_KEY, {
     kek: new TextEncoder().encode(KEK),
     context: new TextEncoder().encode("key"),
@@ -55,7 +62,7 @@ encoding = "base64"\nencrypted_by.ref = "kek"\n`;
     "disk.toml": `[device]\ndata_path = "d"\nmetadata_path = "m"
 [stripe_source]\ntype = "archive"\nstorage = "filesystem"\npath = "a"\narchive_kek.ref = "kek"
 [danger_zone]\nenabled = true\nallow_unencrypted_disk = true\nallow_env_secrets = true
-[secrets.kek]\nsource.env = "${VARIABLE}"\n${hasKey ? key : ""}`,
+[secrets.kek]\nsource.env = "${variable}"\n${hasKey ? key : ""}`,
   });
   return await loadDeviceConfig(folder.file("disk.toml"));
 }

@@ -4,8 +4,13 @@
  */
 import { availableParallelism } from "node:os";
 import { type ArchiveManifest, openArchive } from "../archive/archive-manifest.ts";
-import type { ObjectStore, StoreDescription } from "../archive/object-store.ts";
-import { describeStore, openStore, type StoreSettings } from "../archive/open-store.ts";
+import type { ObjectStore } from "../archive/object-store.ts";
+import {
+  type DescribedStore,
+  describeStore,
+  openStore,
+  type StoreSettings,
+} from "../archive/open-store.ts";
 import type { ResolvedSecrets } from "../config/resolve-secrets.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { log } from "../log.ts";
@@ -34,18 +39,19 @@ export async function openArchiveSource(
   secrets: ResolvedSecrets,
   limits: ArchiveSourceLimits = {},
 ): Promise<OpenedSource> {
-  const description = await describeStore(settings, secrets, "read");
+  const described = await describeStore(settings, secrets, "read");
   const kek =
     settings.archiveKek === undefined ? undefined : secrets.get(settings.archiveKek).bytes;
-  const store = await openStore(description);
+  const store = await openStore(described.description);
   try {
     const manifest = await openArchive(store, kek, limits.signal, limits.diskSectors);
     if (!manifest.isKeyProtected && manifest.xtsKey !== undefined) {
       log.warn("the keys of the archive lie in clear beside it", { archive: store.name });
     }
-    return new ArchiveSource(store, description, manifest);
+    return new ArchiveSource(store, described, manifest);
   } catch (error) {
     await store[Symbol.asyncDispose]();
+    described[Symbol.dispose]();
     throw error;
   }
 }
@@ -57,15 +63,15 @@ class ArchiveSource implements OpenedSource {
   readonly sectors: number;
   readonly stripeSectors: number;
   readonly #store: ObjectStore;
-  readonly #description: StoreDescription;
+  readonly #described: DescribedStore;
   readonly #manifest: ArchiveManifest;
 
-  constructor(store: ObjectStore, description: StoreDescription, manifest: ArchiveManifest) {
+  constructor(store: ObjectStore, described: DescribedStore, manifest: ArchiveManifest) {
     this.name = `archive ${store.name}`;
     this.sectors = Math.ceil(manifest.sizeBytes / SECTOR_BYTES);
     this.stripeSectors = manifest.stripeSectors;
     this.#store = store;
-    this.#description = description;
+    this.#described = described;
     this.#manifest = manifest;
   }
 
@@ -77,7 +83,7 @@ class ArchiveSource implements OpenedSource {
 
   start({ requestsMax, onFailure }: SourceStart): SourceWorkers {
     const { map, stripeSectors, compression, xtsKey } = this.#manifest;
-    const store = this.#description;
+    const store = this.#described.description;
     const threads = Math.min(availableParallelism(), WORKERS_MAX);
     const wanted = store.kind === "s3" ? store.connections : LANES_FILESYSTEM * threads;
     const lanes = Math.min(wanted, requestsMax);
@@ -107,6 +113,7 @@ class ArchiveSource implements OpenedSource {
     this.#manifest.xtsKey?.fill(0);
     this.#manifest.hmacKey.fill(0);
     await this.#store[Symbol.asyncDispose]();
+    this.#described[Symbol.dispose]();
   }
 
   // --- internal ---

@@ -1,9 +1,10 @@
 /** The contract of stores, and what only a real service shows, against OpenStack Swift. */
 import { afterAll, beforeAll, expect } from "bun:test";
 import { S3Store } from "../../src/archive/s3-store.ts";
+import { fixedCredentials, type TestCredentials } from "../support/fixed-credentials.ts";
 import { skipUnless } from "../support/requires.ts";
 import { bytesOf, listed, reasonOf, storeContract } from "../support/store-contract.ts";
-import { isSwiftInstalled, Swift } from "../support/swift.ts";
+import { isSwiftInstalled, SWIFT_CREDENTIALS, Swift } from "../support/swift.ts";
 
 const swiftTest = skipUnless("python3-swift is not installed", isSwiftInstalled());
 let swift: Swift;
@@ -19,6 +20,9 @@ afterAll(async () => {
   await swift?.[Symbol.asyncDispose]();
 });
 
+const signedBy = (changes: Partial<TestCredentials>) => ({
+  credentials: fixedCredentials({ ...SWIFT_CREDENTIALS, ...changes }),
+});
 const description = () => swift.description(`bucket-${++bucketCount}`);
 
 storeContract("Swift", async () => new S3Store(await description()), swiftTest);
@@ -54,8 +58,10 @@ swiftTest("Swift: a wrong secret, bucket or region is an error that says so, at 
     const store = new S3Store({ ...right, ...changes });
     return String(await reasonOf(store.get("key", { lengthMax: 10 })));
   };
-  expect(await message({ secretAccessKey: "wrong" })).toContain("code=SignatureDoesNotMatch");
-  expect(await message({ accessKeyId: "nobody" })).toContain("status=403");
+  expect(await message(signedBy({ secretAccessKey: "wrong" }))).toContain(
+    "code=SignatureDoesNotMatch",
+  );
+  expect(await message(signedBy({ accessKeyId: "nobody" }))).toContain("status=403");
   expect(await message({ bucket: "there-is-none" })).toContain("code=NoSuchBucket");
   expect(await message({ region: "elsewhere-1" })).toContain('set region = "us-east-1"');
 });

@@ -5,7 +5,8 @@
 import type { Server } from "bun";
 import type { S3StoreDescription } from "../../src/archive/s3-description.ts";
 import { createSharedLimits } from "../../src/archive/s3-limits.ts";
-import { type SigningKey, signatureFault } from "./sigv4.ts";
+import { fixedCredentials } from "./fixed-credentials.ts";
+import { accessKeyIn, type SigningKey, signatureFault } from "./sigv4.ts";
 
 /** What a request meets instead of a good answer. */
 export interface Fault {
@@ -44,6 +45,10 @@ export class S3Server implements Disposable {
   fault: (what: string, nth: number) => Fault | undefined = () => undefined;
   pageSize = 3;
   sessionToken: string | undefined;
+  /** What requests have to be signed with. */
+  key: SigningKey = TEST_KEY;
+  /** Of requests that were refused for their credentials. */
+  refusals = 0;
   concurrencyMax = 0;
   /** What a HEAD tells of an object's content. */
   tells: "checksum" | "md5" | "nothing" = "checksum";
@@ -51,6 +56,8 @@ export class S3Server implements Disposable {
   conditions: "kept" | "refused" | "ignored" = "kept";
   #underWay = 0;
   readonly #counts = new Map<string, number>();
+  /** What those hear that come with credentials that were good before. */
+  readonly #former = new Map<string, { readonly status: number; readonly code: string }>();
   readonly #server: Server<undefined>;
 
   constructor() {
@@ -77,9 +84,7 @@ export class S3Server implements Disposable {
       region: TEST_KEY.region,
       endpoint: `http://127.0.0.1:${this.port}`,
       isPathStyleForced: false,
-      accessKeyId: TEST_KEY.accessKeyId,
-      secretAccessKey: TEST_KEY.secretAccessKey,
-      sessionToken: this.sessionToken,
+      credentials: fixedCredentials({ ...this.key, sessionToken: this.sessionToken }),
       connections,
       connectTimeoutMs: 2000,
       attemptTimeoutMs: 5000,
@@ -92,6 +97,12 @@ export class S3Server implements Disposable {
       shared: createSharedLimits(connections),
       ...changes,
     };
+  }
+
+  /** From now on only these credentials are good. */
+  rotate(key: SigningKey, told = { status: 400, code: "ExpiredToken" }): void {
+    this.#former.set(this.key.accessKeyId, told);
+    this.key = key;
   }
 
   [Symbol.dispose](): void {
@@ -115,9 +126,14 @@ export class S3Server implements Disposable {
     const target = request.url.slice(request.url.indexOf("/", "http://".length));
     const { headers, method } = request;
     const token = this.sessionToken === undefined ? {} : { sessionToken: this.sessionToken };
-    const wrong = signatureFault({ method, target, headers, body }, { ...TEST_KEY, ...token });
+    const wrong = signatureFault({ method, target, headers, body }, { ...this.key, ...token });
     if (wrong !== undefined) {
-      return errorResponse(403, wrong);
+      const { status, code } = this.#former.get(accessKeyIn(headers)) ?? {
+        status: 403,
+        code: wrong,
+      };
+      this.refusals += 1;
+      return errorResponse(status, code);
     }
     const url = new URL(request.url);
     const isVirtual = url.hostname.startsWith(`${this.bucket}.`);

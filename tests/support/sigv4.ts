@@ -19,6 +19,11 @@ export interface SigningKey {
   readonly region: string;
 }
 
+/** Whom a request says that it comes from. */
+export function accessKeyIn(headers: Headers): string {
+  return /Credential=([^/,]+)/.exec(headers.get("authorization") ?? "")?.[1] ?? "";
+}
+
 /** An S3 error code when the signature is not right, otherwise undefined. */
 export function signatureFault(request: SignedRequest, key: SigningKey): string | undefined {
   const { headers } = request;

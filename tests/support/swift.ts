@@ -8,12 +8,13 @@ import { join } from "node:path";
 import type { S3StoreDescription } from "../../src/archive/s3-description.ts";
 import { createSharedLimits } from "../../src/archive/s3-limits.ts";
 import { S3Signer } from "../../src/archive/s3-signer.ts";
+import { fixedCredentials } from "./fixed-credentials.ts";
 
 const PYTHON = "/usr/bin/python3";
 const START_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 10_000;
 
-const SWIFT_CREDENTIALS = {
+export const SWIFT_CREDENTIALS = {
   accessKeyId: "test:tester",
   secretAccessKey: "testing/secret+key",
   region: "us-east-1",
@@ -60,9 +61,9 @@ export class Swift implements AsyncDisposable {
   /** For a store of a bucket that is made by this. */
   async description(bucket: string): Promise<S3StoreDescription> {
     const url = `${this.endpoint}/${bucket}`;
-    const credentials = { ...SWIFT_CREDENTIALS, sessionToken: undefined };
+    const { region, ...key } = SWIFT_CREDENTIALS;
     const request = { method: "PUT", url, headers: {}, body: undefined };
-    const headers = await new S3Signer(credentials).sign(request);
+    const headers = await new S3Signer(key, region).sign(request);
     const response = await fetch(url, { method: "PUT", headers });
     if (!response.ok) {
       throw new Error(`the bucket ${bucket} cannot be made: ${await response.text()}`);
@@ -74,7 +75,8 @@ export class Swift implements AsyncDisposable {
       prefix: "",
       endpoint: this.endpoint,
       isPathStyleForced: false,
-      ...credentials,
+      region,
+      credentials: fixedCredentials(key),
       connections: 8,
       connectTimeoutMs: 5000,
       attemptTimeoutMs: 20_000,

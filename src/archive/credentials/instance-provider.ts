@@ -1,0 +1,86 @@
+/**
+ * The role of an EC2 instance, by its metadata service in version 2 (a session is begun with a PUT):
+ *
+ *   PUT  /latest/api/token                                      -> token
+ *   GET  /latest/meta-data/iam/security-credentials/            -> name of the role
+ *   GET  /latest/meta-data/iam/security-credentials/ROLE        -> credentials, JSON
+ *
+ * Version 1 is not spoken: what answers to it answers to forged requests as well.
+ */
+import type { ExchangeResponse } from "../s3-exchange.ts";
+import { isHeaderText } from "./credentials.ts";
+import {
+  absent,
+  type ProviderAnswer,
+  type ProviderSurroundings,
+  providerError,
+} from "./provider.ts";
+import { askProvider } from "./provider-request.ts";
+import { readJsonCredentials } from "./temporary-credentials.ts";
+
+export async function instanceCredentials(
+  surroundings: ProviderSurroundings,
+): Promise<ProviderAnswer> {
+  const { variable } = surroundings;
+  if (variable("AWS_EC2_METADATA_DISABLED")?.toLowerCase() === "true") {
+    return absent("AWS_EC2_METADATA_DISABLED is true");
+  }
+  const endpoint = metadataEndpoint(variable);
+  const ask = (method: "GET" | "PUT", path: string, headers: Readonly<Record<string, string>>) =>
+    askProvider(
+      "instance",
+      { method, url: `${endpoint}${path}`, headers, timeoutMs: TIMEOUT_MS },
+      surroundings,
+    );
+  const session = await ask("PUT", "/latest/api/token", { [TTL_HEADER]: TTL_SECONDS });
+  const token = textIn(session, "a token for the session");
+  const headers = { [TOKEN_HEADER]: token };
+  const listed = await ask("GET", ROLES_PATH, headers);
+  if (listed.status === 404) {
+    throw providerError("instance", "no role is attached to this instance");
+  }
+  const [role = ""] = textIn(listed, "the name of a role").split("\n");
+  const answer = await ask("GET", `${ROLES_PATH}${encodeURIComponent(role.trim())}`, headers);
+  checkStatus(answer, "the credentials of the role");
+  const credentials = readJsonCredentials(answer.body);
+  if ("wrong" in credentials) {
+    throw providerError("instance", `the credentials of the role: ${credentials.wrong}`);
+  }
+  return { kind: "found", canChange: true, credentials };
+}
+
+// --- internal ---
+
+const TOKEN_HEADER = "x-aws-ec2-metadata-token";
+const TTL_HEADER = "x-aws-ec2-metadata-token-ttl-seconds";
+/** One session a reading; credentials last some hours. */
+const TTL_SECONDS = "300";
+const ROLES_PATH = "/latest/meta-data/iam/security-credentials/";
+const TIMEOUT_MS = 2000;
+
+function metadataEndpoint(variable: ProviderSurroundings["variable"]): string {
+  const named = variable("AWS_EC2_METADATA_SERVICE_ENDPOINT");
+  if (named === undefined) {
+    const isIpv6 = variable("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE")?.toLowerCase() === "ipv6";
+    return isIpv6 ? "http://[fd00:ec2::254]" : "http://169.254.169.254";
+  }
+  if (!URL.canParse(named) || !/^https?:$/.test(new URL(named).protocol)) {
+    throw providerError("instance", "AWS_EC2_METADATA_SERVICE_ENDPOINT is not a URL of a service");
+  }
+  return named.replace(/\/+$/, "");
+}
+
+function checkStatus({ status }: ExchangeResponse, what: string): void {
+  if (status !== 200) {
+    throw providerError("instance", `${what}: the metadata service refused (status=${status})`);
+  }
+}
+
+function textIn(response: ExchangeResponse, what: string): string {
+  checkStatus(response, what);
+  const text = new TextDecoder().decode(response.body).trim();
+  if (!text.split("\n").every((line) => isHeaderText(line.trim()))) {
+    throw providerError("instance", `${what}: the metadata service answers something else`);
+  }
+  return text;
+}

@@ -1,0 +1,86 @@
+/** Credentials with an end, in the two forms in which services answer them. Pure. */
+import { childText, parseXml } from "../s3-xml.ts";
+import { type Credentials, isHeaderText } from "./credentials.ts";
+
+/** Credentials, or what is wrong with the answer: never a part of it that can hold a secret. */
+export type ReadCredentials = Credentials | { readonly wrong: string };
+
+/** The JSON of an instance's metadata and of containers. */
+export function readJsonCredentials(body: Uint8Array): ReadCredentials {
+  const answer = parsedJson(body);
+  if (typeof answer !== "object" || answer === null) {
+    return { wrong: "the answer is not a JSON object" };
+  }
+  const members = new Map<string, unknown>(Object.entries(answer));
+  const code = members.get("Code");
+  if (code !== undefined && code !== "Success") {
+    return { wrong: `its Code is ${typeof code === "string" ? shown(code) : "not a text"}` };
+  }
+  return credentialsFrom((name) => members.get(name === "SessionToken" ? "Token" : name));
+}
+
+/** The XML of AssumeRoleWithWebIdentity. */
+export function readXmlCredentials(body: Uint8Array): ReadCredentials {
+  const root = parseXml(new TextDecoder().decode(body));
+  const result = root?.children.find(({ name }) => name === "AssumeRoleWithWebIdentityResult");
+  const credentials = result?.children.find(({ name }) => name === "Credentials");
+  if (root?.name !== "AssumeRoleWithWebIdentityResponse" || credentials === undefined) {
+    return { wrong: "the answer has no credentials" };
+  }
+  return credentialsFrom((name) => childText(credentials, name));
+}
+
+/** `code: message` of a refusal of STS; undefined: it gives no reason. */
+export function readXmlRefusal(body: Uint8Array): string | undefined {
+  const root = parseXml(new TextDecoder().decode(body));
+  const error = root?.children.find(({ name }) => name === "Error");
+  const [code, message] = [childText(error, "Code"), childText(error, "Message")];
+  return code === undefined ? undefined : `${shown(code)}: ${shown(message ?? "")}`;
+}
+
+// --- internal ---
+
+const SHOWN_LENGTH_MAX = 200;
+
+function parsedJson(body: Uint8Array): unknown {
+  try {
+    return JSON.parse(new TextDecoder().decode(body));
+  } catch {
+    return undefined; // its message would show a part of the answer
+  }
+}
+
+function credentialsFrom(
+  member: (name: "AccessKeyId" | "SecretAccessKey" | "SessionToken" | "Expiration") => unknown,
+): ReadCredentials {
+  const accessKeyId = member("AccessKeyId");
+  const secretAccessKey = member("SecretAccessKey");
+  const sessionToken = member("SessionToken");
+  const expiration = member("Expiration");
+  if (!isText(accessKeyId) || !isText(secretAccessKey) || !isText(sessionToken)) {
+    return {
+      wrong: "access key, secret key or token is missing, or has a character that none has",
+    };
+  }
+  const expiresAtMs = typeof expiration === "string" ? Date.parse(expiration) : undefined;
+  if (expiration !== undefined && (expiresAtMs === undefined || Number.isNaN(expiresAtMs))) {
+    return { wrong: "its Expiration is not a time" };
+  }
+  return {
+    accessKeyId,
+    secretAccessKey,
+    sessionToken,
+    ...(expiresAtMs === undefined ? {} : { expiresAtMs }),
+  };
+}
+
+function isText(value: unknown): value is string {
+  return typeof value === "string" && isHeaderText(value);
+}
+
+function shown(text: string): string {
+  return text
+    .replace(/[\p{C}\s]+/gu, " ")
+    .trim()
+    .slice(0, SHOWN_LENGTH_MAX);
+}
