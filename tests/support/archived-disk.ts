@@ -31,6 +31,10 @@ export interface BucketOnLoopback {
   readonly region: string;
   readonly accessKeyId: string;
   readonly secretAccessKey: string;
+  /** Where the machine has credentials; by default they lie in files of the folder. */
+  readonly credentials?: readonly string[];
+  /** Instead of a file beside the documents. */
+  readonly secretFile?: string;
 }
 
 /** Plain, so that tests can say what it holds. */
@@ -85,10 +89,15 @@ export class DiskToArchive implements Disposable {
       `region = "${bucket.region}"`,
       `endpoint = "${bucket.endpoint}"`,
       "connections = 4",
-      'access_key_id.ref = "access"',
-      'secret_access_key.ref = "secret"',
+      ...(bucket.credentials === undefined
+        ? ['access_key_id.ref = "access"', 'secret_access_key.ref = "secret"']
+        : [`credentials = ${JSON.stringify(bucket.credentials)}`]),
     ];
-    const secrets = ["access", "secret"].map((n) => `[secrets.${n}]\nsource.file = "${n}"\n`);
+    const files = { access: "access", secret: bucket.secretFile ?? "secret" };
+    const secrets =
+      bucket.credentials === undefined
+        ? Object.entries(files).map(([n, file]) => `[secrets.${n}]\nsource.file = "${file}"\n`)
+        : [];
     this.#writeStore(`${lines.join("\n")}\n`, { suffix: "", kek: "kek", dangers: [], secrets });
   }
 
