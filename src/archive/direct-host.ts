@@ -3,8 +3,10 @@
 /** @param url of requests that this thread will make */
 export function keepFromProxy(url: string): void {
   const { protocol, hostname } = new URL(url);
-  const exempt = (process.env.NO_PROXY ?? "").split(",").filter((host) => host !== "");
+  // Bun looks at one of the two only: that in small letters, if it says anything.
+  const name = process.env.no_proxy ? "no_proxy" : "NO_PROXY";
+  const exempt = (process.env[name] ?? "").split(",").filter((host) => host !== "");
   if (protocol === "http:" && !exempt.includes(hostname)) {
-    process.env.NO_PROXY = [...exempt, hostname].join(",");
+    process.env[name] = [...exempt, hostname].join(",");
   }
 }

@@ -281,16 +281,21 @@ test("a service that sends back what it got shows no secret in our messages", as
   expect(shown).not.toMatch(/Signature=[0-9a-f]/);
 });
 
-test("an http endpoint is talked to directly, whatever proxy the environment names", async () => {
-  const { HTTP_PROXY, NO_PROXY } = process.env;
-  process.env.HTTP_PROXY = "http://127.0.0.1:9";
-  try {
-    expect(await get(open())).toEqual(OBJECT);
-  } finally {
-    restore("HTTP_PROXY", HTTP_PROXY);
-    restore("NO_PROXY", NO_PROXY);
-  }
-});
+test.each([{}, { NO_PROXY: "a" }, { no_proxy: "b" }, { NO_PROXY: "a", no_proxy: "b" }])(
+  "an http endpoint is talked to directly, whatever proxy the environment names (exempt: %j)",
+  async (exempt) => {
+    const variables = { HTTP_PROXY: "http://127.0.0.1:9", ...exempt };
+    const before = ["HTTP_PROXY", "NO_PROXY", "no_proxy"].map((name) => [name, process.env[name]]);
+    Object.assign(process.env, variables);
+    try {
+      expect(await get(open())).toEqual(OBJECT);
+    } finally {
+      for (const [name = "", value] of before) {
+        restore(name, value);
+      }
+    }
+  },
+);
 
 test("signatures: the server of these tests refuses a wrong one", async () => {
   const changes = [
