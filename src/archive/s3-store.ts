@@ -343,7 +343,7 @@ export class S3Store implements ObjectStore {
     }
     const failure = isUnexplained(operation, told) ? await this.#explained(operation, told) : told;
     const { random, nowMs } = this.#surroundings;
-    const refusedGeneration = this.#signing.isRefusal(failure.code) ? generation : undefined;
+    const refusedGeneration = this.#signing.isRefusal(failure, generation) ? generation : undefined;
     const retry = classify(failure, this.#rules, random, nowMs());
     return { failure, retry, refusedGeneration };
   }

@@ -2,6 +2,7 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { CredentialKeeper } from "../../src/archive/credentials/credential-keeper.ts";
 import type { Credentials } from "../../src/archive/credentials/credentials.ts";
+import { CredentialUser } from "../../src/archive/credentials/shared-credentials.ts";
 import { S3Store } from "../../src/archive/s3-store.ts";
 import { S3Server, TEST_KEY } from "../support/s3-server.ts";
 import { bytesOf, reasonOf } from "../support/store-contract.ts";
@@ -48,7 +49,7 @@ const open = (meanwhile: () => void = () => {}, connections = 4) =>
     sleep: async (ms) => {
       waits.push(ms);
       meanwhile();
-      await Bun.sleep(ms > 1000 ? 600 : 0); // a keeper does not read twice within half a second
+      await Bun.sleep(ms > 1000 ? 1100 : 0); // a keeper does not read twice within a second
     },
     random: () => 0.5,
   });
@@ -110,6 +111,16 @@ test("a HEAD that is refused for another reason says which, and nothing is read 
   expect(reads).toBe(0);
 });
 
+test("a HEAD that is refused while others are read already is repeated", async () => {
+  const store = open();
+  await get(store);
+  server.rotate(SECOND);
+  held = SECOND;
+  server.onRefusal = () => new CredentialUser(keeper.shared).renew(1, undefined);
+  expect(await store.sizeOf(KEY)).toBe(OBJECT.length);
+  expect({ reads, refusals: server.refusals }).toEqual({ reads: 1, refusals: 1 });
+});
+
 test("a HEAD that is refused although the object can be read stays refused", async () => {
   const store = open();
   server.fault = (what) => (what.startsWith("HEAD") ? { status: 403 } : undefined);
@@ -167,7 +178,7 @@ test("new ones each time, and all are refused: that has an end", async () => {
   const turning = new S3Store(server.description({ credentials: keeper.shared }), {
     sleep: async () => {
       held = { ...SECOND, accessKeyId: `turn-${++nth}` };
-      await Bun.sleep(600);
+      await Bun.sleep(1100);
     },
   });
   held = SECOND;

@@ -49,6 +49,8 @@ export class S3Server implements Disposable {
   key: SigningKey = TEST_KEY;
   /** Of requests that were refused for their credentials. */
   refusals = 0;
+  /** Done before such a refusal is sent. */
+  onRefusal: () => unknown = () => {};
   concurrencyMax = 0;
   /** What a HEAD tells of an object's content. */
   tells: "checksum" | "md5" | "nothing" = "checksum";
@@ -133,6 +135,7 @@ export class S3Server implements Disposable {
         code: wrong,
       };
       this.refusals += 1;
+      await this.onRefusal();
       return errorResponse(status, code);
     }
     const url = new URL(request.url);

@@ -55,6 +55,17 @@ test("a request that was refused with old ones does not renew the new ones", asy
   await user().renew(1, undefined);
   expect(await user().renew(1, undefined)).toBeUndefined();
   expect(seen.reads).toBe(1);
+  expect(await idOf(user())).toBe("id-2");
+});
+
+test("a service that refuses whatever it gets: the credentials are read once a second, no more", async () => {
+  const { keeper, seen, user } = keeping((n) => credentials(n + 1));
+  using _ = keeper;
+  await user().renew(1, undefined);
+  expect(await user().renew(2, undefined)).toContain("a moment ago");
+  expect(await user().renew(2, undefined)).toContain("a moment ago");
+  expect(seen.reads).toBe(1);
+  await Bun.sleep(1100);
   expect(await user().renew(2, undefined)).toBeUndefined();
   expect(await idOf(user())).toBe("id-3");
 });
@@ -78,7 +89,7 @@ test("a reading that fails: all that wait hear why; a moment later it is read ag
   expect(why).toEqual(['secret "id": no writer', 'secret "id": no writer']);
   expect(await user().renew(1, undefined)).toBe('secret "id": no writer');
   expect(seen.reads).toBe(1);
-  await Bun.sleep(600);
+  await Bun.sleep(1100);
   expect(await user().renew(1, undefined)).toBeUndefined();
   expect(seen).toMatchObject({ reads: 2, atOnceMax: 1 });
 });
@@ -140,7 +151,7 @@ test("behind their end new ones are waited for; where there are none, the old on
   expect(await idOf(one, HOUR_MS + 1)).toBe("id-1");
   expect(await idOf(one, HOUR_MS + 1)).toBe("id-1");
   expect(seen.reads).toBe(1);
-  await Bun.sleep(600);
+  await Bun.sleep(1100);
   expect(await idOf(user(), HOUR_MS + 1)).toBe("id-2");
 });
 

@@ -24,7 +24,7 @@ export class CredentialKeeper implements Disposable {
   readonly #failure: PublishedBytes;
   readonly #end = new AbortController();
   readonly #limiter = new LogLimiter(3, 60_000);
-  #lastFailure: { readonly text: string; readonly timeMs: number } | undefined;
+  #heldUntilMs = Number.NEGATIVE_INFINITY;
 
   /**
    * @param store for the log
@@ -75,9 +75,8 @@ export class CredentialKeeper implements Disposable {
 
   async #renew(source: CredentialSource): Promise<void> {
     const { signal } = this.#end;
-    const last = this.#lastFailure;
-    if (last !== undefined && performance.now() - last.timeMs < HOLD_MS) {
-      return; // what was found out a moment ago still holds, and its reason is still there
+    if (performance.now() < this.#heldUntilMs) {
+      return; // what was found out a moment ago still holds, and its text is still there
     }
     try {
       const { credentials } = await source.read(signal);
@@ -89,7 +88,7 @@ export class CredentialKeeper implements Disposable {
         this.#fail("they were read again and are the same as before", false);
       } else {
         this.#publish(credentials);
-        this.#lastFailure = undefined;
+        this.#hold("they were read again a moment ago, and are refused");
         log.info("credentials were renewed", { store: this.#store });
       }
     } catch (error) {
@@ -110,17 +109,22 @@ export class CredentialKeeper implements Disposable {
   }
 
   #fail(text: string, isLogged: boolean): void {
-    this.#lastFailure = { text, timeMs: performance.now() };
-    const bytes = new TextEncoder().encode(text).subarray(0, FAILURE_BYTES_MAX);
-    this.#failure.publish(bytes);
+    this.#hold(text);
     if (isLogged) {
       this.#limiter.warn("cannot renew the credentials", { store: this.#store, why: text });
     }
+  }
+
+  /** What those hear that ask again too soon. */
+  #hold(text: string): void {
+    this.#heldUntilMs = performance.now() + HOLD_MS;
+    const bytes = new TextEncoder().encode(text).subarray(0, FAILURE_BYTES_MAX);
+    this.#failure.publish(bytes);
   }
 }
 
 // --- internal ---
 
 const FAILURE_BYTES_MAX = 4096;
-/** So soon after a failure nothing is read again: all threads that were refused at once get the same answer. */
-const HOLD_MS = 500;
+/** So soon after a reading nothing is read again, however many ask, and whatever a service makes of it. */
+const HOLD_MS = 1000;

@@ -12,7 +12,13 @@ export interface SignedHeaders {
   readonly secrets: readonly string[];
 }
 
-/** Waits for a signal, or not. */
+interface Refusal {
+  readonly status: number;
+  /** `<Code>` of the error document. */
+  readonly code: string | undefined;
+}
+
+/** Waits, or until the signal. */
 type Sleep = (ms: number, signal: AbortSignal | undefined) => Promise<void>;
 
 export class RequestSigning {
@@ -45,9 +51,13 @@ export class RequestSigning {
     return { headers, generation, secrets: [...signer.secretsIn(headers), ...former] };
   }
 
-  /** Whether other credentials may help a request that was refused with this code. */
-  isRefusal(code: string | undefined): boolean {
-    return refusesCredentials(code, this.user.wereAccepted);
+  /** Whether other credentials may help a request that was refused: the code says so, or there are others by now. */
+  isRefusal({ status, code }: Refusal, generation: number): boolean {
+    const isRefused = status === 400 || status === 401 || status === 403;
+    return (
+      isRefused &&
+      (this.user.generation !== generation || refusesCredentials(code, this.user.wereAccepted))
+    );
   }
 
   /** For one request, however often it is tried. */

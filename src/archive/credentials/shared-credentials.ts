@@ -59,6 +59,11 @@ export class CredentialUser {
     this.#published = PublishedBytes.attach(shared.current);
   }
 
+  /** Of the credentials that were published last. */
+  get generation(): number {
+    return this.#published.version;
+  }
+
   get canRenew(): boolean {
     return this.#shared.renewalMsMax !== undefined;
   }
