@@ -42,6 +42,21 @@ export async function openArchiveSource(
   const described = await describeStore(settings, secrets, "read");
   const kek =
     settings.archiveKek === undefined ? undefined : secrets.get(settings.archiveKek).bytes;
+  try {
+    return await openDescribed(described, kek, limits);
+  } catch (error) {
+    described[Symbol.dispose]();
+    throw error;
+  }
+}
+
+// --- internal ---
+
+async function openDescribed(
+  described: DescribedStore,
+  kek: Uint8Array | undefined,
+  limits: ArchiveSourceLimits,
+): Promise<ArchiveSource> {
   const store = await openStore(described.description);
   try {
     const manifest = await openArchive(store, kek, limits.signal, limits.diskSectors);
@@ -51,12 +66,9 @@ export async function openArchiveSource(
     return new ArchiveSource(store, described, manifest);
   } catch (error) {
     await store[Symbol.asyncDispose]();
-    described[Symbol.dispose]();
     throw error;
   }
 }
-
-// --- internal ---
 
 class ArchiveSource implements OpenedSource {
   readonly name: string;

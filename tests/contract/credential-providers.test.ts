@@ -145,6 +145,11 @@ test.each([
     "status=403",
   ],
   ["instance", () => ({ AWS_EC2_METADATA_SERVICE_ENDPOINT: "nonsense" }), "is not a URL"],
+  [
+    "instance",
+    () => ({ AWS_EC2_METADATA_SERVICE_ENDPOINT: "http://169.254.169.253" }),
+    "allow_unencrypted",
+  ],
 ] as const)(
   "%s: what is set up and does not work is an error, and no other place is asked",
   async (provider, variables, text) => {

@@ -240,7 +240,7 @@ async function lazyDisk(credentials: string, sections: string): Promise<LazyDisk
     imageBytes: BYTES,
     isEncrypted: true,
     origin: lines.join("\n"),
-    source: "autofetch = true\nbackground_bytes_per_second = 16777216",
+    source: "autofetch = true\nbackground_bytes_per_second = 4194304",
     sections,
   });
   await using store = await openStore(server.description({ prefix: "a/" }));
@@ -282,6 +282,31 @@ test.each(["files", "instance"])(
     const log = backend.log();
     expect(log.match(/credentials were renewed/g)).toHaveLength(3);
     expect(log).not.toMatch(/cannot bring a stripe|key-\d|token-\d/);
+  },
+  TIMEOUT_MS,
+);
+
+test(
+  "new credentials that come after reads have failed: the disk goes on with them",
+  async () => {
+    const text = (value: string) => new TextEncoder().encode(value);
+    const references = 'access_key_id.ref = "id"\nsecret_access_key.ref = "secret"';
+    const secrets = '[secrets.id]\nsource.file = "id"\n[secrets.secret]\nsource.file = "secret"';
+    await using disk = await lazyDisk(references, secrets);
+    disk.files.write("id", text(TEST_KEY.accessKeyId));
+    disk.files.write("secret", text(TEST_KEY.secretAccessKey));
+    await disk.init();
+    const backend = await disk.start();
+    await disk.until(({ status }) => status.stripes.fetched >= 4);
+    server.rotate(SECOND);
+    const troubled = await disk.until(() => backend.log().includes("cannot bring a stripe"));
+    expect(troubled.status.stripes.fetched).toBeLessThan(24);
+    expect(backend.log()).toContain("there are no other credentials");
+    disk.files.write("id", text(SECOND.accessKeyId));
+    disk.files.write("secret", text(SECOND.secretAccessKey));
+    await disk.until(({ status }) => status.fetch?.source_state === "closed");
+    using guest = new LazyGuest(disk);
+    expectSame(guest.read(0, BYTES), disk.expected());
   },
   TIMEOUT_MS,
 );

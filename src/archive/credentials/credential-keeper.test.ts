@@ -118,12 +118,27 @@ test("a signal ends the wait, with its reason", async () => {
   expect(performance.now() - startMs).toBeLessThan(400);
 });
 
-test("a keeper that is gone is not waited for without end", async () => {
-  const { keeper, user } = keeping((n) => credentials(n));
+test("a keeper that does not answer is not waited for without end", async () => {
+  const { keeper } = keeping((n) => credentials(n + 1));
+  using _ = keeper;
+  const control = new SharedArrayBuffer(keeper.shared.control.byteLength); // it looks at another one
+  const alone = new CredentialUser({ ...keeper.shared, control, renewalMsMax: -4500 });
+  expect(await alone.renew(1, undefined)).toContain("no answer within 500 ms");
+});
+
+test("a store that was closed gives no credentials, and whoever waits for others hears it at once", async () => {
+  const { keeper, user } = keeping(async () => {
+    await Bun.sleep(5000);
+    return credentials(2);
+  });
+  const waiting = user().renew(1, undefined);
+  await Bun.sleep(30);
+  const startMs = performance.now();
   keeper[Symbol.dispose]();
-  const shared = { ...keeper.shared, renewalMsMax: -4500 };
-  expect(await new CredentialUser(shared).renew(1, undefined)).toContain("no answer within 500 ms");
+  expect(await waiting).toBeString();
+  expect(await user().renew(1, undefined)).toContain("the store was closed");
   await expect(user().usable(0, undefined)).rejects.toThrow("the store was closed");
+  expect(performance.now() - startMs).toBeLessThan(400);
 });
 
 test("minutes before their end new ones are read, and nobody waits", async () => {

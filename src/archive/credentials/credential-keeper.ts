@@ -13,7 +13,7 @@ import {
   encodeCredentials,
 } from "./credentials.ts";
 import { PublishedBytes } from "./published-bytes.ts";
-import { CONTROL, type SharedCredentials } from "./shared-credentials.ts";
+import { CLOSED, CONTROL, type SharedCredentials } from "./shared-credentials.ts";
 
 export class CredentialKeeper implements Disposable {
   readonly shared: SharedCredentials;
@@ -52,8 +52,10 @@ export class CredentialKeeper implements Disposable {
   [Symbol.dispose](): void {
     this.#end.abort(new UbiError("E_STORE", "the store was closed"));
     this.#current.wipe();
-    Atomics.store(this.#control, CONTROL.WISH, -1);
+    Atomics.store(this.#control, CONTROL.WISH, CLOSED);
     Atomics.notify(this.#control, CONTROL.WISH);
+    Atomics.add(this.#control, CONTROL.ANSWERS, 1);
+    Atomics.notify(this.#control, CONTROL.ANSWERS);
   }
 
   // --- internal ---
@@ -66,6 +68,9 @@ export class CredentialKeeper implements Disposable {
         await this.#renew(source);
         Atomics.add(this.#control, CONTROL.ANSWERS, 1);
         Atomics.notify(this.#control, CONTROL.ANSWERS);
+      }
+      if (signal.aborted) {
+        return;
       }
       // Also a wish of a thread that had not seen yet that it was granted.
       Atomics.compareExchange(this.#control, CONTROL.WISH, wish, 0);

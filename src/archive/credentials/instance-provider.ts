@@ -7,6 +7,8 @@
  *
  * Version 1 is not spoken: what answers to it answers to forged requests as well.
  */
+import { isLoopback } from "../../config/loopback.ts";
+import { UbiError } from "../../errors.ts";
 import type { ExchangeResponse } from "../s3-exchange.ts";
 import { isHeaderText } from "./credentials.ts";
 import {
@@ -25,7 +27,7 @@ export async function instanceCredentials(
   if (variable("AWS_EC2_METADATA_DISABLED")?.toLowerCase() === "true") {
     return absent("AWS_EC2_METADATA_DISABLED is true");
   }
-  const endpoint = metadataEndpoint(variable);
+  const endpoint = metadataEndpoint(surroundings);
   const ask = (method: "GET" | "PUT", path: string, headers: Readonly<Record<string, string>>) =>
     askProvider(
       "instance",
@@ -57,15 +59,29 @@ const TTL_HEADER = "x-aws-ec2-metadata-token-ttl-seconds";
 const TTL_SECONDS = "300";
 const ROLES_PATH = "/latest/meta-data/iam/security-credentials/";
 const TIMEOUT_MS = 2000;
+/** What answers there is the machine that this one runs on. */
+const IPV4_HOST = "169.254.169.254";
+const IPV6_HOST = "[fd00:ec2::254]";
+const AWS_HOSTS: ReadonlySet<string> = new Set([IPV4_HOST, IPV6_HOST]);
 
-function metadataEndpoint(variable: ProviderSurroundings["variable"]): string {
+/** @throws UbiError E_CREDENTIALS, E_CONFIG_DANGER: what is answered there is secret */
+function metadataEndpoint({ variable, mayConnectUnencrypted }: ProviderSurroundings): string {
   const named = variable("AWS_EC2_METADATA_SERVICE_ENDPOINT");
   if (named === undefined) {
     const isIpv6 = variable("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE")?.toLowerCase() === "ipv6";
-    return isIpv6 ? "http://[fd00:ec2::254]" : "http://169.254.169.254";
+    return `http://${isIpv6 ? IPV6_HOST : IPV4_HOST}`;
   }
-  if (!URL.canParse(named) || !/^https?:$/.test(new URL(named).protocol)) {
+  const url = URL.canParse(named) ? new URL(named) : undefined;
+  if (url === undefined || (url.protocol !== "http:" && url.protocol !== "https:")) {
     throw providerError("instance", "AWS_EC2_METADATA_SERVICE_ENDPOINT is not a URL of a service");
+  }
+  const isNear = isLoopback(url.hostname) || AWS_HOSTS.has(url.hostname);
+  if (url.protocol === "http:" && !isNear && !mayConnectUnencrypted) {
+    throw new UbiError(
+      "E_CONFIG_DANGER",
+      'credentials "instance": AWS_EC2_METADATA_SERVICE_ENDPOINT is http to another machine; use https, or set ' +
+        "danger_zone.enabled with danger_zone.allow_unencrypted_connection",
+    );
   }
   return named.replace(/\/+$/, "");
 }

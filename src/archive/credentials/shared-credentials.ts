@@ -28,7 +28,7 @@ export interface CurrentCredentials {
 }
 
 export const CONTROL = {
-  /** The generation that is no longer good; 0: none. */
+  /** The generation that is no longer good; 0: none; CLOSED: there will be no other. */
   WISH: 0,
   /** Renewals that have ended, well or not. */
   ANSWERS: 1,
@@ -36,6 +36,8 @@ export const CONTROL = {
   ACCEPTED: 2,
   WORDS: 3,
 } as const;
+
+export const CLOSED = -1;
 
 /** Credentials that have an end are renewed this long before it. */
 const EARLY_MS = 5 * 60_000;
@@ -115,7 +117,9 @@ export class CredentialUser {
     }
     const deadlineMs = performance.now() + renewalMsMax + SLACK_MS;
     while (performance.now() < deadlineMs) {
-      this.#wish(generation);
+      if (!this.#wish(generation)) {
+        return STORE_CLOSED;
+      }
       await this.#answer(answers, signal);
       if (this.#published.version !== generation) {
         return undefined;
@@ -133,7 +137,7 @@ export class CredentialUser {
     if (this.#current?.generation !== this.#published.version || this.#current === undefined) {
       const publication = this.#published.read();
       if (publication === undefined) {
-        throw new UbiError("E_STORE", "the store was closed: its credentials are gone");
+        throw new UbiError("E_STORE", STORE_CLOSED);
       }
       const { version, bytes } = publication;
       this.#current = { generation: version, credentials: decodeCredentials(bytes) };
@@ -142,10 +146,14 @@ export class CredentialUser {
     return this.#current;
   }
 
-  #wish(generation: number): void {
-    if (Atomics.exchange(this.#control, CONTROL.WISH, generation) !== generation) {
+  /** Returns false when nobody grants wishes any more. */
+  #wish(generation: number): boolean {
+    const seen = Atomics.load(this.#control, CONTROL.WISH);
+    if (seen !== generation && seen !== CLOSED) {
+      Atomics.compareExchange(this.#control, CONTROL.WISH, seen, generation);
       Atomics.notify(this.#control, CONTROL.WISH);
     }
+    return seen !== CLOSED;
   }
 
   #pause(): void {
@@ -171,5 +179,6 @@ export class CredentialUser {
 
 // --- internal ---
 
+const STORE_CLOSED = "the store was closed: its credentials are gone";
 const CANNOT_CHANGE =
   "they stand in the document or in the environment and cannot change: start again with new ones";
