@@ -17,8 +17,7 @@ import {
   recoverableDevice,
   serverWords,
 } from "../ublk/device-list.ts";
-import { fileMark } from "../ublk/device-node.ts";
-import { mayCopyNothing } from "../ublk/device-parameters.ts";
+import { deviceParameters, mayCopyNothing } from "../ublk/device-parameters.ts";
 import { integerArgument } from "./arguments.ts";
 import { hardenOrWarn } from "./hardening.ts";
 import { startRpc } from "./rpc.ts";
@@ -152,15 +151,16 @@ async function obtainDevice(needs: DeviceNeeds): Promise<DeviceInfo> {
   const { config, device, control, features, options } = needs;
   const { tuning } = config;
   const disk = device.description;
-  const mark = fileMark(disk.fd);
+  const { marks } = device;
   const isZeroCopy = options.mayZeroCopy && mayCopyNothing(disk, features, tuning.ioEngine);
   if (options.recovered !== undefined) {
-    const found = { mark, sectors: disk.sectors };
+    const { attributes, sectors } = deviceParameters(disk, tuning.ublkMaxIoBytes, false);
+    const found = { marks, attributes, sectors };
     const info = await recoverableDevice(control, options.recovered, found);
     checkRecovered(info, needs);
     return info;
   }
-  await clearOrphans(control, mark);
+  await clearOrphans(control, marks);
   const recovery = FEATURE.userRecovery | FEATURE.userRecoveryReissue;
   if (options.isRecoverable && (features & recovery) !== recovery) {
     throw new UbiError("E_UBLK_DRIVER", "the kernel's ublk driver cannot recover devices");
@@ -174,7 +174,7 @@ async function obtainDevice(needs: DeviceNeeds): Promise<DeviceInfo> {
     depth: tuning.queueSize,
     ioBytesMax: Math.min(tuning.ublkMaxIoBytes, UBLK_IO_BYTES_MAX),
     flags,
-    ...serverWords(mark),
+    ...serverWords(marks),
   });
   if (info.queues < tuning.numQueues) {
     log.warn("the kernel gives the device fewer queues: it has no more CPUs", {

@@ -6,6 +6,7 @@ import type { DeviceConfig } from "../config/index.ts";
 import type { XtsCipher } from "../disk/cipher.ts";
 import { DataFile } from "../disk/data-file.ts";
 import { FlushGroup } from "../disk/flush-group.ts";
+import { contentMark, fileMark } from "./disk-mark.ts";
 import { DiskMetadata, type StripeCounts } from "./disk-metadata.ts";
 import { DiskSecrets } from "./disk-secrets.ts";
 import { DiskStripes } from "./disk-stripes.ts";
@@ -128,6 +129,14 @@ export class DiskDevice implements Disposable {
       file[Symbol.dispose]();
       throw error;
     }
+  }
+
+  /** By which the disk is known again: where it lies, and what its bytes mean. */
+  get marks(): { readonly file: number; readonly content: number } {
+    return {
+      file: fileMark(this.#file.fd),
+      content: contentMark(this.#cipher, this.#metadata?.file.fd),
+    };
   }
 
   /** Stripes of a disk with metadata. */

@@ -8,13 +8,13 @@ import {
   DESCRIPTOR_BYTES,
   DEVICE_INFO_BYTES,
   decodeDeviceInfo,
+  decodeParameters,
   descriptorsBytes,
   descriptorsOffset,
   encodeControlCommand,
   encodeDeviceInfo,
   encodeParameters,
   IO_CODE,
-  parameterSectors,
 } from "./ublk.ts";
 
 const INFO = {
@@ -123,7 +123,8 @@ test("parameters: memory alignment goes as a mask, behind what old kernels know"
   const view = new DataView(bytes.buffer);
   expect(view.getUint32(4, true)).toBe(1 | 2 | 16);
   expect(view.getUint32(108, true)).toBe(511);
-  expect(parameterSectors(bytes)).toBe(PARAMETERS.sectors);
+  const { attributes, sectors } = PARAMETERS;
+  expect(decodeParameters(bytes)).toEqual({ attributes, sectors });
 });
 
 test("parameters: a disk without discard and write zeroes names neither", () => {

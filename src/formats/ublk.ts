@@ -173,10 +173,15 @@ export function parametersQuery(): Uint8Array {
   return bytes;
 }
 
-/** The size of a device, of its parameters. */
-export function parameterSectors(bytes: Uint8Array): number {
+/** What a device was started with, as far as it matters to whoever takes it over. */
+export function decodeParameters(
+  bytes: Uint8Array,
+): Pick<DeviceParameters, "attributes" | "sectors"> {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  return Number(view.getBigUint64(24, true));
+  return {
+    attributes: view.getUint32(8, true),
+    sectors: Number(view.getBigUint64(24, true)),
+  };
 }
 
 /** A control command, for the end of its io_uring entry. */

@@ -4,6 +4,7 @@ import { UblkControl } from "./control.ts";
 import { type ControlChannel, type ControlCommand, TIMED_OUT } from "./control-channel.ts";
 
 const EPERM = -1;
+const EACCES = -13;
 const EBUSY = -16;
 const ENODEV = -19;
 const EINVAL = -22;
@@ -53,6 +54,7 @@ test("add: the device is as the driver made it, not as it was asked for", async 
 
 test.each([
   [EPERM, "no permission"],
+  [EACCES, "ublks_max"],
   [ENOSPC, "no device id is free"],
   [TIMED_OUT, "did not end it in time"],
   [EINVAL, "EINVAL"],

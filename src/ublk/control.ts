@@ -12,9 +12,9 @@ import {
   type DeviceInfo,
   decodeDeviceInfo,
   decodeFeatures,
+  decodeParameters,
   encodeDeviceInfo,
   FEATURES_BYTES,
-  parameterSectors,
   parametersQuery,
 } from "../formats/ublk.ts";
 import { type ControlChannel, type ControlCommand, TIMED_OUT } from "./control-channel.ts";
@@ -82,12 +82,12 @@ export class UblkControl implements Disposable {
     await this.#run(command, QUICK_MS, `cannot set the parameters of ublk device ${id}`);
   }
 
-  /** Sectors that a device was started with. */
-  async sectors(id: number): Promise<number> {
+  /** What a device was started with. */
+  async parameters(id: number): Promise<ReturnType<typeof decodeParameters>> {
     const buffer = parametersQuery();
     const command = { code: CONTROL_CODE.getParameters, device: id, buffer };
     await this.#run(command, QUICK_MS, `cannot read the parameters of ublk device ${id}`);
-    return parameterSectors(buffer);
+    return decodeParameters(buffer);
   }
 
   /** The block device appears. Every queue has fetched. */
@@ -193,8 +193,9 @@ function reasonOf(result: number): string {
     case TIMED_OUT:
       return "the kernel did not end it in time; the kernel's log may say why";
     case EPERM:
-    case EACCES:
       return "no permission; run as root, with CAP_SYS_ADMIN";
+    case EACCES:
+      return "no permission, or the driver has its limit of devices (ublks_max of its module)";
     case ENOSPC:
       return "no device id is free; delete devices that are not used (ubiblk ublk --list)";
     case ENOMEM:

@@ -1,11 +1,19 @@
 import { expect, test } from "bun:test";
-import { CONTROL_CODE, type DeviceInfo, encodeDeviceInfo, FEATURE } from "../formats/ublk.ts";
+import {
+  ATTRIBUTE,
+  CONTROL_CODE,
+  type DeviceInfo,
+  encodeDeviceInfo,
+  FEATURE,
+} from "../formats/ublk.ts";
 import { UblkControl } from "./control.ts";
 import type { ControlChannel, ControlCommand } from "./control-channel.ts";
-import { deleteOrphan, recoverableDevice, serverWords } from "./device-list.ts";
+import { clearOrphans, deleteOrphan, recoverableDevice, serverWords } from "./device-list.ts";
 
 const ENODEV = -19;
-const DISK = { mark: 0x1234, sectors: 2048 } as const;
+const MARKS = { file: 0x1234, content: 0x5678 } as const;
+const CACHE = ATTRIBUTE.volatileCache | ATTRIBUTE.fua;
+const DISK = { marks: MARKS, sectors: 2048, attributes: CACHE } as const;
 /** Larger than any id on this machine: no file of that name is in /dev. */
 const ID = 900_001;
 
@@ -17,16 +25,18 @@ const LOST: DeviceInfo = {
   id: ID,
   pid: -1,
   flags: FEATURE.userRecovery | FEATURE.userRecoveryReissue,
-  ...serverWords(DISK.mark),
+  ...serverWords(MARKS),
 };
 
 /** A driver with one device, of 2048 sectors. */
 class OneDevice implements ControlChannel {
   readonly asked: number[] = [];
   readonly #info: DeviceInfo;
+  readonly #attributes: number;
 
-  constructor(info: DeviceInfo) {
+  constructor(info: DeviceInfo, attributes: number = CACHE) {
     this.#info = info;
+    this.#attributes = attributes;
   }
 
   async run({ code, device, buffer }: ControlCommand): Promise<number> {
@@ -37,7 +47,9 @@ class OneDevice implements ControlChannel {
     if (code === CONTROL_CODE.getDeviceInfo) {
       buffer?.set(encodeDeviceInfo(this.#info));
     } else if (code === CONTROL_CODE.getParameters && buffer !== undefined) {
-      new DataView(buffer.buffer).setUint32(24, DISK.sectors, true);
+      const view = new DataView(buffer.buffer);
+      view.setUint32(8, this.#attributes, true);
+      view.setUint32(24, DISK.sectors, true);
     }
     return 0;
   }
@@ -53,7 +65,8 @@ test("a device that lost its server is given to one with the same disk", async (
 });
 
 test.each([
-  ["another disk", LOST, { ...DISK, mark: 7 }, "belongs to another disk"],
+  ["another disk", LOST, { ...DISK, marks: { ...MARKS, file: 7 } }, "belongs to another disk"],
+  ["another key", LOST, { ...DISK, marks: { ...MARKS, content: 7 } }, "with another key"],
   ["a disk of another size", LOST, { ...DISK, sectors: 9 }, "has 2048 sectors, the disk has 9"],
   ["a device that is not recoverable", { ...LOST, flags: 0 }, DISK, "--recoverable"],
   ["a device of another program", { ...LOST, serverHigh: 0 }, DISK, "another program"],
@@ -63,6 +76,34 @@ test.each([
     code: "E_UBLK_DEVICE",
     message: expect.stringContaining(message),
   });
+});
+
+test.each([
+  ["without a cache, a disk that needs flushes", 0, CACHE, "tuning.write_through"],
+  ["that is written, a disk that is not", CACHE, ATTRIBUTE.readOnly, "device.read_only"],
+  ["that is read only, a disk that is written", ATTRIBUTE.readOnly, CACHE, "device.read_only"],
+])("a device %s does not take over", async (_, attributes, diskAttributes, message) => {
+  using control = new UblkControl(new OneDevice(LOST, attributes));
+  const disk = { ...DISK, attributes: diskAttributes };
+  expect(recoverableDevice(control, ID, disk)).rejects.toThrow(message);
+});
+
+test("a device with a cache is given to a disk that needs none", async () => {
+  using control = new UblkControl(new OneDevice(LOST));
+  expect(await recoverableDevice(control, ID, { ...DISK, attributes: 0 })).toEqual(LOST);
+});
+
+test("before a start what is left is cleared away, but for what waits for a recovery", async () => {
+  const dying = new OneDevice({ ...LOST, state: "live", flags: 0 });
+  using control = new UblkControl(dying);
+  await clearOrphans(control, MARKS, [ID]);
+  expect(dying.asked.at(-1)).toBe(CONTROL_CODE.deleteDeviceAsync);
+  using waiting = new UblkControl(new OneDevice(LOST));
+  expect(clearOrphans(waiting, MARKS, [ID])).rejects.toThrow(`--recover ${ID}`);
+  const dead = new OneDevice({ ...LOST, state: "dead" });
+  using other = new UblkControl(dead);
+  await clearOrphans(other, MARKS, [ID]);
+  expect(dead.asked.at(-1)).toBe(CONTROL_CODE.deleteDeviceAsync);
 });
 
 test("an orphan is deleted; a device that is not there, or of another program, is not", async () => {

@@ -1,15 +1,25 @@
 /**
- * The ublk devices of this program, with and without a server. A device carries a mark of ours and one of its
- * disk in two words that the driver keeps for servers.
+ * The ublk devices of this program, with and without a server. A device carries a mark of ours and two of its disk
+ * in words that the driver keeps for servers.
+ *
+ *   low word   the file of the disk                     high word   "UB" | content of the disk, 16 bits
  */
 import { UbiError } from "../errors.ts";
-import { type DeviceInfo, FEATURE } from "../formats/ublk.ts";
+import { ATTRIBUTE, type DeviceInfo, type DeviceParameters, FEATURE } from "../formats/ublk.ts";
 import { log } from "../log.ts";
 import type { UblkControl } from "./control.ts";
 import { blockPath, deviceIds, isAbandoned } from "./device-node.ts";
 
-/** "UBIB" */
-const OWN_MARK = 0x42494255;
+/** "UB" */
+const OWN_MARK = 0x4255;
+
+/** By which a disk is known again. */
+export interface DiskMarks {
+  /** Where it lies, 32 bits. */
+  readonly file: number;
+  /** What its bytes mean, 16 bits. */
+  readonly content: number;
+}
 
 /** A device as `--list` shows it. */
 export interface ListedDevice {
@@ -27,13 +37,13 @@ export interface ListedDevice {
   readonly orphan: boolean;
 }
 
-/** The two words of a device over the disk with `diskMark`. */
-export function serverWords(diskMark: number): Pick<DeviceInfo, "serverLow" | "serverHigh"> {
-  return { serverLow: diskMark, serverHigh: OWN_MARK };
+/** The two words of a device over a disk. */
+export function serverWords(marks: DiskMarks): Pick<DeviceInfo, "serverLow" | "serverHigh"> {
+  return { serverLow: marks.file, serverHigh: OWN_MARK * 0x1_0000 + marks.content };
 }
 
 export async function listDevices(control: UblkControl): Promise<readonly ListedDevice[]> {
-  return (await ownDevices(control)).map(listed);
+  return (await ownDevices(control, deviceIds())).map(listed);
 }
 
 /**
@@ -57,19 +67,27 @@ export async function deleteOrphan(control: UblkControl, id: number): Promise<vo
 export async function recoverableDevice(
   control: UblkControl,
   id: number,
-  disk: { readonly mark: number; readonly sectors: number },
+  disk: { readonly marks: DiskMarks } & Pick<DeviceParameters, "attributes" | "sectors">,
 ): Promise<DeviceInfo> {
   const info = await ownDevice(control, id);
   const refuse = (why: string) => new UbiError("E_UBLK_DEVICE", `ublk device ${id} ${why}`);
   if ((info.flags & FEATURE.userRecovery) === 0) {
     throw refuse("was not made with --recoverable; delete it with --delete");
   }
-  if (info.serverLow !== disk.mark) {
+  const words = serverWords(disk.marks);
+  if (info.serverLow !== words.serverLow) {
     throw refuse("belongs to another disk than device.data_path of this config");
   }
-  const sectors = await control.sectors(id);
+  if (info.serverHigh !== words.serverHigh) {
+    throw refuse("was served with another key, or other metadata, than this config names");
+  }
+  const { sectors, attributes } = await control.parameters(id);
   if (sectors !== disk.sectors) {
     throw refuse(`has ${sectors} sectors, the disk has ${disk.sectors}`);
+  }
+  const difference = attributeDifference(attributes, disk.attributes);
+  if (difference !== undefined) {
+    throw refuse(difference);
   }
   return info;
 }
@@ -78,12 +96,17 @@ export async function recoverableDevice(
  * Clears away what earlier servers of a disk left, which the caller has locked: none of them lives.
  * @throws UbiError E_UBLK_DEVICE when one of them holds requests that wait for a recovery
  */
-export async function clearOrphans(control: UblkControl, diskMark: number): Promise<void> {
-  for (const info of await ownDevices(control)) {
-    if (info.serverLow !== diskMark || !isAbandoned(info.id)) {
+export async function clearOrphans(
+  control: UblkControl,
+  marks: DiskMarks,
+  ids: readonly number[] = deviceIds(),
+): Promise<void> {
+  for (const info of await ownDevices(control, ids)) {
+    if (info.serverLow !== marks.file || !isAbandoned(info.id)) {
       continue;
     }
-    if (info.state === "dead") {
+    // One that is not recoverable may still be dying: the deletion waits for that.
+    if (info.state === "dead" || (info.flags & FEATURE.userRecovery) === 0) {
       await control.remove(info.id);
       log.info("deleted a device whose server had died", { id: info.id });
     } else {
@@ -96,11 +119,30 @@ export async function clearOrphans(control: UblkControl, diskMark: number): Prom
 
 // --- internal ---
 
-async function ownDevices(control: UblkControl): Promise<readonly DeviceInfo[]> {
+function isOwn({ serverHigh }: DeviceInfo): boolean {
+  return Math.floor(serverHigh / 0x1_0000) === OWN_MARK;
+}
+
+/** Why a disk cannot stand behind a device that the kernel knows to have other attributes. */
+function attributeDifference(device: number, disk: number): string | undefined {
+  if ((device & ATTRIBUTE.readOnly) !== (disk & ATTRIBUTE.readOnly)) {
+    return "was made with another device.read_only than this config has";
+  }
+  // The kernel sends no flushes to a device without a cache: what it wrote has to be durable.
+  if ((disk & ATTRIBUTE.volatileCache) !== 0 && (device & ATTRIBUTE.volatileCache) === 0) {
+    return "was made with tuning.write_through, which this config has not";
+  }
+  return undefined;
+}
+
+async function ownDevices(
+  control: UblkControl,
+  ids: readonly number[],
+): Promise<readonly DeviceInfo[]> {
   const devices: DeviceInfo[] = [];
-  for (const id of deviceIds()) {
+  for (const id of ids) {
     const info = await control.info(id);
-    if (info?.serverHigh === OWN_MARK) {
+    if (info !== undefined && isOwn(info)) {
       devices.push(info);
     }
   }
@@ -112,7 +154,7 @@ async function ownDevice(control: UblkControl, id: number): Promise<DeviceInfo> 
   if (info === undefined) {
     throw new UbiError("E_UBLK_DEVICE", `there is no ublk device ${id}; see ubiblk ublk --list`);
   }
-  if (info.serverHigh !== OWN_MARK) {
+  if (!isOwn(info)) {
     throw new UbiError("E_UBLK_DEVICE", `ublk device ${id} belongs to another program`);
   }
   return info;

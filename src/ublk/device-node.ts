@@ -1,5 +1,5 @@
 /** The files that the kernel makes for a device, in /dev with or without udev: waited for, opened, read about. */
-import { closeSync, constants, fstatSync, openSync, readdirSync, statSync } from "node:fs";
+import { closeSync, constants, openSync, readdirSync, statSync } from "node:fs";
 import { errorText, UbiError } from "../errors.ts";
 
 const NODE_MS = 5_000;
@@ -69,14 +69,6 @@ export function deviceIds(): readonly number[] {
     .map((name) => Number(/^ublkc(\d+)$/.exec(name)?.[1] ?? Number.NaN))
     .filter((id) => Number.isInteger(id))
     .sort((a, b) => a - b);
-}
-
-/** A number for the file or device behind `fd`, by which its ublk device is recognised. */
-export function fileMark(fd: number): number {
-  const { dev, ino, rdev } = fstatSync(fd, { bigint: true });
-  return Number(
-    BigInt(Bun.hash(rdev === 0n ? `file ${dev} ${ino}` : `device ${rdev}`)) & 0xffff_ffffn,
-  );
 }
 
 // --- internal ---

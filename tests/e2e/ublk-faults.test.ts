@@ -40,6 +40,34 @@ for (const [suite, kind] of [
   });
 }
 
+/** Who takes over a device must see its disk as the one before did, or it would be garbled. */
+const RECOVER_WRONGLY = `
+cp /data/disk.toml /data/right.toml
+echo "write_through = true" >>/data/disk.toml
+begin --recoverable
+id=$(device | tr -d a-z)
+kill -9 $backend
+wait $backend || true
+recover() { refuses timeout 30 ubiblk ublk --config /data/wrong.toml --recover $id; }
+cp /data/right.toml /data/wrong.toml
+recover
+grep tuning.write_through /tmp/refusal
+head -c 64 /dev/urandom >/data/other-key
+sed 's/key"$/other-key"/' /data/disk.toml >/data/wrong.toml
+recover
+grep 'another key' /tmp/refusal
+sed '/data_path/a read_only = true' /data/disk.toml >/data/wrong.toml
+recover
+grep device.read_only /tmp/refusal
+begin --recover $id
+end
+`;
+
+testIn("trixie", "recoverable disk, taken over by the wrong configuration: refused", async () => {
+  using disk = await UblkDisk.make({ kind: "encrypted", sizeMiB: 16, sections: "[tuning]" });
+  await succeeds({ suite: "trixie", script: RECOVER_WRONGLY, dataDisk: disk.path });
+});
+
 /** Four writers note each block after the kernel said that it is written. */
 const DEATH = `
 dd if=/dev/urandom of=/tmp/blocks bs=4k count=2000 2>/dev/null
