@@ -21,7 +21,7 @@ import { type DeviceInfo, encodeParameters, FEATURE } from "../formats/ublk.ts";
 import { log } from "../log.ts";
 import type { UblkControl } from "./control.ts";
 import type { DeviceLink } from "./device-link.ts";
-import { openCharacterDevice, waitForBlockDevice } from "./device-node.ts";
+import { openCharacterDevice, waitForBlockDevice, watchServer } from "./device-node.ts";
 import { deviceParameters } from "./device-parameters.ts";
 import type { UblkQueueData, UblkQueueMessage } from "./queue-worker.ts";
 
@@ -138,6 +138,7 @@ export class UblkBackend {
     const live = isRecovering ? control.endRecovery(info.id) : control.start(info.id);
     await Promise.race([live, this.failed]);
     this.path = await waitForBlockDevice(info.id);
+    watchServer(info.id);
     link?.make(this.path);
   }
 

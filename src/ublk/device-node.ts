@@ -1,6 +1,7 @@
 /** The files that the kernel makes for a device, in /dev with or without udev: waited for, opened, read about. */
-import { closeSync, constants, openSync, readdirSync, statSync } from "node:fs";
+import { closeSync, constants, openSync, readdirSync, statSync, writeFileSync } from "node:fs";
 import { errorText, UbiError } from "../errors.ts";
+import { log } from "../log.ts";
 
 const NODE_MS = 5_000;
 const LOOK_MS = 5;
@@ -45,6 +46,21 @@ export async function waitForBlockDevice(id: number): Promise<string> {
     await Bun.sleep(LOOK_MS);
   }
   return path;
+}
+
+/**
+ * Lets the driver look every second whether requests under way still have a server; nothing else comes of it.
+ * Drivers before 6.16 see in no other way that a server died which had all requests of a queue in its hands.
+ */
+export function watchServer(id: number): void {
+  const path = `/sys/block/ublkb${id}/queue/io_timeout`;
+  try {
+    writeFileSync(path, "1000");
+  } catch (error) {
+    log.warn("requests under way may wait 30 s when this process dies", {
+      cause: `cannot write ${path}: ${errorText(error)}`,
+    });
+  }
 }
 
 /** Whether no server has the device open. */

@@ -68,6 +68,43 @@ testIn("trixie", "recoverable disk, taken over by the wrong configuration: refus
   await succeeds({ suite: "trixie", script: RECOVER_WRONGLY, dataDisk: disk.path });
 });
 
+/** Every request that the queue has is on a slow disk when the backend dies: 6.12 has nobody to tell of that. */
+const DEATH_OF_ALL = `
+export DM_DISABLE_UDEV=1
+losetup --direct-io=on /dev/loop0 /data/disk.raw
+echo "0 $(blockdev --getsz /dev/loop0) delay /dev/loop0 0 300" | dmsetup create slow
+begin
+fio --name=load --filename=/dev/$(device) --rw=randwrite --bs=4k --direct=1 --ioengine=io_uring --iodepth=128 \
+  --time_based --runtime=120 >/dev/null 2>&1 &
+load=$!
+await '[ $(cat /sys/block/$(device)/inflight | tr -s " " | cut -d" " -f3) -ge 64 ]'
+sleep 1
+kill -9 $backend
+wait $backend || true
+died=$(cut -d. -f1 /proc/uptime)
+begin
+await '! kill -0 $load 2>/dev/null'
+echo "waited=$(($(cut -d. -f1 /proc/uptime) - died))"
+fails wait $load
+end
+dmsetup remove slow
+losetup -d /dev/loop0
+`;
+
+testIn(
+  "trixie",
+  "killed with all requests in its hands: they fail, the next one starts",
+  async () => {
+    using disk = await UblkDisk.make({
+      kind: "encrypted",
+      sizeMiB: 32,
+      dataPath: "/dev/mapper/slow",
+    });
+    const result = await succeeds({ suite: "trixie", script: DEATH_OF_ALL, dataDisk: disk.path });
+    expect(Number(valuesOf(result).waited)).toBeLessThan(15);
+  },
+);
+
 /** Four writers note each block after the kernel said that it is written. */
 const DEATH = `
 dd if=/dev/urandom of=/tmp/blocks bs=4k count=2000 2>/dev/null

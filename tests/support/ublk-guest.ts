@@ -122,7 +122,7 @@ const PROGRAMS = [
 
 const MODULES = [
   ...["virtio_pci", "virtio_blk", "ext4", "ublk_drv", "loop", "dm_mod", "dm_crypt"],
-  ...["dm_flakey", "aesni_intel", "xts"],
+  ...["dm_flakey", "dm_delay", "aesni_intel", "xts"],
 ] as const;
 
 const INIT = `#!/bin/busybox sh
