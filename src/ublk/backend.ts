@@ -23,6 +23,7 @@ import type { UblkControl } from "./control.ts";
 import type { DeviceLink } from "./device-link.ts";
 import { openCharacterDevice, waitForBlockDevice, watchServer } from "./device-node.ts";
 import { deviceParameters } from "./device-parameters.ts";
+import { QueueMeeting } from "./queue-meeting.ts";
 import type { UblkQueueData, UblkQueueMessage } from "./queue-worker.ts";
 
 /** For every queue to have its memory and its fetches in place. */
@@ -50,6 +51,7 @@ export class UblkBackend {
   path = "";
   readonly #options: UblkBackendOptions;
   readonly #wakeFds: readonly number[];
+  readonly #meeting = new SharedArrayBuffer(QueueMeeting.SHARED_BYTES);
   readonly #workers: Worker[] = [];
   readonly #failed = Promise.withResolvers<never>();
   readonly #ready = Promise.withResolvers<void>();
@@ -169,6 +171,8 @@ export class UblkBackend {
     const cpu = config.tuning.cpus?.[queue];
     return {
       queue,
+      queues: info.queues,
+      meeting: this.#meeting,
       depth: info.depth,
       slots: device.queueSlots,
       ioBytes: info.ioBytesMax,

@@ -34,11 +34,15 @@ import {
 } from "../formats/ublk.ts";
 import { SECTOR_BYTES, SEGMENT_BYTES, SEGMENT_UNMAP } from "../formats/virtio-blk.ts";
 import { LogLimiter, log } from "../log.ts";
+import { QueueMeeting } from "./queue-meeting.ts";
 import { TagMemory } from "./tag-memory.ts";
 
 /** What a queue worker is started with. */
 export interface UblkQueueData {
   readonly queue: number;
+  readonly queues: number;
+  /** Of a QueueMeeting. */
+  readonly meeting: SharedArrayBuffer;
   /** Tags of the queue. */
   readonly depth: number;
   /** Places of the disk's statistics. */
@@ -61,6 +65,8 @@ export type UblkQueueMessage =
   | { readonly kind: "ended"; readonly isFlushed: boolean };
 
 const SYNC_TIMEOUT_MS = 60_000;
+/** For all queues to have their memory. */
+const MEETING_MS = 25_000;
 
 /** Runs the worker of this thread until its device was stopped. */
 export function runUblkQueueWorker(data: UblkQueueData): void {
@@ -81,6 +87,7 @@ export function runUblkQueueWorker(data: UblkQueueData): void {
 
 function serve(data: UblkQueueData): void {
   using worker = new UblkQueueWorker(data);
+  new QueueMeeting(data.meeting, data.queues).come(MEETING_MS);
   worker.fetchAll();
   tell({ kind: "ready" });
   Bun.gc(true); // what the start left behind: a turn allocates nothing, so nothing else would collect it

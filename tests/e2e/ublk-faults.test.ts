@@ -40,6 +40,36 @@ for (const [suite, kind] of [
   });
 }
 
+/** A backend dies again and again as soon as its queues are there: they may have fetched, or only one of them. */
+const RECOVER_AGAIN = `
+begin --recoverable
+id=$(device | tr -d a-z)
+kill -9 $backend
+wait $backend 2>/dev/null || true
+dd if=/dev/urandom of=/tmp/block bs=4k count=1 2>/dev/null
+dd if=/tmp/block of=/dev/$(device) seek=7 bs=4k oflag=direct conv=nocreat 2>/dev/null & writer=$!
+for kill in $(seq ${rounds(6, 20)}); do
+  launch --recoverable --recover $id
+  while ! grep -qs ublk-queue /proc/$backend/task/*/comm; do kill -0 $backend; done
+  kill -9 $backend
+  wait $backend 2>/dev/null || true
+done
+kill -0 $writer
+begin --recover $id
+wait $writer
+cmp -n 4096 -i 0:28672 /tmp/block /dev/$(device)
+end
+`;
+
+testIn("trixie", "recoverable disk of two queues, whose recoveries are killed", async () => {
+  using disk = await UblkDisk.make({
+    kind: "encrypted",
+    sizeMiB: 16,
+    sections: "[tuning]\nnum_queues = 2",
+  });
+  await succeeds({ suite: "trixie", script: RECOVER_AGAIN, dataDisk: disk.path });
+});
+
 /** Who takes over a device must see its disk as the one before did, or it would be garbled. */
 const RECOVER_WRONGLY = `
 cp /data/disk.toml /data/right.toml
