@@ -113,7 +113,9 @@ async function serve(configPath: string, options: ServeOptions): Promise<void> {
   using rpc = startRpc(config, device);
   const info = await obtainDevice({ config, device, control, features, options });
   const isRecovering = options.recovered !== undefined;
-  const backend = await UblkBackend.start({ config, device, control, info, isRecovering, link });
+  const asked = signals.first;
+  const serving = { config, device, control, info, isRecovering, link, asked };
+  const backend = await UblkBackend.start(serving);
   log.info("ready", {
     device: backend.path,
     disk: config.device.dataPath,

@@ -44,6 +44,8 @@ export interface UblkBackendOptions {
   /** The device has lost its server: this one takes it over. */
   readonly isRecovering: boolean;
   readonly link: DeviceLink | undefined;
+  /** Somebody wants it to end: a start under way no longer waits for a stripe source that does not answer. */
+  readonly asked: Promise<void>;
 }
 
 export class UblkBackend {
@@ -108,8 +110,8 @@ export class UblkBackend {
       await this.#syncBlockDevice();
     }
     this.#isStopping = true;
-    await control.stop(info.id);
-    await this.#endQueues();
+    await Promise.race([control.stop(info.id), this.failed]);
+    await Promise.race([this.#endQueues(), this.failed]);
     await this.#stripes?.stop(); // now that no queue needs it
     this.#closeAll();
     await control.remove(info.id);
@@ -137,6 +139,8 @@ export class UblkBackend {
       READY_MS,
       "the queues did not become ready in time",
     );
+    // The kernel reads the partition table meanwhile.
+    void this.#options.asked.then(() => this.#stripes?.limitPatience());
     const live = isRecovering ? control.endRecovery(info.id) : control.start(info.id);
     await Promise.race([live, this.failed]);
     this.path = await waitForBlockDevice(info.id);

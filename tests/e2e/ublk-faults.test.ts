@@ -135,6 +135,58 @@ testIn(
   },
 );
 
+/** The kernel reads the partition table of a disk whose source has fallen silent. */
+const SILENT_SOURCE = `
+ifconfig lo up
+truncate -s 16M /data/image.raw
+cat >/data/source.toml <<END
+[device]
+data_path = "/data/image.raw"
+[danger_zone]
+enabled = true
+allow_unencrypted_disk = true
+END
+cat >/data/server.toml <<END
+[server]
+address = "127.0.0.1:7777"
+[danger_zone]
+enabled = true
+allow_unencrypted_connection = true
+END
+cat >>/data/disk.toml <<END
+allow_unencrypted_connection = true
+[stripe_source]
+type = "remote"
+address = "127.0.0.1:7777"
+END
+ubiblk stripe-server -f /data/source.toml --listen-config /data/server.toml >/tmp/server 2>&1 &
+server=$!
+await 'grep -q "listening on" /tmp/server'
+ubiblk init-metadata --config /data/disk.toml 2>/dev/null
+launch
+while [ ! -e /dev/ublkc0 ]; do kill -0 $backend; done
+kill -STOP $server
+await '[ -e /dev/ublkb0 ]'
+sleep 1
+asked=$(cut -d. -f1 /proc/uptime)
+kill $backend
+wait $backend
+echo "waited=$(($(cut -d. -f1 /proc/uptime) - asked))"
+kill -KILL $server
+wait $server 2>/dev/null || true
+[ -z "$(left)" ]
+`;
+
+testIn("trixie", "stopped while it starts, with a source that does not answer", async () => {
+  using disk = await UblkDisk.make({
+    kind: "plain",
+    sizeMiB: 16,
+    device: `metadata_path = "/data/metadata"`,
+  });
+  const result = await succeeds({ suite: "trixie", script: SILENT_SOURCE, dataDisk: disk.path });
+  expect(Number(valuesOf(result).waited)).toBeLessThan(20);
+});
+
 /** Four writers note each block after the kernel said that it is written. */
 const DEATH = `
 dd if=/dev/urandom of=/tmp/blocks bs=4k count=2000 2>/dev/null
