@@ -33,9 +33,10 @@ for (const [suite, kind] of [
   ["trixie", "encrypted"],
   ["sid", "plain"],
 ] as const) {
-  const name = `${kind} recoverable disk, killed under load: whoever writes only waits`;
+  const name = `${kind} recoverable disk of two queues, killed under load: who writes waits`;
   testIn(suite, name, async () => {
-    using disk = await UblkDisk.make({ kind, sizeMiB: KILLS * 8 + 16 });
+    const sections = "[tuning]\nnum_queues = 2";
+    using disk = await UblkDisk.make({ kind, sizeMiB: KILLS * 8 + 16, sections });
     await succeeds({ suite, script: RECOVER, dataDisk: disk.path });
   });
 }

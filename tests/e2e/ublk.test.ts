@@ -96,6 +96,7 @@ end
 const TWO_QUEUES = `
 begin
 echo "queues=$(ls /sys/block/$(device)/mq | wc -l)"
+echo "zero_copy=$(sed -n 's/.* zeroCopy=\\([^ ]*\\).*/\\1/p' /tmp/log)"
 load() {
   taskset $1 fio --name=verify$1 --filename=/dev/$(device) --offset=$(($1 * 16))m --size=${VERIFY_MIB}m \\
     --rw=randwrite --bsrange=4k-256k --direct=1 --ioengine=io_uring --iodepth=16 \\
@@ -108,16 +109,22 @@ ubiblk top --once --json --socket /run/rpc
 end
 `;
 
-testIn("trixie", "encrypted disk with two queues: both carry data", async () => {
-  using disk = await UblkDisk.make({
-    kind: "encrypted",
-    sizeMiB: 64 + 2 * VERIFY_MIB,
-    device: `rpc_socket = "/run/rpc"`,
-    sections: "[tuning]\nnum_queues = 2",
+for (const [suite, kind, zeroCopy] of [
+  ["trixie", "encrypted", "false"],
+  ["sid", "plain", "true"],
+  ["sid", "encrypted", "false"],
+] as const) {
+  testIn(suite, `${kind} disk with two queues: both carry data`, async () => {
+    using disk = await UblkDisk.make({
+      kind,
+      sizeMiB: 64 + 2 * VERIFY_MIB,
+      device: `rpc_socket = "/run/rpc"`,
+      sections: "[tuning]\nnum_queues = 2",
+    });
+    const result = await succeeds({ suite, script: TWO_QUEUES, dataDisk: disk.path });
+    expect(valuesOf(result)).toMatchObject({ queues: "2", zero_copy: zeroCopy });
+    const written = [...result.output.matchAll(/"bytes_written":(\d+)/g)].map(([, bytes]) => bytes);
+    const perQueue = `${VERIFY_MIB * MIB}`;
+    expect(written.slice(0, 2)).toEqual([perQueue, perQueue]);
   });
-  const result = await succeeds({ suite: "trixie", script: TWO_QUEUES, dataDisk: disk.path });
-  expect(valuesOf(result).queues).toBe("2");
-  const written = [...result.output.matchAll(/"bytes_written":(\d+)/g)].map(([, bytes]) => bytes);
-  const perQueue = `${VERIFY_MIB * MIB}`;
-  expect(written.slice(0, 2)).toEqual([perQueue, perQueue]);
-});
+}
