@@ -10,13 +10,11 @@ import { closeSync, fsync, openSync } from "node:fs";
 import { promisify } from "node:util";
 import type { DeviceConfig } from "../config/index.ts";
 import type { DiskDevice } from "../device/disk-device.ts";
-import { StripeThread } from "../device/stripe-thread.ts";
+import { DiskThreads } from "../device/disk-threads.ts";
 import { type ErrorCode, errorText, UbiError } from "../errors.ts";
 import { createEvent } from "../ffi/event.ts";
 import { mayRunOn } from "../ffi/process.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
-import { spawnWorker } from "../ffi/worker.ts";
-import { failureLine } from "../ffi/worker-failure.ts";
 import { type DeviceInfo, encodeParameters, FEATURE } from "../formats/ublk.ts";
 import { log } from "../log.ts";
 import type { UblkControl } from "./control.ts";
@@ -54,20 +52,16 @@ export class UblkBackend {
   readonly #options: UblkBackendOptions;
   readonly #wakeFds: readonly number[];
   readonly #meeting = new SharedArrayBuffer(QueueMeeting.SHARED_BYTES);
-  readonly #workers: Worker[] = [];
-  readonly #failed = Promise.withResolvers<never>();
-  readonly #ready = Promise.withResolvers<void>();
+  readonly #threads: DiskThreads;
   readonly #queuesEnded = Promise.withResolvers<void>();
-  #stripes: StripeThread | undefined;
   #charFd = -1;
-  #threadsToCome = 0;
   #queuesToEnd = 0;
   #isFlushed = true;
   #isStopping = false;
 
   /** Rejects when a thread fails; the device is then best left to the kernel. */
   get failed(): Promise<never> {
-    return this.#failed.promise;
+    return this.#threads.failed;
   }
 
   get id(): number {
@@ -93,9 +87,7 @@ export class UblkBackend {
   private constructor(options: UblkBackendOptions) {
     this.#options = options;
     this.#wakeFds = Array.from({ length: options.config.tuning.numQueues }, () => createEvent());
-    this.#failed.promise.catch(() => {}); // whoever awaits `failed` sees it
-    this.#ready.promise.catch(() => {});
-    this.#queuesEnded.promise.catch(() => {});
+    this.#threads = new DiskThreads(options.device, options.info.queues);
   }
 
   /**
@@ -105,14 +97,15 @@ export class UblkBackend {
   async stop(): Promise<void> {
     const { control, info, link } = this.#options;
     link?.[Symbol.dispose]();
-    this.#stripes?.limitPatience();
+    this.#threads.limitPatience();
     if ((info.flags & FEATURE.userRecovery) !== 0) {
       await this.#syncBlockDevice();
     }
     this.#isStopping = true;
+    this.#threads.expectEnds();
     await Promise.race([control.stop(info.id), this.failed]);
     await Promise.race([this.#endQueues(), this.failed]);
-    await this.#stripes?.stop(); // now that no queue needs it
+    await this.#threads.release();
     this.#closeAll();
     await control.remove(info.id);
     if (!this.#isFlushed) {
@@ -134,13 +127,9 @@ export class UblkBackend {
       await control.setParameters(info.id, encodeParameters(parameters));
     }
     this.#startThreads();
-    await within(
-      Promise.race([this.#ready.promise, this.failed]),
-      READY_MS,
-      "the queues did not become ready in time",
-    );
+    await within(this.#threads.ready, READY_MS, "the queues did not become ready in time");
     // The kernel reads the partition table meanwhile.
-    void this.#options.asked.then(() => this.#stripes?.limitPatience());
+    void this.#options.asked.then(() => this.#threads.limitPatience());
     const live = isRecovering ? control.endRecovery(info.id) : control.start(info.id);
     await Promise.race([live, this.failed]);
     this.path = await waitForBlockDevice(info.id);
@@ -150,20 +139,10 @@ export class UblkBackend {
 
   #startThreads(): void {
     const { device, info } = this.#options;
-    this.#threadsToCome = info.queues + (device.stripes === undefined ? 0 : 1);
     this.#queuesToEnd = info.queues;
-    const stripeData = device.startStripes(this.#wakeFds, (message) =>
-      this.#fail("E_WORKER", message),
-    );
-    if (device.stripes !== undefined && stripeData !== undefined) {
-      const worker = this.#watch(spawnWorker("stripes", stripeData), "stripe");
-      this.#stripes = new StripeThread(worker, device.stripes, () => this.#countReady());
-    }
+    this.#threads.startStripes(device, this.#wakeFds);
     for (let queue = 0; queue < info.queues; queue++) {
-      const worker = this.#watch(
-        spawnWorker("ublk-queue", this.#queueData(queue)),
-        `queue ${queue}`,
-      );
+      const worker = this.#threads.start("ublk-queue", this.#queueData(queue), `queue ${queue}`);
       worker.addEventListener("message", (event: MessageEvent<UblkQueueMessage>) =>
         this.#hear(event.data),
       );
@@ -196,10 +175,10 @@ export class UblkBackend {
   #hear(message: UblkQueueMessage): void {
     switch (message.kind) {
       case "ready":
-        this.#countReady();
+        this.#threads.countReady();
         return;
       case "failed":
-        this.#fail(message.code as ErrorCode, message.message);
+        this.#threads.fail(message.code as ErrorCode, message.message);
         return;
       case "ended":
         this.#isFlushed &&= message.isFlushed;
@@ -208,33 +187,12 @@ export class UblkBackend {
           this.#queuesEnded.resolve();
         }
         if (!this.#isStopping) {
-          this.#fail("E_UBLK_DEVICE", `ublk device ${this.id} was stopped by another program`);
+          this.#threads.fail(
+            "E_UBLK_DEVICE",
+            `ublk device ${this.id} was stopped by another program`,
+          );
         }
     }
-  }
-
-  #countReady(): void {
-    this.#threadsToCome -= 1;
-    if (this.#threadsToCome === 0) {
-      this.#ready.resolve();
-    }
-  }
-
-  #watch(worker: Worker, name: string): Worker {
-    worker.addEventListener("error", (event) => {
-      this.#fail("E_WORKER", `the ${name} thread failed: ${failureLine(event.message)}`);
-    });
-    worker.addEventListener("close", () => {
-      if (!this.#isStopping) {
-        this.#fail("E_WORKER", `the ${name} thread ended by itself`);
-      }
-    });
-    this.#workers.push(worker);
-    return worker;
-  }
-
-  #fail(code: ErrorCode, message: string): void {
-    this.#failed.reject(new UbiError(code, message));
   }
 
   // --- internal: stop ---
@@ -262,9 +220,6 @@ export class UblkBackend {
   }
 
   #closeAll(): void {
-    for (const worker of this.#workers) {
-      worker.unref();
-    }
     for (const fd of this.#wakeFds) {
       closeDescriptor(fd);
     }
@@ -276,6 +231,7 @@ export class UblkBackend {
   async #abandon(): Promise<void> {
     const { control, info, isRecovering, link } = this.#options;
     this.#isStopping = true;
+    this.#threads.expectEnds();
     link?.[Symbol.dispose]();
     if (isRecovering) {
       return; // the kernel takes the fetches back when the process ends

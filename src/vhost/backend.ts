@@ -5,14 +5,12 @@
  */
 import type { DeviceConfig } from "../config/index.ts";
 import type { DiskDevice } from "../device/disk-device.ts";
-import { StripeThread } from "../device/stripe-thread.ts";
+import { DiskThreads } from "../device/disk-threads.ts";
 import { CHUNK_BYTES } from "../disk/buffer-pool.ts";
-import { type ErrorCode, UbiError } from "../errors.ts";
+import type { ErrorCode } from "../errors.ts";
 import { createEvent, signalEvent } from "../ffi/event.ts";
 import { mayRunOn } from "../ffi/process.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
-import { spawnWorker } from "../ffi/worker.ts";
-import { failureLine } from "../ffi/worker-failure.ts";
 import { GuestMemory } from "../virtio/guest-memory.ts";
 import type { ControlMessage, ControlWorkerData } from "./control-worker.ts";
 import { QueueMailbox } from "./queue-mailbox.ts";
@@ -30,19 +28,14 @@ export class VhostBackend {
   readonly #wakeFd = createEvent();
   readonly #queueWakeFds: readonly number[];
   readonly #stop = new SharedArrayBuffer(4);
-  readonly #workers: Worker[] = [];
+  readonly #threads: DiskThreads;
   readonly #stopped = Promise.withResolvers<void>();
-  readonly #ready = Promise.withResolvers<void>();
   readonly #listening = Promise.withResolvers<void>();
   readonly #controlData: ControlWorkerData;
-  readonly #stripes: StripeThread | undefined;
-  /** Threads that are not ready yet. */
-  #threadsToCome: number;
-  #isStopping = false;
 
   /** Resolves when all is stopped after `stop`; rejects when a worker fails. */
   get ended(): Promise<void> {
-    return this.#stopped.promise;
+    return Promise.race([this.#stopped.promise, this.#threads.failed]);
   }
 
   /**
@@ -55,26 +48,23 @@ export class VhostBackend {
     socketPath: string,
   ): Promise<VhostBackend> {
     const backend = new VhostBackend(config, device, socketPath);
-    await backend.#ready.promise;
+    await backend.#threads.ready;
     backend.#startControl();
-    await backend.#listening.promise;
+    await Promise.race([backend.#listening.promise, backend.#threads.failed]);
     return backend;
   }
 
   private constructor(config: DeviceConfig, device: DiskDevice, socketPath: string) {
     const { tuning } = config;
     const queues = tuning.numQueues;
-    this.#threadsToCome = queues + (device.stripes === undefined ? 0 : 1);
+    this.#threads = new DiskThreads(device, queues);
     const memoryTable = new SharedArrayBuffer(GuestMemory.sharedWords * 8);
     const mailboxes = Array.from(
       { length: queues },
       () => new SharedArrayBuffer(QueueMailbox.sharedBytes),
     );
     this.#queueWakeFds = mailboxes.map(() => createEvent());
-    for (const { promise } of [this.#stopped, this.#ready, this.#listening]) {
-      promise.catch(() => {}); // whoever awaits `ended` or `start` sees it
-    }
-    this.#stripes = this.#startStripes(device);
+    this.#threads.startStripes(device, this.#queueWakeFds);
     for (const [queue, mailbox] of mailboxes.entries()) {
       this.#startQueue(
         queueData({ config, device, queue, mailbox, memoryTable, wakeFds: this.#queueWakeFds }),
@@ -95,15 +85,12 @@ export class VhostBackend {
 
   /** Ends requests in flight, flushes, removes the socket. Resolves as `ended` does. */
   async stop(): Promise<void> {
-    this.#isStopping = true;
+    this.#threads.expectEnds();
     Atomics.store(new Int32Array(this.#stop), 0, 1);
     signalEvent(this.#wakeFd);
-    this.#stripes?.limitPatience();
+    this.#threads.limitPatience();
     await this.ended;
-    await this.#stripes?.stop(); // now that no queue needs it
-    for (const worker of this.#workers) {
-      worker.unref();
-    }
+    await this.#threads.release();
     for (const fd of [this.#wakeFd, ...this.#queueWakeFds]) {
       closeDescriptor(fd);
     }
@@ -113,47 +100,15 @@ export class VhostBackend {
 
   /** Last: no front end finds a socket before every queue can serve it. */
   #startControl(): void {
-    const worker = this.#watch(spawnWorker("vhost-control", this.#controlData), "vhost control");
+    const worker = this.#threads.start("vhost-control", this.#controlData, "vhost control");
     worker.addEventListener("message", (event: MessageEvent<ControlMessage>) =>
       this.#hear(event.data),
     );
   }
 
   #startQueue(data: QueueWorkerData): void {
-    const worker = this.#watch(spawnWorker("vhost-queue", data), `queue ${data.queue}`);
-    worker.addEventListener("message", () => this.#countReady());
-  }
-
-  /** Before the queues, which need what it makes ready. */
-  #startStripes(device: DiskDevice): StripeThread | undefined {
-    const data = device.startStripes(this.#queueWakeFds, (message) =>
-      this.#fail("E_WORKER", message),
-    );
-    if (device.stripes === undefined || data === undefined) {
-      return undefined;
-    }
-    const worker = this.#watch(spawnWorker("stripes", data), "stripe");
-    return new StripeThread(worker, device.stripes, () => this.#countReady());
-  }
-
-  #countReady(): void {
-    this.#threadsToCome -= 1;
-    if (this.#threadsToCome === 0) {
-      this.#ready.resolve();
-    }
-  }
-
-  #watch(worker: Worker, name: string): Worker {
-    worker.addEventListener("error", (event) => {
-      this.#fail("E_WORKER", `the ${name} thread failed: ${failureLine(event.message)}`);
-    });
-    worker.addEventListener("close", () => {
-      if (!this.#isStopping) {
-        this.#fail("E_WORKER", `the ${name} thread ended by itself`);
-      }
-    });
-    this.#workers.push(worker);
-    return worker;
+    const worker = this.#threads.start("vhost-queue", data, `queue ${data.queue}`);
+    worker.addEventListener("message", () => this.#threads.countReady());
   }
 
   #hear(message: ControlMessage): void {
@@ -162,25 +117,18 @@ export class VhostBackend {
         this.#listening.resolve();
         return;
       case "failed":
-        this.#fail(message.code as ErrorCode, message.message);
+        this.#threads.fail(message.code as ErrorCode, message.message);
         return;
       case "stopped":
         if (message.isFlushed) {
           this.#stopped.resolve();
         } else {
-          this.#fail(
+          this.#threads.fail(
             "E_DISK_IO",
             "the disk or its stripe source did not end its requests, or the disk its flush, at the stop",
           );
         }
     }
-  }
-
-  #fail(code: ErrorCode, message: string): void {
-    const error = new UbiError(code, message);
-    this.#ready.reject(error);
-    this.#listening.reject(error);
-    this.#stopped.reject(error);
   }
 }
 
