@@ -11,7 +11,7 @@
  */
 import { assert, errnoText, UbiError } from "../errors.ts";
 import { Arena, type ArenaView } from "../ffi/arena.ts";
-import { createEvent, drainEvent } from "../ffi/event.ts";
+import { createEvent, drainEvent, signalEvent } from "../ffi/event.ts";
 import { mapFile, unmap, viewOf } from "../ffi/memory.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
 import { uringEnter, uringRegister, uringSetup } from "../ffi/uring.ts";
@@ -170,6 +170,9 @@ export class UringEngine implements IoEngine {
       const address = this.#registration.address;
       const result = uringRegister(this.#fd, IORING_REGISTER_EVENTFD, address, 1);
       assert(result === 0, `an eventfd is registered (${errnoText(result)})`);
+      if (this.hasWork()) {
+        signalEvent(this.#waitFd); // what has ended before tells nobody
+      }
     }
     return this.#waitFd;
   }

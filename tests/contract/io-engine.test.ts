@@ -283,6 +283,17 @@ for (const { name, open } of engines) {
     expect(bench.signals(1)).toEqual([WATCH_ID]);
   });
 
+  test(`${name}: a descriptor that is asked for late tells of what has ended before`, async () => {
+    using bench = new Bench(open);
+    bench.engine.prepareSync(3);
+    bench.engine.submit(0);
+    await Bun.sleep(200); // by then a sync of an empty file has ended, though its end waits for this thread
+    const { waitFd } = bench.engine;
+    expect(waitFd < 0 || drainEvent(waitFd) === 1).toBe(true);
+    bench.engine.submit(0);
+    expect(bench.engine.completions()).toBe(1);
+  });
+
   test(`${name}: an engine that watches another one wakes when that one has completions`, () => {
     using bench = new Bench(open);
     using other = new Bench(open);
