@@ -35,6 +35,17 @@ test("nothing is left in memory of what was replaced, or wiped", () => {
   expect(published.read()).toBeUndefined();
 });
 
+test("what is wiped while it is copied is not read, not even a part of it", () => {
+  const published = PublishedBytes.create(64);
+  published.publish(bytes("a secret of some words"));
+  const owner = PublishedBytes.attach(published.shared);
+  // The version is looked at before the copy and after it; in between all is wiped.
+  const looks = [() => owner.version, () => owner.wipe() ?? owner.version];
+  Object.defineProperty(published, "version", { get: () => looks.shift()?.() });
+  expect(published.read()).toBeUndefined();
+  expect(looks).toEqual([]);
+});
+
 test("a reader in another thread never sees a mixture", async () => {
   const published = PublishedBytes.create(4096);
   published.publish(new Uint8Array(4096).fill(1));

@@ -71,13 +71,14 @@ export class PublishedBytes {
   read(): Publication | undefined {
     for (let i = 0; i < READS_MAX; i += 1) {
       const version = this.version;
-      const length = Atomics.load(this.#words, LENGTHS + (version & 1));
+      const length = this.#lengthOf(version);
       const copy = new Int32Array(Math.ceil(length / 4));
       const first = this.#firstWord(version);
       for (let word = 0; word < copy.length; word += 1) {
         copy[word] = Atomics.load(this.#words, first + word);
       }
-      if (this.version === version) {
+      // A wipe leaves the version, and takes the length first.
+      if (this.version === version && this.#lengthOf(version) === length) {
         const bytes = new Uint8Array(copy.buffer, 0, length);
         return length === 0 ? undefined : { version, bytes };
       }
@@ -93,6 +94,10 @@ export class PublishedBytes {
   }
 
   // --- internal ---
+
+  #lengthOf(version: number): number {
+    return Atomics.load(this.#words, LENGTHS + (version & 1));
+  }
 
   #firstWord(version: number): number {
     return SLOTS + (version & 1) * this.#slotWords;
