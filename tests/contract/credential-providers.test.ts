@@ -191,6 +191,44 @@ test("a refusal of the token service is told, without the token", async () => {
   expect(text).not.toContain("another.identity");
 });
 
+test("a refusal that repeats a long token, or a part of it, shows none of it", async () => {
+  const long = `${WEB_IDENTITY}.${"x1Y2".repeat(400)}`;
+  folder.write("long-identity", new TextEncoder().encode(long));
+  const variables = { ...webIdentity(), AWS_WEB_IDENTITY_TOKEN_FILE: folder.file("long-identity") };
+  const text = await reason(["web_identity"], variables);
+  expect(text).toContain("InvalidIdentityToken: it was (token)");
+  expect(text).not.toContain("x1Y2");
+});
+
+test("a container's service that repeats what it was told: none of it is shown", async () => {
+  server.spoil = () => Response.json({ Code: `bad ${CONTAINER_TOKEN}` });
+  const text = await reason(["container"], container());
+  expect(text).toContain("its Code is bad (token)");
+  expect(text).not.toContain(CONTAINER_TOKEN);
+});
+
+test("a session's token of several lines is none: it could not be sent", async () => {
+  server.spoil = (what) => (what.startsWith("PUT") ? new Response("one\ntwo") : undefined);
+  const text = await reason(["instance"], instance());
+  expect(text).toContain('UbiError: credentials "instance": a token for the session');
+});
+
+test.each([
+  ["an access key", "aws_access_key_id = A\u20ac\naws_secret_access_key = profile-secret\n"],
+  ["a token", `${KEYS}aws_session_token = t\u0007\n`],
+])("a profile with %s that cannot be sent is an error, and is not used", async (_, text) => {
+  folder.write("credentials", new TextEncoder().encode(`[default]\n${text}`));
+  expect(await reason(["profile"], profile())).toContain("a character that none has");
+});
+
+test.each([
+  ["AWS_ACCESS_KEY_ID", "a\u20ac"],
+  ["AWS_SESSION_TOKEN", "the-token\n"],
+])("a variable %s that cannot be sent is an error, and is not used", async (name, value) => {
+  const variables = { AWS_ACCESS_KEY_ID: "a", AWS_SECRET_ACCESS_KEY: "b", [name]: value };
+  expect(await reason(["environment"], variables)).toContain(`${name} has a character that none`);
+});
+
 test("an instance without a role", async () => {
   server.spoil = (what) => (what === ROLES ? new Response("", { status: 404 }) : undefined);
   expect(await reason(["instance"], instance())).toContain("no role is attached");

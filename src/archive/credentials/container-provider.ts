@@ -41,7 +41,7 @@ export async function containerCredentials(
   if (answer.status !== 200) {
     throw providerError("container", `${host} refused (status=${answer.status})`);
   }
-  const credentials = readJsonCredentials(answer.body);
+  const credentials = readJsonCredentials(answer.body, token);
   if ("wrong" in credentials) {
     throw providerError("container", `${host}: ${credentials.wrong}`);
   }

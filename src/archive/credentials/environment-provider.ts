@@ -1,4 +1,5 @@
 /** Credentials in the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN. They never change. */
+import { isHeaderText } from "./credentials.ts";
 import {
   absent,
   type ProviderAnswer,
@@ -19,6 +20,14 @@ export async function environmentCredentials({
   if (accessKeyId === undefined || secretAccessKey === undefined) {
     const [is, lacks] = accessKeyId === undefined ? [SECRET, ID] : [ID, SECRET];
     throw providerError("environment", `${is} is set and ${lacks} is not; set both, or none`);
+  }
+  for (const [name, value] of [
+    [ID, accessKeyId],
+    [TOKEN, sessionToken],
+  ] as const) {
+    if (value !== undefined && !isHeaderText(value)) {
+      throw providerError("environment", `${name} has a character that none has`);
+    }
   }
   hide(SECRET);
   hide(TOKEN);

@@ -35,16 +35,16 @@ export async function instanceCredentials(
       surroundings,
     );
   const session = await ask("PUT", "/latest/api/token", { [TTL_HEADER]: TTL_SECONDS });
-  const token = textIn(session, "a token for the session");
+  const [token = ""] = linesIn(session, "a token for the session", 1);
   const headers = { [TOKEN_HEADER]: token };
   const listed = await ask("GET", ROLES_PATH, headers);
   if (listed.status === 404) {
     throw providerError("instance", "no role is attached to this instance");
   }
-  const [role = ""] = textIn(listed, "the name of a role").split("\n");
-  const answer = await ask("GET", `${ROLES_PATH}${encodeURIComponent(role.trim())}`, headers);
+  const [role = ""] = linesIn(listed, "the name of a role", ROLES_MAX);
+  const answer = await ask("GET", `${ROLES_PATH}${encodeURIComponent(role)}`, headers);
   checkStatus(answer, "the credentials of the role");
-  const credentials = readJsonCredentials(answer.body);
+  const credentials = readJsonCredentials(answer.body, token);
   if ("wrong" in credentials) {
     throw providerError("instance", `the credentials of the role: ${credentials.wrong}`);
   }
@@ -58,6 +58,8 @@ const TTL_HEADER = "x-aws-ec2-metadata-token-ttl-seconds";
 /** One session a reading; credentials last some hours. */
 const TTL_SECONDS = "300";
 const ROLES_PATH = "/latest/meta-data/iam/security-credentials/";
+/** Listed, of which the first one counts. An instance has one. */
+const ROLES_MAX = 100;
 const TIMEOUT_MS = 2000;
 /** What answers there is the machine that this one runs on. */
 const IPV4_HOST = "169.254.169.254";
@@ -92,11 +94,13 @@ function checkStatus({ status }: ExchangeResponse, what: string): void {
   }
 }
 
-function textIn(response: ExchangeResponse, what: string): string {
+/** One line or more, each of which can be sent in a header. */
+function linesIn(response: ExchangeResponse, what: string, linesMax: number): readonly string[] {
   checkStatus(response, what);
   const text = new TextDecoder().decode(response.body).trim();
-  if (!text.split("\n").every((line) => isHeaderText(line.trim()))) {
+  const lines = text.split("\n").map((line) => line.trim());
+  if (lines.length > linesMax || !lines.every(isHeaderText)) {
     throw providerError("instance", `${what}: the metadata service answers something else`);
   }
-  return text;
+  return lines;
 }

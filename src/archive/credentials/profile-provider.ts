@@ -2,6 +2,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { inspectFileSource, readSecretFile } from "../../config/secret-sources.ts";
+import { isHeaderText } from "./credentials.ts";
 import { readProfile } from "./profile-file.ts";
 import {
   absent,
@@ -37,6 +38,10 @@ export async function profileCredentials({
         : `no aws_access_key_id with aws_secret_access_key in profile ${JSON.stringify(profile)}; other ways to ` +
           "credentials are not followed";
     throw providerError("profile", `${path} has ${lacking}`);
+  }
+  if (!isHeaderText(accessKeyId) || (sessionToken && !isHeaderText(sessionToken))) {
+    const what = "aws_access_key_id or aws_session_token with a character that none has";
+    throw providerError("profile", `${path}: profile ${JSON.stringify(profile)} has an ${what}`);
   }
   return {
     kind: "found",

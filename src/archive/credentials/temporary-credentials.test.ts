@@ -70,6 +70,6 @@ test.each([
 test("a refusal of the token service is one line", () => {
   const text =
     "<ErrorResponse><Error><Code>ExpiredToken</Code><Message>too\n\nlate\u0007</Message></Error></ErrorResponse>";
-  expect(readXmlRefusal(bytes(text))).toBe("ExpiredToken: too late");
-  expect(readXmlRefusal(bytes("nothing"))).toBeUndefined();
+  expect(readXmlRefusal(bytes(text), "token")).toBe("ExpiredToken: too late");
+  expect(readXmlRefusal(bytes("nothing"), "token")).toBeUndefined();
 });

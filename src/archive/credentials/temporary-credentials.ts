@@ -1,12 +1,16 @@
 /** Credentials with an end, in the two forms in which services answer them. Pure. */
 import { childText, parseXml } from "../s3-xml.ts";
 import { type Credentials, isHeaderText } from "./credentials.ts";
+import { shownText } from "./shown-text.ts";
 
 /** Credentials, or what is wrong with the answer: never a part of it that can hold a secret. */
 export type ReadCredentials = Credentials | { readonly wrong: string };
 
-/** The JSON of an instance's metadata and of containers. */
-export function readJsonCredentials(body: Uint8Array): ReadCredentials {
+/**
+ * The JSON of an instance's metadata and of containers.
+ * @param token that was sent with the request
+ */
+export function readJsonCredentials(body: Uint8Array, token?: string): ReadCredentials {
   const answer = parsedJson(body);
   if (typeof answer !== "object" || answer === null) {
     return { wrong: "the answer is not a JSON object" };
@@ -14,7 +18,9 @@ export function readJsonCredentials(body: Uint8Array): ReadCredentials {
   const members = new Map<string, unknown>(Object.entries(answer));
   const code = members.get("Code");
   if (code !== undefined && code !== "Success") {
-    return { wrong: `its Code is ${typeof code === "string" ? shown(code) : "not a text"}` };
+    return {
+      wrong: `its Code is ${typeof code === "string" ? shownText(code, token) : "not a text"}`,
+    };
   }
   return credentialsFrom((name) => members.get(name === "SessionToken" ? "Token" : name));
 }
@@ -30,17 +36,20 @@ export function readXmlCredentials(body: Uint8Array): ReadCredentials {
   return credentialsFrom((name) => childText(credentials, name));
 }
 
-/** `code: message` of a refusal of STS; undefined: it gives no reason. */
-export function readXmlRefusal(body: Uint8Array): string | undefined {
+/**
+ * `code: message` of a refusal of STS; undefined: it gives no reason.
+ * @param token that was sent with the request
+ */
+export function readXmlRefusal(body: Uint8Array, token: string): string | undefined {
   const root = parseXml(new TextDecoder().decode(body));
   const error = root?.children.find(({ name }) => name === "Error");
   const [code, message] = [childText(error, "Code"), childText(error, "Message")];
-  return code === undefined ? undefined : `${shown(code)}: ${shown(message ?? "")}`;
+  return code === undefined
+    ? undefined
+    : `${shownText(code, token)}: ${shownText(message ?? "", token)}`;
 }
 
 // --- internal ---
-
-const SHOWN_LENGTH_MAX = 200;
 
 function parsedJson(body: Uint8Array): unknown {
   try {
@@ -76,11 +85,4 @@ function credentialsFrom(
 
 function isText(value: unknown): value is string {
   return typeof value === "string" && isHeaderText(value);
-}
-
-function shown(text: string): string {
-  return text
-    .replace(/[\p{C}\s]+/gu, " ")
-    .trim()
-    .slice(0, SHOWN_LENGTH_MAX);
 }

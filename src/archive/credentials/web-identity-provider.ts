@@ -51,8 +51,7 @@ export async function webIdentityCredentials(
   );
   const { host } = new URL(url);
   if (answer.status !== 200) {
-    const reason =
-      readXmlRefusal(answer.body)?.replaceAll(token, "(token)") ?? "no reason is given";
+    const reason = readXmlRefusal(answer.body, token) ?? "no reason is given";
     throw providerError("web_identity", `${host} refused (status=${answer.status}): ${reason}`);
   }
   const credentials = readXmlCredentials(answer.body);
