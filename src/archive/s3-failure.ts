@@ -71,16 +71,15 @@ const ADVICE: Readonly<Record<string, string>> = {
   SignatureDoesNotMatch: "check secret_access_key and region",
 };
 
-/** Also as it is when it is encoded for an address or a document. */
+/** Also as they are when they are encoded for an address or a document. */
 function withoutSecrets(text: string, secrets: readonly string[]): string {
+  const forms = secrets
+    .flatMap((secret) => [secret, encodeURIComponent(secret), JSON.stringify(secret).slice(1, -1)])
+    .filter((form) => form !== "")
+    .sort((one, other) => other.length - one.length); // of what begins alike no end stays
   let safe = text;
-  for (const secret of secrets) {
-    const forms = [secret, encodeURIComponent(secret), JSON.stringify(secret).slice(1, -1)];
-    for (const form of forms) {
-      if (form !== "") {
-        safe = safe.replaceAll(form, "(secret)");
-      }
-    }
+  for (const form of forms) {
+    safe = safe.replaceAll(form, "(secret)");
   }
   return safe;
 }

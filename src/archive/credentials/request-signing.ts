@@ -42,7 +42,7 @@ export class RequestSigning {
     const { generation, credentials } = await this.user.usable(nowMs, signal);
     if (this.#signer?.generation !== generation) {
       this.#signer = { generation, signer: new S3Signer(credentials, this.#region) };
-      this.#formerSecrets = this.#secrets;
+      this.#formerSecrets = [...this.#secrets, ...this.#formerSecrets].slice(0, FORMER_SECRETS_MAX);
       this.#secrets = secretsOf(credentials);
     }
     const { signer } = this.#signer;
@@ -103,6 +103,8 @@ export class RequestRenewals {
 
 // --- internal ---
 
+/** So many rotations that what is older has ended by itself: a key and a token each. */
+const FORMER_SECRETS_MAX = 2 * 32;
 /** Before each renewal. */
 const PAUSES_MS = [0, 2000, 5000] as const;
 const REFUSED_AS_WELL = "they were read again, and those are refused as well";
