@@ -37,12 +37,14 @@ export class DescribedStore implements Disposable {
 /**
  * In the main thread, which reads credentials anew when they are no longer good.
  * @param secrets those of the store's section must be among them; they are copied
- * @throws UbiError E_STORE, E_SECRET, E_CREDENTIALS
+ * @param signal ends the first reading of credentials, which has limits of its own as well
+ * @throws UbiError E_STORE, E_SECRET, E_CREDENTIALS; the signal's reason
  */
 export async function describeStore(
   settings: StoreSettings,
   secrets: ResolvedSecrets,
   role: StoreRole,
+  signal: AbortSignal = NO_SIGNAL,
 ): Promise<DescribedStore> {
   switch (settings.storage) {
     case "filesystem": {
@@ -50,7 +52,7 @@ export async function describeStore(
       return new DescribedStore({ kind: "filesystem", path, role }, undefined);
     }
     case "s3":
-      return describeS3(settings, secrets, role);
+      return describeS3(settings, secrets, { role, signal });
     default:
       return assertNever(settings);
   }
@@ -76,7 +78,6 @@ export async function openStore(description: StoreDescription): Promise<ObjectSt
 const CA_FILE_BYTES_MAX = 4 * 2 ** 20;
 const CA_FILE_TIMEOUT_MS = 10_000;
 const DEFAULT_REGION = "us-east-1";
-/** The first reading is bounded by its own limits. */
 const NO_SIGNAL = new AbortController().signal;
 
 type S3Settings = Extract<StoreSettings, { storage: "s3" }>;
@@ -84,13 +85,13 @@ type S3Settings = Extract<StoreSettings, { storage: "s3" }>;
 async function describeS3(
   settings: S3Settings,
   secrets: ResolvedSecrets,
-  role: StoreRole,
+  { role, signal }: { readonly role: StoreRole; readonly signal: AbortSignal },
 ): Promise<DescribedStore> {
   const { rateLimitedRetry: limited, caFile } = settings;
   const { AWS_REGION, AWS_DEFAULT_REGION } = process.env;
   const region = settings.region ?? (AWS_REGION || AWS_DEFAULT_REGION || DEFAULT_REGION);
   const caCertificates = caFile === undefined ? undefined : await readCertificates(caFile);
-  const keeper = await openKeeper(settings, secrets, { region, caCertificates });
+  const keeper = await openKeeper(settings, secrets, { region, caCertificates, signal });
   const description: S3StoreDescription = {
     kind: "s3",
     role,
@@ -120,14 +121,17 @@ async function describeS3(
 async function openKeeper(
   settings: S3Settings,
   secrets: ResolvedSecrets,
-  place: Pick<S3StoreDescription, "region" | "caCertificates">,
+  {
+    signal,
+    ...place
+  }: Pick<S3StoreDescription, "region" | "caCertificates"> & { readonly signal: AbortSignal },
 ): Promise<CredentialKeeper> {
   const { credentials: providers, accessKeyId, secretAccessKey, sessionToken } = settings;
   const name = `s3://${settings.bucket}/${normalPrefix(settings.prefix)}`;
   if (providers !== undefined) {
     const isAllowed = secrets.isAllowed.bind(secrets);
     const source = providerChain({ providers, ...place, isAllowed });
-    return new CredentialKeeper(name, await source.read(NO_SIGNAL), source);
+    return new CredentialKeeper(name, await source.read(signal), source);
   }
   assert(accessKeyId !== undefined, "a document without credentials names an access key");
   assert(secretAccessKey !== undefined, "a document without credentials names a secret key");

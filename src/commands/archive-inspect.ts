@@ -27,7 +27,9 @@ export default defineCommand({
   run: async ({ args }) => {
     hardenOrWarn();
     const report = await interruptible("the inspection", (signal) =>
-      withArchivePlace(args.source, "read", (place) => inspectArchive({ ...place, signal })),
+      withArchivePlace({ configPath: args.source, role: "read", signal }, (place) =>
+        inspectArchive({ ...place, signal }),
+      ),
     );
     writePieces(1, [args.json ? `${JSON.stringify(factsOf(report))}\n` : textOf(report)]);
   },

@@ -55,8 +55,9 @@ export default defineCommand({
       isJson: args.json,
     });
     const summary = await interruptible("the pruning", (signal) =>
-      withArchivePlace(args.source, isDry ? "read" : "write", (place) =>
-        pruneArchive({ ...place, signal, isDry, isRunGivenUp, takeOver }),
+      withArchivePlace(
+        { configPath: args.source, role: isDry ? "read" : "write", signal },
+        (place) => pruneArchive({ ...place, signal, isDry, isRunGivenUp, takeOver }),
       ),
     );
     const { objects, bytes, leftovers } = summary;

@@ -66,9 +66,9 @@ async function rekey(
     );
   }
   await interruptible("the change of the key", (signal) =>
-    withArchivePlace(sourcePath, "read", async (place) => {
-      using secrets = await resolveSecrets(config, ["target"]);
-      using store = await describeStore(config.target, secrets, "write");
+    withArchivePlace({ configPath: sourcePath, role: "read", signal }, async (place) => {
+      using secrets = await resolveSecrets(config, ["target"], signal);
+      using store = await describeStore(config.target, secrets, "write", signal);
       const target = store.description;
       const newKek = archiveKek === undefined ? undefined : secrets.get(archiveKek).bytes;
       await rekeyArchive({ ...place, ...options, target, newKek, signal });

@@ -41,7 +41,7 @@ async function verify(
   }
   using progress = new TransferProgress({ label: "verify", ...style });
   const summary = await interruptible("the check", (signal) =>
-    withArchivePlace(configPath, "read", (place) =>
+    withArchivePlace({ configPath, role: "read", signal }, (place) =>
       verifyArchive(
         { ...place, signal },
         {

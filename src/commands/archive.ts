@@ -151,11 +151,11 @@ async function archive(options: ArchiveOptions): Promise<void> {
   tellPlace(targetConfig, options.targetConfigPath);
   await interruptible("the archive", async (signal) => {
     await using disk = await ArchivedDisk.open(config);
-    using secrets = await resolveSecrets(targetConfig, ["target"]);
+    using secrets = await resolveSecrets(targetConfig, ["target"], signal);
     const { archiveKek } = targetConfig.target;
     const kek = archiveKek === undefined ? undefined : secrets.get(archiveKek).bytes;
     const role = options.isDryRun ? "read" : "write";
-    using store = await describeStore(targetConfig.target, secrets, role);
+    using store = await describeStore(targetConfig.target, secrets, role, signal);
     await archiveTo({ disk, target: store.description, kek, signal }, options);
   });
 }

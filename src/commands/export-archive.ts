@@ -82,7 +82,7 @@ async function exportTo(command: ExportCommand): Promise<void> {
   using progress = new TransferProgress({ label: "export", ...command });
   const onProgress = progress.show.bind(progress);
   const summary = await interruptible("the export", (signal) =>
-    withArchivePlace(command.sourcePath, "read", (place) =>
+    withArchivePlace({ configPath: command.sourcePath, role: "read", signal }, (place) =>
       exportArchive({ ...command, ...place, signal, onProgress }),
     ),
   );

@@ -1,6 +1,7 @@
 import { afterEach, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { ConfigFolder, errorsOf } from "../../tests/support/config-folder.ts";
+import { UbiError } from "../errors.ts";
 import { sealEnvelope } from "./envelope.ts";
 import { loadDeviceConfig, loadKeyConfig } from "./load-config.ts";
 import { resolveSecrets } from "./resolve-secrets.ts";
@@ -338,6 +339,7 @@ test("a signal ends the wait for the writer of a pipe", async () => {
   await writer.exited;
   const controller = new AbortController();
   const reading = secrets.originOf([{ ref: "k" }])?.read(controller.signal);
-  controller.abort(new Error("over"));
-  await expect(reading).rejects.toThrow("over");
+  const reason = new UbiError("E_INTERRUPTED", "over");
+  controller.abort(reason);
+  await expect(reading).rejects.toBe(reason);
 });

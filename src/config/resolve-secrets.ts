@@ -74,16 +74,19 @@ export class ResolvedSecrets {
  * else. Variables that were read are removed from `process.env`. (Whoever
  * starts a child has to give it `env: process.env`: by default Bun passes the original environment.)
  *
- * @throws UbiErrors with every secret that could not be had; nothing stays in memory then.
+ * @param signal ends the wait for the writer of a pipe
+ * @throws UbiErrors with every secret that could not be had; the signal's reason; nothing stays in memory then.
  */
 export async function resolveSecrets(
   document: { readonly secrets: DeclaredSecrets },
   users: readonly SecretUser[],
+  signal?: AbortSignal,
 ): Promise<ResolvedSecrets> {
   const { uses } = document.secrets;
   return await readUses(
     document.secrets,
     uses.filter((use) => users.some((user) => user === use.path[0])),
+    signal,
   );
 }
 
@@ -204,7 +207,8 @@ class Resolver {
     try {
       await action();
     } catch (error) {
-      if (!(error instanceof UbiError)) {
+      // That all is to end is no fault of this secret.
+      if (!(error instanceof UbiError) || this.#policy.signal?.aborted === true) {
         throw error;
       }
       this.#drop(name);

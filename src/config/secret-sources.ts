@@ -79,7 +79,7 @@ export async function readSecretFile(
       const hint = "start its writer, or raise pipe_timeout_ms";
       throw new UbiError("E_SECRET_READ", `cannot read ${file}: ${cause.message}; ${hint}`);
     }
-    if (systemErrorCode(cause) !== undefined) {
+    if (!(cause instanceof UbiError) && systemErrorCode(cause) !== undefined) {
       throw new UbiError("E_SECRET_READ", `cannot read ${file}: ${errorText(cause)}`, { cause });
     }
     throw cause;

@@ -39,7 +39,7 @@ export async function openArchiveSource(
   secrets: ResolvedSecrets,
   limits: ArchiveSourceLimits = {},
 ): Promise<OpenedSource> {
-  const described = await describeStore(settings, secrets, "read");
+  const described = await describeStore(settings, secrets, "read", limits.signal);
   const kek =
     settings.archiveKek === undefined ? undefined : secrets.get(settings.archiveKek).bytes;
   try {

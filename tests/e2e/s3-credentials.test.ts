@@ -180,6 +180,52 @@ test(
   TIMEOUT_MS,
 );
 
+test.each([
+  ["archive", ["archive", "-f", "disk.toml", "--target-config", "target.toml"]],
+  ["archive verify", ["archive", "verify", "--source", "source.toml"]],
+])(
+  "SIGTERM ends %s, which waits for a metadata service that is silent",
+  async (_, command) => {
+    using disk = diskOf({ credentials: ["instance"] });
+    const asked = Promise.withResolvers<void>();
+    metadata.spoil = async () => {
+      asked.resolve();
+      await Bun.sleep(10_000);
+      return new Response("");
+    };
+    const child = Bun.spawn([EXECUTABLE, ...command], {
+      cwd: disk.folder,
+      env: disk.env,
+      stdout: "ignore",
+      stderr: "pipe",
+    });
+    await asked.promise;
+    child.kill("SIGTERM");
+    expect(await child.exited).toBe(130);
+    expect(await new Response(child.stderr).text()).toContain("E_INTERRUPTED");
+  },
+  TIMEOUT_MS,
+);
+
+test(
+  "SIGTERM ends a check that waits for the first writer of a pipe",
+  async () => {
+    using disk = diskOf({ secretFile: "pipe" });
+    expect(Bun.spawnSync(["mkfifo", "-m", "600", disk.file("pipe")]).exitCode).toBe(0);
+    const child = Bun.spawn([EXECUTABLE, "archive", "verify", "--source", "source.toml"], {
+      cwd: disk.folder,
+      env: disk.env,
+      stdout: "ignore",
+      stderr: "pipe",
+    });
+    await Bun.sleep(1000);
+    child.kill("SIGTERM");
+    expect(await child.exited).toBe(130);
+    expect(await new Response(child.stderr).text()).toContain("E_INTERRUPTED");
+  },
+  TIMEOUT_MS,
+);
+
 test(
   "the role of an instance: archived, checked and exported over rotations",
   async () => {
