@@ -137,7 +137,9 @@ class ServerWorker implements Disposable {
     this.#advanceReads();
     this.#dropStalled();
     this.#statistics.set(ServerCounter.buffersInUse, this.#reads.buffersInUse);
-    this.#statistics.set(ServerCounter.waiting, this.#waiting.length);
+    // Who has a share, or has to wait for the next turn, lacks no memory while there is some.
+    const waiting = this.#reads.hasFreeBuffers ? 0 : this.#waiting.length;
+    this.#statistics.set(ServerCounter.waiting, waiting);
     return !this.#isOver();
   }
 

@@ -204,6 +204,33 @@ test("clients that are turned away or dropped are counted", async () => {
   expect(await connectionsOf(rpc)).toMatchObject({ accepted: 2, refused: 1, dropped: 1 });
 });
 
+test("clients that have their share and take nothing do not wait for memory while there is some", async () => {
+  const stripeBytes = 2 ** 20;
+  using disk = new MetadataDisk({ diskBytes: 0 });
+  disk.write("disk.raw", Buffer.alloc(64 * stripeBytes));
+  const fetched = new Uint8Array(64).fill(2);
+  disk.write("meta", metadataFile({ stripeShift: 11, stripeCount: 64 }, fetched, 1024));
+  disk.write(
+    "disk.toml",
+    '[device]\ndata_path = "disk.raw"\nmetadata_path = "meta"\ntrack_written = true\n' +
+      "[danger_zone]\nenabled = true\nallow_unencrypted_disk = true\n",
+  );
+  await using server = await serve(disk, `${LISTEN}${PLAIN}`);
+  using one = await RawClient.connect(server.port);
+  using other = await RawClient.connect(server.port);
+  for (const [n, client] of [one, other].entries()) {
+    client.pause();
+    client.send(...Array.from({ length: 32 }, (_, stripe) => readRequest(n * 32 + stripe)));
+  }
+  const used = async () => recordOf(recordOf(await ask(disk.file("rpc.sock"), "stats")).stats);
+  await until(async () => Number(recordOf((await used()).memory).in_use_bytes) >= 30 * stripeBytes);
+  await Bun.sleep(100);
+  const { connections, memory } = await used();
+  expect(memory).toMatchObject({ limit_bytes: 64 * stripeBytes });
+  expect(recordOf(memory).in_use_bytes).toBeLessThan(64 * stripeBytes);
+  expect(connections).toMatchObject({ open: 2, waiting_for_memory: 0 });
+});
+
 test("an RPC client that reads nothing is in nobody's way", async () => {
   using disk = servedDisk();
   await using server = await serve(disk, `${LISTEN}${PLAIN}`);
