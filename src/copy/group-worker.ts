@@ -20,6 +20,7 @@ export async function runGroupPart<Note>(part: GroupPart<Note>): Promise<void> {
   const post = (message: GroupMessage<Note>) => postMessage(message);
   const cancel = () => stop.abort(new UbiError("E_WORKER", "the work was stopped"));
   addEventListener("message", cancel);
+  post({ kind: "listening" });
   try {
     const note = (each: Note) => post({ kind: "note", note: each });
     await part.run({ signal: stop.signal, cancel, note });

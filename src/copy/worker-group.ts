@@ -7,6 +7,7 @@ import { spawnWorker } from "../ffi/worker.ts";
 
 /** From a worker. `note` is the role's own. */
 export type GroupMessage<Note> =
+  | { readonly kind: "listening" }
   | { readonly kind: "note"; readonly note: Note }
   | { readonly kind: "ended" }
   | { readonly kind: "failed"; readonly code: ErrorCode; readonly message: string };
@@ -21,6 +22,8 @@ export interface GroupOptions<Data, Note> {
   readonly onNote?: (note: Note) => void;
   /** What the main thread does for them meanwhile; its failure is one like theirs. */
   readonly mainPart?: () => Promise<void>;
+  /** Left out: a thread of this program. */
+  readonly spawn?: (role: string, data: Data) => Worker;
 }
 
 /**
@@ -57,7 +60,8 @@ class Group<Data, Note> {
   constructor(options: GroupOptions<Data, Note>) {
     this.#options = options;
     this.#failed.promise.catch(() => {});
-    this.#workers = options.data.map((data) => spawnWorker(options.role, data));
+    const { spawn = spawnWorker, role } = options;
+    this.#workers = options.data.map((data) => spawn(role, data));
     this.#ends = this.#workers.map((worker) => this.#watch(worker));
     if (options.mainPart !== undefined) {
       this.#ends.push(options.mainPart().catch((error: unknown) => this.fail(error)));
@@ -104,6 +108,11 @@ class Group<Data, Note> {
     worker.addEventListener("error", (event) => die(`failed: ${event.message}`));
     worker.addEventListener("message", ({ data }: MessageEvent<GroupMessage<Note>>) => {
       switch (data.kind) {
+        case "listening":
+          if (this.#hasFailed) {
+            worker.postMessage("stop"); // the first one came while it could not hear
+          }
+          return;
         case "note":
           this.#options.onNote?.(data.note);
           return;
