@@ -21,6 +21,20 @@ export function decodeBase64(text: Uint8Array): Uint8Array {
   }
 }
 
+/** How many bytes `text` stands for; undefined when it is no base64. */
+export function base64Size(text: Uint8Array): number | undefined {
+  try {
+    const bytes = decodeBase64(text);
+    bytes.fill(0);
+    return bytes.length;
+  } catch (error) {
+    if (!(error instanceof Base64Error)) {
+      throw error;
+    }
+    return undefined;
+  }
+}
+
 // --- internal ---
 
 const PADDING = 0x3d;

@@ -86,6 +86,21 @@ test("a regular file beside the document gives exactly its bytes", async () => {
   expect(await keyOf(folder.file("c.toml"))).toBe(HEX);
 });
 
+test("a key or KEK in base64 without encoding is seen to be that", async () => {
+  const files = { key: `${base64(KEY)}\n`, kek: base64(KEK), wrapped: envelope("k") };
+  using folder = new ConfigFolder({
+    ...files,
+    "c.toml": `${USE}source.file = "key"${FILE}`,
+    "d.toml": `${USE}source.file = "wrapped"\nencrypted_by.ref = "q"\n[secrets.q]\nsource.file = "kek"${FILE}`,
+  });
+  expect(await errorsOf(keyOf(folder.file("c.toml")))).toEndWith(
+    'has 89 bytes; exactly 64 are expected (it looks like base64 of 64 bytes: set encoding = "base64")',
+  );
+  expect(await errorsOf(keyOf(folder.file("d.toml")))).toEndWith(
+    'has 44 bytes; a KEK has exactly 32 (it looks like base64 of 32 bytes: set encoding = "base64")',
+  );
+});
+
 test("a newline at the end of a plaintext file counts, and the error says so", async () => {
   using folder = new ConfigFolder({
     "c.toml": `${USE}source.file = "key"${FILE}`,

@@ -3,11 +3,12 @@
  * mistake elsewhere never costs an operator the pipe that a key was written to.
  */
 import { assert, UbiError } from "../errors.ts";
+import { base64Size } from "./base64.ts";
 import type { DeclaredSecrets, SecretUse } from "./declared-secrets.ts";
 import { KEK_BYTES, openEnvelope } from "./envelope.ts";
 import type { Findings } from "./findings.ts";
 import { hideVariable } from "./hidden-variables.ts";
-import type { DangerFlag } from "./schema.ts";
+import type { DangerFlag, SecretSize } from "./schema.ts";
 import { Secret } from "./secret.ts";
 import { type FileSourcePolicy, inspectFileSource, readSecretSource } from "./secret-sources.ts";
 
@@ -178,7 +179,7 @@ class Resolver {
     if (length < size.bytesMin || length > size.bytesMax) {
       const expected = sizeText(size.bytesMin, size.bytesMax);
       const message = `secret ${JSON.stringify(name)} has ${length} bytes; ${expected}`;
-      this.findings.error("E_SECRET_SIZE", path, message + this.#newlineHint(name, secret));
+      this.findings.error("E_SECRET_SIZE", path, message + this.#sizeHint(secret, size));
     } else if (size.text === true && !isText(secret.bytes)) {
       const message = `secret ${JSON.stringify(name)} is not valid UTF-8`;
       this.findings.error("E_SECRET", path, message);
@@ -252,7 +253,7 @@ class Resolver {
     }
     if (kek.length !== KEK_BYTES) {
       const sizes = `${kek.length} bytes; a KEK has exactly ${KEK_BYTES}`;
-      const hint = this.#newlineHint(kek.name, kek);
+      const hint = this.#sizeHint(kek, { bytesMin: KEK_BYTES, bytesMax: KEK_BYTES });
       throw new UbiError("E_SECRET_SIZE", `KEK ${JSON.stringify(kekName)} has ${sizes}${hint}`);
     }
     const context = new TextEncoder().encode(name);
@@ -284,11 +285,17 @@ class Resolver {
     this.#secrets.delete(name);
   }
 
-  #newlineHint(name: string, secret: Secret): string {
-    const declaration = this.#declared.declaration(name);
-    const isAsWritten =
-      declaration?.encoding === "plaintext" && declaration.encrypted_by === undefined;
-    return isAsWritten && endsInNewline(secret.bytes)
+  /** What a secret of the wrong size probably is, where it is taken as it was written. */
+  #sizeHint(secret: Secret, { bytesMin, bytesMax }: SecretSize): string {
+    const declaration = this.#declared.declaration(secret.name);
+    if (declaration?.encoding !== "plaintext" || declaration.encrypted_by !== undefined) {
+      return "";
+    }
+    const decoded = base64Size(secret.bytes);
+    if (decoded !== undefined && decoded >= bytesMin && decoded <= bytesMax) {
+      return ` (it looks like base64 of ${decoded} bytes: set encoding = "base64")`;
+    }
+    return endsInNewline(secret.bytes)
       ? " (it ends in a newline, which counts: write it without one)"
       : "";
   }
