@@ -106,14 +106,25 @@ function openStandardError(): number {
 let instance: ConsolaInstance | undefined;
 
 function sink(): ConsolaInstance {
-  instance ??= createConsola({
-    level: CONSOLA_LEVELS[levelFrom(process.env.UBIBLK_LOG)],
+  instance ??= newSink(process.env.UBIBLK_LOG);
+  return instance;
+}
+
+/** A level that is none is told once, not by each thread. */
+function newSink(wanted: string | undefined): ConsolaInstance {
+  const level = levelFrom(wanted);
+  const made = createConsola({
+    level: CONSOLA_LEVELS[level],
     throttle: 0,
     reporters: [
       { log: (entry) => writeLine(`[${entry.type.toUpperCase().padEnd(5)}] ${text(entry)}\n`) },
     ],
   });
-  return instance;
+  if (Bun.isMainThread && wanted !== undefined && wanted !== "" && wanted !== level) {
+    const levels = Object.keys(CONSOLA_LEVELS).join(", ");
+    made.warn(line("UBIBLK_LOG is none of its levels; info counts", { value: wanted, levels }));
+  }
+  return made;
 }
 
 function levelFrom(value: string | undefined): LogLevel {

@@ -153,8 +153,9 @@ function productText(file: string): string {
 }
 
 /** `vhost` for src/vhost/session.ts, `errors.ts` for src/errors.ts. */
+/** Of a file outside all folders the file itself; its test belongs to it. */
 function areaOf(file: string): string {
-  return file.split("/")[1] ?? file;
+  return (file.split("/")[1] ?? file).replace(/\.test\.ts$/, ".ts");
 }
 
 function floorOf(area: string): number {
