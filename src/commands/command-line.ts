@@ -66,6 +66,10 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     description: "Enciphers or deciphers an image with the key of a disk",
     load: async (wrap) => wrap((await import("./xts.ts")).default),
   },
+  "wrap-secret": {
+    description: "Encrypts a secret of a configuration with a key-encryption key",
+    load: async (wrap) => wrap((await import("./wrap-secret.ts")).default),
+  },
 };
 
 /** What follows the word `archive`; without one of these a disk is archived. */

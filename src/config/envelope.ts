@@ -12,6 +12,9 @@ import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
 import { assert, UbiError } from "../errors.ts";
 
 export const KEK_BYTES = 32;
+/** Of a secret of a document, whose envelope counts as its size. */
+export const WRAPPED_BYTES_MAX = 8164;
+
 export interface EnvelopeKey {
   /** Exactly `KEK_BYTES`. */
   readonly kek: Uint8Array;
