@@ -1,6 +1,6 @@
-/** The commands of the documents' chapters `Try it` as they stand, in an empty folder; and their examples of bytes. */
+/** The commands of README and of the documents as they stand, in an empty home; and their examples of bytes. */
 import { expect, test } from "bun:test";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { type CommandResult, runCommand } from "../../scripts/command.ts";
@@ -10,8 +10,47 @@ import { StripeEncoder } from "../../src/archive/stripe-object.ts";
 import { EXECUTABLE } from "../support/backend.ts";
 import { skipUnlessInstalled } from "../support/requires.ts";
 
-const DOCUMENTS = resolve(import.meta.dir, "..", "..", "docs");
+const ROOT = resolve(import.meta.dir, "..", "..");
 const TIMEOUT_MS = 60_000;
+
+test(
+  "README: a disk is served, measured, watched, deciphered, archived and served to others; the clone stays clean",
+  async () => {
+    const chapters = ["Serve a disk", "Look at it, measure it", "Archive it, move it"];
+    const script = chapters.map((title) => commandsOf("README.md", title)).join("");
+    using home = new Home();
+    const result = await home.run(`${script}\nls -A ~/clone`);
+    expect(result).toMatchObject({ exitCode: 0, isTimedOut: false });
+    expect(result.stdout).toContain("latency"); // of bench
+    expect(result.stdout).toContain("rpc.sock  0."); // of top
+    expect(result.stderr).toContain("verify: 256 objects of 256 stripes");
+    expect(result.stdout).toEndWith("0-255 0x02\n"); // of list; the clone is empty
+    expect(readdirSync(home.path).sort()).toEqual(["clone", "try-ubiblk"]);
+  },
+  TIMEOUT_MS,
+);
+
+test(
+  "lazy-stripes.md: a disk is set up with an image, and served",
+  async () => {
+    const script = commandsOf("docs/lazy-stripes.md", "Set up").replace("20G", "64M");
+    using home = new Home();
+    const result = await home.run(
+      `truncate -s 16M debian.raw\n${script.trim()} &\n` +
+        "until ubiblk top --once --json rpc.sock | grep -o '\"fetched\":16,'; do sleep 0.2; done",
+    );
+    expect(result).toMatchObject({ exitCode: 0, isTimedOut: false });
+    expect(result.stdout).toContain("64 stripes of 1048576 bytes, 16 in the stripe source");
+  },
+  TIMEOUT_MS,
+);
+
+test("config.md: a secret is wrapped", async () => {
+  using home = new Home();
+  const result = await home.run(commandsOf("docs/config.md", "`[secrets.NAME]`"));
+  expect(result.exitCode).toBe(0);
+  expect(Uint8Array.fromBase64(result.stdout.trim())).toHaveLength(12 + 64 + 16);
+});
 
 test(
   "archive.md: a disk is archived, checked, exported, and brought up to date",
@@ -40,7 +79,7 @@ skipUnlessInstalled("openssl")(
 );
 
 test("archive.md: its examples of the format are what is written", () => {
-  const document = readFileSync(join(DOCUMENTS, "archive.md"), "utf8");
+  const document = readFileSync(join(ROOT, "docs", "archive.md"), "utf8");
   const hmacKey = Uint8Array.from({ length: 32 }, (_, i) => i);
   const xtsKey = new Uint8Array(64).fill(0x11, 0, 32).fill(0x22, 32);
   const whole = 6 * 16 * 512;
@@ -80,34 +119,44 @@ function sha256(bytes: Uint8Array): string {
   return new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
 }
 
-/** Runs the chapter in one shell that ends at the first failure. Another port is taken for the one that it names. */
 async function tryIt(document: string): Promise<CommandResult> {
-  const folder = mkdtempSync(join(tmpdir(), "ubiblk-docs-"));
-  const script = chapterCommands(readFileSync(join(DOCUMENTS, document), "utf8")).replaceAll(
-    "7777",
-    String(freePort()),
-  );
-  try {
-    const shell = [
-      "bash",
-      "-euo",
-      "pipefail",
-      "-c",
-      `trap 'kill $(jobs -p) || true' EXIT\n${script}`,
-    ];
+  using home = new Home();
+  return await home.run(commandsOf(`docs/${document}`, "Try it"));
+}
+
+/** An empty home with an empty folder `clone` in it, where commands begin. */
+class Home implements Disposable {
+  readonly path = mkdtempSync(join(tmpdir(), "ubiblk-docs-"));
+
+  constructor() {
+    mkdirSync(join(this.path, "clone"));
+  }
+
+  /** Runs `script` in one shell that ends at the first failure. Another port is taken for the one that it names. */
+  async run(script: string): Promise<CommandResult> {
+    const commands = script.replaceAll("7777", String(freePort()));
+    const whole = `trap 'kill $(jobs -p) || true' EXIT\n${commands}`;
     const env = {
       ...process.env,
+      HOME: this.path,
       PATH: `${dirname(EXECUTABLE)}:${process.env.PATH}`,
       UBIBLK_LOG: undefined,
     };
-    return await runCommand(shell, { cwd: folder, timeoutMs: TIMEOUT_MS - 5_000, env });
-  } finally {
-    rmSync(folder, { recursive: true });
+    const cwd = join(this.path, "clone");
+    const timeoutMs = TIMEOUT_MS - 5_000;
+    return await runCommand(["bash", "-euo", "pipefail", "-c", whole], { cwd, timeoutMs, env });
+  }
+
+  [Symbol.dispose](): void {
+    rmSync(this.path, { recursive: true });
   }
 }
 
-function chapterCommands(text: string): string {
-  const chapter = /^## Try it\n(.*?)^##? /ms.exec(text)?.[1] ?? "";
+/** The commands of a chapter, up to the next heading of any kind. */
+function commandsOf(document: string, title: string): string {
+  const text = readFileSync(join(ROOT, document), "utf8");
+  const [, behind = ""] = text.split(`\n## ${title}\n`);
+  const [chapter = ""] = behind.split(/^#+ /m);
   const blocks = [...chapter.matchAll(/^```sh\n(.*?)^```$/gms)].map((block) => block[1] ?? "");
   expect(blocks).not.toEqual([]);
   return blocks.join("");
