@@ -112,6 +112,7 @@ export function assertNever(value: never): never {
 const ERRNO_NAMES: Readonly<Record<number, string>> = {
   1: "EPERM (operation not permitted)",
   2: "ENOENT (no such file or directory)",
+  3: "ESRCH (no such process)",
   4: "EINTR (interrupted)",
   5: "EIO (input/output error)",
   6: "ENXIO (no such device or address)",
@@ -140,6 +141,7 @@ const ERRNO_NAMES: Readonly<Record<number, string>> = {
   74: "EBADMSG (damaged data)",
   95: "EOPNOTSUPP (operation not supported)",
   98: "EADDRINUSE (address in use)",
+  99: "EADDRNOTAVAIL (this host has no such address)",
   101: "ENETUNREACH (network unreachable)",
   104: "ECONNRESET (connection reset)",
   110: "ETIMEDOUT (timed out)",

@@ -152,7 +152,8 @@ const HTTPS_REQUIRED =
 const ENVIRONMENT_REFUSED =
   '"environment" reads secrets of the environment, which other processes of the user and children see; choose ' +
   "another place, or set danger_zone.enabled with danger_zone.allow_env_secrets";
-const ADDRESS_EXPECTED = "not an address; HOST:PORT or [IPv6]:PORT is expected";
+const ADDRESS_EXPECTED =
+  "not an address; HOST:PORT or [IPv6]:PORT is expected, with a PORT up to 65535";
 
 function checkS3(section: string, store: S3Store, findings: Findings): void {
   const parts = store.prefix?.split("/") ?? [];

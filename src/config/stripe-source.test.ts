@@ -202,7 +202,8 @@ test.each(["example.org", "127.0.0.1:99999", "::1:9", "[::1]", ":9", "a b:9", "h
   "the address %s is refused",
   async (address) => {
     const errors = await errorsOf(load(REMOTE.replace("127.0.0.1:9", address) + PSK));
-    expect(errors).toContain("stripe_source.address: not an address");
+    expect(errors).toContain("stripe_source.address: not an address; HOST:PORT or [IPv6]:PORT");
+    expect(errors).toContain("with a PORT up to 65535");
   },
 );
 

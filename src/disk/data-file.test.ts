@@ -139,6 +139,13 @@ test("data file: unlocked it lets the next one in while it is still open", () =>
   expect(second.sectors).toBe(8);
 });
 
+test("metadata that is not there yet: what makes it is named; of a disk it is not", () => {
+  const path = join(folder, "none");
+  const message = `there is no metadata ${path} yet; run init-metadata first`;
+  expect(() => DataFile.open({ path, what: "metadata", isReadOnly: false })).toThrow(message);
+  expect(refusal(path).message).toStartWith(`cannot open data ${path}: ENOENT`);
+});
+
 // --- internal ---
 
 function makeFile(bytes: number): string {

@@ -123,14 +123,14 @@ function openFile(options: DataFileOptions): { readonly fd: number; readonly isD
   try {
     return { fd: openSync(options.path, isDirect ? flags | constants.O_DIRECT : flags), isDirect };
   } catch (error) {
-    if (!(error instanceof Error && "code" in error && error.code === "EINVAL")) {
-      throw new UbiError(
-        "E_DISK_OPEN",
-        `cannot open ${options.what} ${options.path}: ${errorText(error)}`,
-        {
-          cause: error,
-        },
-      );
+    const code = error instanceof Error && "code" in error ? error.code : undefined;
+    if (code === "ENOENT" && options.what === "metadata") {
+      const message = `there is no metadata ${options.path} yet; run init-metadata first`;
+      throw new UbiError("E_DISK_OPEN", message, { cause: error });
+    }
+    if (code !== "EINVAL") {
+      const message = `cannot open ${options.what} ${options.path}: ${errorText(error)}`;
+      throw new UbiError("E_DISK_OPEN", message, { cause: error });
     }
   }
   log.warn("no direct I/O on this file system, using the page cache", { path: options.path });

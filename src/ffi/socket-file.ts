@@ -3,6 +3,7 @@
  * a dead process, removed at the end unless another program has put its own there.
  */
 import { lstatSync, type Stats, unlinkSync } from "node:fs";
+import { dirname } from "node:path";
 import { errnoText, errorText, UbiError } from "../errors.ts";
 import { acceptSocket, closeDescriptor, listenSocket, probeSocket } from "./socket.ts";
 
@@ -40,7 +41,9 @@ export class ListeningSocket implements Disposable {
     removeOrphan(path);
     const fd = listenSocket(path, SOCKET_MODE, BACKLOG);
     if (fd < 0) {
-      throw new UbiError("E_SOCKET", `cannot listen at ${path}: ${errnoText(fd)}`);
+      const isMissing = fd === -ENOENT;
+      const why = isMissing ? `the folder ${dirname(path)} is missing; make it` : errnoText(fd);
+      throw new UbiError("E_SOCKET", `cannot listen at ${path}: ${why}`);
     }
     return new ListeningSocket(path, fd);
   }

@@ -12,7 +12,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { connect } from "node:net";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
 import { runCommand } from "../../scripts/command.ts";
 import {
@@ -267,7 +267,9 @@ test("folder of rpc_socket missing: the start fails and says where", async () =>
   const result = await runCommand([EXECUTABLE, "vhost", "--config", place.disk.configPath]);
   expect(result.exitCode).toBe(1);
   expect(result.stderr).toContain("E_SOCKET");
-  expect(result.stderr).toContain(`cannot listen at ${place.rpcPath}: ENOENT`);
+  expect(result.stderr).toContain(
+    `cannot listen at ${place.rpcPath}: the folder ${dirname(place.rpcPath)} is missing`,
+  );
 });
 
 test("rpc_socket in use: the start fails, the other backend goes on", async () => {

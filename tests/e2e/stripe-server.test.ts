@@ -365,6 +365,18 @@ describe("flags and documents", () => {
     );
     expect(result.stderr).toContain("error E_SOCKET_IN_USE:");
   });
+
+  test("an address that this host does not have is told as such", async () => {
+    using disk = new MetadataDisk({ diskBytes: 2 ** 20, metadataPath: null });
+    disk.write("listen.toml", `[server]\naddress = "192.0.2.1:7777"\n${PLAIN}`); // TEST-NET-1 of RFC 5737
+    const result = await runCommand(
+      [EXECUTABLE, "stripe-server", "-f", "disk.toml", "--listen-config", "listen.toml"],
+      { cwd: disk.folder, timeoutMs: 20_000 },
+    );
+    expect(result.stderr).toContain(
+      "cannot listen at 192.0.2.1:7777: EADDRNOTAVAIL (this host has no such address)",
+    );
+  });
 });
 
 /** A disk of four stripes with these flags, an image that differs from it, and its documents. */
