@@ -55,6 +55,11 @@ export async function loadDocument<Schema extends TObject>(
 
 // --- internal ---
 
+/** What tells the kinds of documents apart. */
+const MAIN_SECTIONS = ["device", "target", "archive", "server", "encryption"];
+/** They have the same keys. */
+const STORE_SECTIONS = ["target", "archive"];
+
 class DocumentChecker<Schema extends TObject> {
   readonly #rules: LoadRules<Schema>;
   readonly #source: SourceDocument;
@@ -72,6 +77,7 @@ class DocumentChecker<Schema extends TObject> {
   }
 
   check(): LoadedDocument<Schema> {
+    this.#refuseOtherKind();
     this.#checkSectionNames();
     this.#checkSections();
     const gate = this.#dangerGate();
@@ -95,12 +101,31 @@ class DocumentChecker<Schema extends TObject> {
     return { values, secrets, files, warnings: this.#findings.warnings };
   }
 
+  /** Of a document of another kind only that is told: all else in it would be found wrong as well. */
+  #refuseOtherKind(): void {
+    const { required = [], properties } = this.#rules.schema;
+    const wanted = MAIN_SECTIONS.find((section) => required.includes(section));
+    const { table } = this.#source;
+    const found = MAIN_SECTIONS.find(
+      (section) => !Object.hasOwn(properties, section) && Object.hasOwn(table, section),
+    );
+    if (wanted === undefined || found === undefined || Object.hasOwn(table, wanted)) {
+      return;
+    }
+    const areAlike = STORE_SECTIONS.includes(wanted) && STORE_SECTIONS.includes(found);
+    const hint = areAlike ? `; in a copy of it, rename [${found}] to [${wanted}]` : "";
+    const message = `unknown section: a document with [${wanted}] is wanted here, this is one with [${found}]`;
+    this.#findings.error("E_CONFIG_KEY", [found], message + hint);
+    this.#findings.finish();
+  }
+
   #checkSectionNames(): void {
     const known = Object.keys(this.#rules.schema.properties);
     for (const section of Object.keys(this.#source.table)) {
       if (!known.includes(section)) {
         const nearest = nearestName(section, known);
-        const hint = nearest === undefined ? known.join(", ") : `did you mean ${nearest}?`;
+        const hint =
+          nearest === undefined ? `known are ${known.join(", ")}` : `did you mean ${nearest}?`;
         this.#findings.error("E_CONFIG_KEY", [section], `unknown section; ${hint}`);
       }
     }

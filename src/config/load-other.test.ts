@@ -1,6 +1,12 @@
 import { afterEach, expect, test } from "bun:test";
 import { ConfigFolder, errorsOf } from "../../tests/support/config-folder.ts";
-import { loadArchiveConfig, loadServerConfig, loadTargetConfig } from "./load-config.ts";
+import {
+  loadArchiveConfig,
+  loadDeviceConfig,
+  loadKeyConfig,
+  loadServerConfig,
+  loadTargetConfig,
+} from "./load-config.ts";
 import { resolveSecrets } from "./resolve-secrets.ts";
 
 const ENV = "[danger_zone]\nenabled = true\nallow_env_secrets = true\n";
@@ -52,6 +58,37 @@ test("a device section in a target is unknown", async () => {
   });
   expect(await errorsOf(loadTargetConfig(folder.file("t.toml")))).toContain(
     "device: unknown section",
+  );
+});
+
+test.each([
+  [
+    loadDeviceConfig,
+    "target",
+    "a document with [device] is wanted here, this is one with [target]",
+  ],
+  [
+    loadKeyConfig,
+    "server",
+    "a document with [encryption] is wanted here, this is one with [server]",
+  ],
+  [
+    loadTargetConfig,
+    "device",
+    "a document with [target] is wanted here, this is one with [device]",
+  ],
+  [
+    loadTargetConfig,
+    "archive",
+    "this is one with [archive]; in a copy of it, rename [archive] to [target]",
+  ],
+  [loadArchiveConfig, "target", "rename [target] to [archive]"],
+])("%p of a document with [%s] tells that, and nothing else", async (load, section, message) => {
+  using folder = new ConfigFolder({ "x.toml": `# of another kind\n[${section}]\nx = 1\n` });
+  expect(await errorsOf(load(folder.file("x.toml")))).toMatch(
+    new RegExp(
+      `^E_CONFIG_KEY \\S+/x.toml:2: ${section}: unknown section: .*${RegExp.escape(message)}$`,
+    ),
   );
 });
 
