@@ -95,6 +95,26 @@ test.each([
   expect(() => read(...argv)).toThrow(reason);
 });
 
+test("an empty name of a file is refused, whichever way it is written", () => {
+  const definitions = { source: { type: "string", valueHint: "FILE" } } as const;
+  expect(() => readArguments(["--source="], definitions)).toThrow("--source: empty; the name");
+  expect(() => readArguments(["--source", ""], definitions)).toThrow("--source: empty; the name");
+});
+
+test("a word too many is held against the names of tools, then against --config", () => {
+  const definitions = { config: { type: "string", alias: "f" } } as const;
+  const tools = ["verify", "inspect"];
+  expect(() => readArguments(["varify"], definitions, tools)).toThrow("did you mean verify?");
+  expect(() => readArguments(["a.toml"], definitions, tools)).toThrow(
+    "did you mean --config a.toml?",
+  );
+  expect(() => readArguments(["-fx", "a.toml"], definitions, tools)).toThrow(/argument$/);
+});
+
+test("-v is taken for the version, which is -V", () => {
+  expect(() => readArguments(["-v"], {})).toThrow("-v: unknown flag; did you mean --version?");
+});
+
 test("a required positional that is absent is named", () => {
   expect(() => readArguments([], { input: { type: "positional" } })).toThrow("INPUT: missing");
 });

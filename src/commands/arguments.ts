@@ -35,14 +35,16 @@ export type ReadArguments =
  * Checks and normalises `argv`. Flags may be written `-f X`, `-fX`, `-f=X`, `--config X` and
  * `--config=X`; switches may be joined (`-ab`); `--` ends the flags.
  *
+ * @param toolNames words that would have chosen another command in the first place
  * @throws UbiError E_USAGE that names the flag: unknown, repeated or missing ones, bad values,
  * positionals too many or too few.
  */
 export function readArguments(
   argv: readonly string[],
   definitions: ArgumentDefinitions,
+  toolNames: readonly string[] = [],
 ): ReadArguments {
-  const reader = new ArgumentReader(argv, definitions);
+  const reader = new ArgumentReader(argv, definitions, toolNames);
   return reader.read();
 }
 
@@ -75,9 +77,15 @@ class ArgumentReader {
   readonly #required: Definition[] = [];
   readonly #values = new Map<string, string>();
   readonly #words: string[] = [];
+  readonly #toolNames: readonly string[];
 
-  constructor(argv: readonly string[], definitions: ArgumentDefinitions) {
+  constructor(
+    argv: readonly string[],
+    definitions: ArgumentDefinitions,
+    toolNames: readonly string[],
+  ) {
     this.#rest = [...argv];
+    this.#toolNames = toolNames;
     for (const [name, definition] of Object.entries(definitions)) {
       this.#define({ name, definition });
     }
@@ -180,10 +188,8 @@ class ArgumentReader {
     const found = this.#flags.get(flag);
     if (found === undefined) {
       const known = [...this.#flags.keys(), ...HELP_FLAGS, ...VERSION_FLAGS];
-      const nearest = nearestName(
-        flag,
-        known.filter((name) => name.startsWith("--")),
-      );
+      const long = known.filter((name) => name.startsWith("--"));
+      const nearest = flag === "-v" ? "--version" : nearestName(flag, long);
       throw usage(
         `${flag}: unknown flag${nearest === undefined ? "" : `; did you mean ${nearest}?`}`,
       );
@@ -196,10 +202,20 @@ class ArgumentReader {
     const repeated = last?.definition.isRepeated === true ? last : undefined;
     const next = this.#positionals[this.#words.length] ?? repeated;
     if (next === undefined) {
-      throw usage(`${JSON.stringify(word)}: unexpected argument`);
+      throw usage(`${JSON.stringify(word)}: unexpected argument${this.#wordHint(word)}`);
     }
     checkValue(next.name.toUpperCase(), word, next.definition);
     this.#words.push(word);
+  }
+
+  /** Who gives a word where there are none meant the name of a tool, or the flag that most commands have. */
+  #wordHint(word: string): string {
+    const nearest = nearestName(word, this.#toolNames);
+    if (nearest !== undefined) {
+      return `; did you mean ${nearest}?`;
+    }
+    const isConfigMissing = this.#flags.has("--config") && !this.#values.has("config");
+    return isConfigMissing ? `; did you mean --config ${word}?` : "";
   }
 
   #checkPresence(): void {
@@ -226,6 +242,9 @@ function aliasesOf(definition: ArgumentDefinition): readonly string[] {
 }
 
 function checkValue(flag: string, value: string, definition: ArgumentDefinition): void {
+  if (value === "" && "valueHint" in definition && definition.valueHint === "FILE") {
+    throw usage(`${flag}: empty; the name of a file is expected`);
+  }
   if (definition.type === "enum") {
     const options = definition.options ?? [];
     if (!options.includes(value)) {

@@ -24,6 +24,28 @@ test("help is printed without colours when it goes into a pipe", () => {
   expect(exitCode).toBe(0);
 });
 
+test.each([
+  [["help", "vhost"], "USAGE ubiblk vhost"],
+  [["--help", "archive", "verify"], "USAGE ubiblk archive verify"],
+  [["help", "help"], "USAGE ubiblk "],
+])("%j shows the help of what follows", (argv, usage) => {
+  const { exitCode, stdout } = ubiblk(...argv);
+  expect(stdout).toContain(usage);
+  expect(exitCode).toBe(0);
+});
+
+test.each([
+  [["archive", "varify"], "did you mean verify?; see ubiblk archive --help"],
+  [["vhost", "disk.toml"], "did you mean --config disk.toml?; see ubiblk vhost --help"],
+  [["vhost", "--config="], "--config: empty; the name of a file is expected"],
+  [["-v"], "-v: unknown flag; did you mean --version?"],
+  [["help", "vhsot"], "vhsot: unknown command; did you mean vhost?"],
+])("%j is wrong usage with a way out", (argv, hint) => {
+  const { exitCode, stderr } = ubiblk(...argv);
+  expect(stderr).toContain(hint);
+  expect(exitCode).toBe(2);
+});
+
 test("no command at all is wrong usage", () => {
   const { exitCode, stdout, stderr } = ubiblk();
   expect(stderr).toBe("ubiblk: error E_USAGE: no command; see ubiblk --help\n");

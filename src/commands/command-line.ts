@@ -146,11 +146,13 @@ async function dispatch(argv: readonly string[]): Promise<string | undefined> {
     return VERSION_LINE;
   }
   if (HELP_FLAGS.includes(name)) {
-    return await overview();
+    const asked = rest.filter((word) => !HELP_FLAGS.includes(word));
+    return asked.length === 0 ? await overview() : await dispatch([...asked, "--help"]);
   }
   const command = COMMANDS[name];
   if (command === undefined || !Object.hasOwn(COMMANDS, name)) {
-    const nearest = nearestName(name, [...Object.keys(COMMANDS), ...HELP_FLAGS, ...VERSION_FLAGS]);
+    const known = [...Object.keys(COMMANDS), ...HELP_FLAGS, ...VERSION_FLAGS];
+    const nearest = name === "-v" ? "--version" : nearestName(name, known);
     const hint = nearest === undefined ? `see ${PROGRAM} --help` : `did you mean ${nearest}?`;
     const what = name.startsWith("-") ? "flag" : "command";
     throw new UbiError("E_USAGE", `${name}: unknown ${what}; ${hint}`);

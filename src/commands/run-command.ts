@@ -43,7 +43,7 @@ export function runnableCommand<Args extends ArgsDef>(
         const path = `${parentName} ${await nameOf(definition)}`;
         return await runnable.run(rest, { parentName: path, versionLine });
       }
-      const read = await readFor(definition, argv, surroundings);
+      const read = await readFor(definition, argv, surroundings, Object.keys(tools));
       switch (read.kind) {
         case "help":
           return await usageText(
@@ -91,10 +91,11 @@ async function readFor<Args extends ArgsDef>(
   definition: CommandDef<Args>,
   argv: readonly string[],
   { parentName }: CommandSurroundings,
+  toolNames: readonly string[],
 ): Promise<ReadArguments> {
   const args = await argsOf(definition);
   try {
-    return readArguments(argv, args);
+    return readArguments(argv, args, toolNames);
   } catch (error) {
     if (!(error instanceof UbiError)) {
       throw error;
