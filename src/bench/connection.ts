@@ -25,6 +25,8 @@ export class Connection implements Disposable {
   readonly #poll = new PollSet(1);
   /** REPLY_ACK was negotiated: every request is answered. */
   isAcknowledging = false;
+  /** What may keep the other side from answering. */
+  #timeoutHint = "";
   #isDisposed = false;
 
   /** @throws UbiError E_SOCKET */
@@ -73,6 +75,15 @@ export class Connection implements Disposable {
     return decodeU64(this.ask(request));
   }
 
+  /** As `askU64`, where no answer has come on this connection yet: a backend serves one front end at a time. */
+  askFirst(request: number): bigint {
+    this.#timeoutHint =
+      "; another front end may be connected, or this may be another socket than vhost_socket";
+    const answer = this.askU64(request);
+    this.#timeoutHint = "";
+    return answer;
+  }
+
   [Symbol.dispose](): void {
     if (!this.#isDisposed) {
       this.#isDisposed = true;
@@ -112,7 +123,7 @@ export class Connection implements Disposable {
     for (let done = 0; done < lengthBytes; ) {
       const leftMs = Math.ceil((deadlineNs - clockNs()) / 1e6);
       if (leftMs <= 0) {
-        throw this.#failed(request, `no answer within ${this.#timeoutMs} ms`);
+        throw this.#failed(request, `no answer within ${this.#timeoutMs} ms${this.#timeoutHint}`);
       }
       if (this.#poll.wait(leftMs) <= 0) {
         continue;

@@ -139,7 +139,7 @@ interface Negotiated {
 }
 
 function negotiate(connection: Connection, options: FrontEndOptions): Negotiated {
-  const offered = connection.askU64(REQUEST.GET_FEATURES);
+  const offered = connection.askFirst(REQUEST.GET_FEATURES);
   requireBit(offered, FEATURE.VHOST_USER_PROTOCOL_FEATURES, "protocol features");
   requireBit(offered, FEATURE.VERSION_1, "virtio 1");
   const offeredProtocol = connection.askU64(REQUEST.GET_PROTOCOL_FEATURES);
@@ -195,7 +195,9 @@ function checkQueueCount(connection: Connection, protocol: bigint, queueCount: n
     ? Number(connection.askU64(REQUEST.GET_QUEUE_NUM))
     : 1;
   if (queueCount > offered) {
-    throw new UbiError("E_BENCH", `the backend has ${offered} queues, ${queueCount} are wanted`);
+    const queues = `${offered} queue${offered === 1 ? "" : "s"}`;
+    const hint = "raise num_queues in its [tuning], or lower --queues";
+    throw new UbiError("E_BENCH", `the backend has ${queues}, ${queueCount} are wanted; ${hint}`);
   }
 }
 

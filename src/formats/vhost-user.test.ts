@@ -29,6 +29,14 @@ describe("message headers", () => {
     expect(() => vhost.decodeHeader(header)).toThrow("GET_FEATURES: version 2");
   });
 
+  test.each(['{"command":"stats"}', '{"code":"E_RPC_REQUEST"}'])(
+    "%s instead of a message is seen to be of the RPC",
+    (json) => {
+      const header = new TextEncoder().encode(json).subarray(0, 12);
+      expect(() => vhost.decodeHeader(header)).toThrow("JSON came, which belongs to rpc_socket");
+    },
+  );
+
   test("a payload above the limit is refused", () => {
     const header = new Uint8Array(12);
     vhost.encodeHeader(header, { request: 99, flags: 1, sizeBytes: 4097 });

@@ -18,6 +18,9 @@ export const MEMORY_REGIONS_MAX = 32;
 const MEMORY_REGION_BYTES = 32;
 /** Regions that ADD_MEM_REG can build up. */
 export const MEMORY_SLOTS_MAX = 509;
+/** What every JSON object with a key begins with, `{"`, as the lower half of a request number; none is as large. */
+const JSON_START = 0x227b;
+const JSON_RECEIVED = "JSON came, which belongs to rpc_socket, not to vhost_socket";
 /** The device configuration space ends here. */
 const CONFIG_END_MAX = 0x1000;
 
@@ -176,6 +179,9 @@ export function decodeHeader(bytes: Uint8Array): MessageHeader {
     flags: view.getUint32(4, true),
     sizeBytes: view.getUint32(8, true),
   };
+  if ((header.request & 0xffff) === JSON_START) {
+    throw new UbiError("E_PROTOCOL", JSON_RECEIVED);
+  }
   const name = requestName(header.request);
   if ((header.flags & FLAG_VERSION_MASK) !== FLAG_VERSION) {
     const version = header.flags & FLAG_VERSION_MASK;

@@ -45,6 +45,15 @@ test("invalid UTF-8: what came before is answered, then the connection closes", 
   expect(client.calls).toEqual(["shutdown", "terminate"]);
 });
 
+test("message of a front end: told that it is at the wrong socket, then closed", () => {
+  const client = new FakeClient();
+  client.connection.receive(Uint8Array.of(1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0));
+  expect(client.received).toContain('"code":"E_RPC_REQUEST"');
+  expect(client.received).toContain("belongs at vhost_socket, not at rpc_socket");
+  expect(client.connection.isServed).toBe(false);
+  expect(client.calls).toEqual(["shutdown"]);
+});
+
 test("line above the limit: an error, then the next request is answered", () => {
   const client = new FakeClient();
   client.send(`${"x".repeat(LINE_BYTES_MAX + 1)}\none\n`);

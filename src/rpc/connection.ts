@@ -51,6 +51,8 @@ export class RpcConnection {
   #state: "open" | "ended" | "closing" | "closed" = "open";
   #outgoing = new Uint8Array(0);
   #isPaused = false;
+  /** Nothing has come yet. */
+  #isSilent = true;
   #activeMs: number;
 
   constructor(options: ConnectionOptions) {
@@ -67,6 +69,12 @@ export class RpcConnection {
   /** Bytes came in. */
   receive(bytes: Uint8Array): void {
     if (this.#state !== "open") {
+      return;
+    }
+    const isFirst = this.#isSilent;
+    this.#isSilent = false;
+    if (isFirst && isBinary(bytes)) {
+      this.#close(errorLine("E_RPC_REQUEST", BINARY_RECEIVED));
       return;
     }
     this.#reader.push(bytes);
@@ -233,4 +241,14 @@ export class RpcConnection {
       this.#socket.resume();
     }
   }
+}
+
+// --- internal ---
+
+const BINARY_RECEIVED =
+  "invalid request: bytes came, not JSON; a front end belongs at vhost_socket, not at rpc_socket";
+
+/** A vhost-user message begins with a small number of 32 bits; without an answer its sender would wait for long. */
+function isBinary(bytes: Uint8Array): boolean {
+  return bytes.length >= 4 && bytes.subarray(1, 4).every((byte) => byte === 0);
 }

@@ -146,6 +146,36 @@ describe("measuring", () => {
     TEST_TIMEOUT_MS,
   );
 
+  test("a second front end is told what may keep it from an answer", async () => {
+    await using _backend = await startUbiblk(disk);
+    const first = bench("--workload=randread", "--time=3");
+    await Bun.sleep(600);
+    const second = await bench("--workload=randread", "--timeout=0.5");
+    expect(second.stderr).toContain(
+      "no answer within 500 ms; another front end may be connected, or this may be another socket",
+    );
+    expect((await first).exitCode).toBe(0);
+  });
+
+  test("an rpc_socket says at once that it is none of a front end", async () => {
+    makeDisk(false, 'rpc_socket = "rpc.sock"\n');
+    await using _backend = await startUbiblk(disk);
+    const result = await runCommand([EXECUTABLE, "bench", "--socket", join(folder, "rpc.sock")]);
+    expect(result.exitCode).toBe(1);
+    expect(result.stderr).toContain("JSON came, which belongs to rpc_socket, not to vhost_socket");
+    expect(result.durationMs).toBeLessThan(5000);
+  });
+
+  test.each([
+    { flag: "--queues=4", reason: "has 2 queues, 4 are wanted; raise num_queues in its [tuning]" },
+    { flag: "--pid=4194305", reason: "of process 4194305: ESRCH (no such process)" },
+  ])("$flag, which the backend does not have, is told", async ({ flag, reason }) => {
+    await using _backend = await startUbiblk(disk);
+    const result = await bench("--workload=randread", "--time=0.1", flag);
+    expect(result.exitCode).toBe(1);
+    expect(result.stderr).toContain(reason);
+  });
+
   test.each([
     { flags: ["--block-size=5"], named: "--block-size" },
     { flags: ["--workload=format"], named: "--workload" },
@@ -172,11 +202,11 @@ describe("qemu-storage-daemon", () => {
   });
 });
 
-function makeDisk(isEncrypted: boolean): void {
+function makeDisk(isEncrypted: boolean, deviceKeys = ""): void {
   disk = writeDiskConfig({
     folder,
     isEncrypted,
-    moreConfig: `[tuning]\nnum_queues = ${QUEUES}\n`,
+    moreConfig: `${deviceKeys}[tuning]\nnum_queues = ${QUEUES}\n`,
   });
   writeFileSync(disk.dataPath, "");
   truncateSync(disk.dataPath, DISK_BYTES);
