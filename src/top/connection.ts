@@ -12,6 +12,8 @@ const ANSWER_BYTES_MAX = 16 * 2 ** 20;
 
 /** What an error says when the peer neither took the connection nor answered in time. */
 export const TIMEOUT_REASON = "no answer in time";
+/** And when it took the connection and closed it. */
+export const CLOSED_REASON = "the backend closed the connection";
 
 /** The answers to the commands that were known, and the names of those that were not. */
 export interface Exchange {
@@ -58,7 +60,7 @@ export class RpcConnection implements Disposable {
     socket.setEncoding("utf8");
     socket.on("data", (part) => this.#receive(String(part)));
     socket.on("error", (error) => this.#close(reasonOf(error)));
-    socket.on("close", () => this.#close("the backend closed the connection"));
+    socket.on("close", () => this.#close(CLOSED_REASON));
   }
 
   get isClosed(): boolean {
@@ -174,6 +176,6 @@ const REASONS: Readonly<Record<string, string>> = {
   ECONNREFUSED: "nobody listens",
   EACCES: "no permission",
   ENOTSOCK: "not a socket",
-  EPIPE: "the backend closed the connection",
-  ECONNRESET: "the backend closed the connection",
+  EPIPE: CLOSED_REASON,
+  ECONNRESET: CLOSED_REASON,
 };

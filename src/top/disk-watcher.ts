@@ -8,7 +8,7 @@
  */
 import { statSync } from "node:fs";
 import { UbiError } from "../errors.ts";
-import { type Exchange, RpcConnection, TIMEOUT_REASON } from "./connection.ts";
+import { CLOSED_REASON, type Exchange, RpcConnection, TIMEOUT_REASON } from "./connection.ts";
 import { FetchProgress, type FetchSample } from "./fetch-progress.ts";
 import { isOfStripeServer, type Reading, readAnswers, versionOf } from "./reading.ts";
 import { isCountedAnew, type LoadSample, queueSamples } from "./sample.ts";
@@ -18,6 +18,13 @@ export const STUCK_AFTER_MS = 1_000;
 /** After this a connection is given up and a new one is tried. */
 const ANSWER_TIMEOUT_MS = 5_000;
 const CONNECT_TIMEOUT_MS = 5_000;
+/** How long a socket that seems to be of another kind is let alone. */
+const LET_ALONE_MS = 60_000;
+const OTHER_SOCKET_REASON = `${CLOSED_REASON}; is this its vhost_socket? rpc_socket is wanted`;
+const STRIPE_SERVER_REASON =
+  "a stripe server, which has no queues: ask its socket for stats and clients";
+/** Why a disk is away at whose socket somebody else answers. */
+export const SOMEBODY_ELSE_REASONS: readonly string[] = [OTHER_SOCKET_REASON, STRIPE_SERVER_REASON];
 
 export type DiskState = "connecting" | "live" | "stuck" | "away";
 
@@ -51,6 +58,8 @@ export class DiskWatcher implements Disposable {
   readonly #fetchProgress = new FetchProgress();
   #connection: RpcConnection | undefined;
   #identity: string | undefined;
+  /** The socket of that identity is not connected to before. */
+  #letAloneUntilMs = Number.NEGATIVE_INFINITY;
   /** Commands that this backend does not know; undefined until all were tried. */
   #refused: ReadonlySet<string> | undefined;
   #underWay: Promise<void> | undefined;
@@ -136,8 +145,17 @@ export class DiskWatcher implements Disposable {
       }
       this.#drop();
       this.#silentSinceMs ??= askedMs;
-      this.#reason = error.message;
+      this.#reason = this.#reasonOf(error);
     }
+  }
+
+  /** A socket that never answered and hangs up at once is let alone for a while: what listens there may warn of it. */
+  #reasonOf(error: UbiError): string {
+    if (this.#hasAnswered || error.message !== CLOSED_REASON) {
+      return error.message;
+    }
+    this.#letAloneUntilMs = performance.now() + LET_ALONE_MS;
+    return OTHER_SOCKET_REASON;
   }
 
   /** The open connection, or a new one. What was learned from another process is forgotten. */
@@ -147,6 +165,9 @@ export class DiskWatcher implements Disposable {
     }
     this.#drop();
     const identity = identityOf(this.socket);
+    if (identity === this.#identity && performance.now() < this.#letAloneUntilMs) {
+      throw new UbiError("E_TOP", OTHER_SOCKET_REASON);
+    }
     this.#connection = await RpcConnection.open(this.socket, CONNECT_TIMEOUT_MS);
     this.#refused = undefined;
     if (identity === undefined || identity !== this.#identity) {
@@ -208,9 +229,7 @@ const ALL_COMMANDS = ["version", "status", "stats", "queues", "statistics", "his
 
 /** Of a socket where no disk answers. */
 function whatElse(answers: Exchange["answers"]): string {
-  return isOfStripeServer(answers)
-    ? "a stripe server, which has no queues: ask its socket for stats and clients"
-    : "the backend tells no statistics";
+  return isOfStripeServer(answers) ? STRIPE_SERVER_REASON : "the backend tells no statistics";
 }
 
 /** Rates of a disk that does not answer would be taken for those of now. */

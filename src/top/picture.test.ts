@@ -156,6 +156,30 @@ test("few rows: what does not fit is told, and scrolled to", () => {
   expect(bottom[7]).toStartWith("total");
 });
 
+test("sockets without a disk: counted apart, and a long reason is whole, below them", () => {
+  const reason = "a stripe server, which has no queues: ask its socket for stats and clients";
+  const away = { state: "away", version: undefined, silentSeconds: 1.2 } as const;
+  const disks = [
+    disk({ queues: [READER] }),
+    disk({ ...away, socket: "s.rpc", reason }),
+    disk({ ...away, socket: "n.rpc", reason: "no socket there" }),
+  ];
+  const lines = wholePicture({ ...picture(), disks }, 80).map((line) => text(line, 80));
+  expect(lines[0]).toStartWith("ubiblk top  1 disk, 1 queue, 2 other sockets  every 1s");
+  expect(lines.slice(5, 9)).toEqual([
+    "s.rpc  away for 1s",
+    `  ${reason}`,
+    "",
+    "n.rpc  away for 1s: no socket there",
+  ]);
+  const narrow = wholePicture({ ...picture(), disks }, 40).map((line) => text(line, 40));
+  expect(narrow.slice(5, 8)).toEqual([
+    "s.rpc  away for 1s",
+    "  a stripe server, which has no queues:",
+    "  ask its socket for stats and clients",
+  ]);
+});
+
 test("a request that is in flight for long: told beside the socket at any width", () => {
   const queues = [{ ...READER, oldestInFlightNs: 7.2e9 }];
   const lines = wholePicture({ ...picture(), disks: [disk({ queues })] }, 80);

@@ -99,6 +99,7 @@ const SLOW_REQUEST_NS = 5e9;
 /** Characters of a socket's path that are shown in any case. */
 const PATH_MIN = 12;
 const RESTART_SHOWN_SECONDS = 60;
+const REASON_INDENT = "  ";
 
 const HELP = [
   "  q, Ctrl-C         quit",
@@ -115,8 +116,13 @@ const HELP = [
 
 function titleLine({ disks, intervalSeconds, clock, sort, note }: Picture): StyledLine {
   const queues = disks.reduce((sum, disk) => sum + disk.queues.length, 0);
+  const known = disks.filter(
+    ({ state, version }) => state === "connecting" || version !== undefined,
+  );
+  const others = disks.length - known.length;
   const parts = [
-    `${counted(disks.length, "disk")}, ${counted(queues, "queue")}`,
+    `${counted(known.length, "disk")}, ${counted(queues, "queue")}` +
+      (others > 0 ? `, ${counted(others, "other socket")}` : ""),
     `every ${Number(intervalSeconds.toFixed(3))}s`,
     ...(sort === "queue" ? [] : [`by ${sort}`]),
     clock,
@@ -152,7 +158,7 @@ function bodyAndSum(picture: Picture, table: Table, columns: number): Parts {
   );
   const body = disks.flatMap((disk, index) => [
     ...(index > 0 ? [[]] : []),
-    diskLine(disk, columns),
+    ...diskLines(disk, columns),
     ...loadRows(disk, picture.sort).map((row) => rowSpans(row, table, bytesMax)),
     ...(disk.fetch === undefined ? [] : fetchLines(disk.fetch, columns)),
   ]);
@@ -165,6 +171,33 @@ function loadRows(disk: DiskView, sort: SortOrder): readonly TableRow[] {
   const queues = disk.queues.map((load, index) => ({ name: `${index}`.padStart(5), load }));
   const rows = sorted(queues, sort, (row) => row.load);
   return rows.length > 1 ? [...rows, { name: "  all", load: sumOfSamples(disk.queues) }] : rows;
+}
+
+/** A reason that does not fit goes below, over as many lines as it takes. */
+function diskLines(disk: DiskView, columns: number): readonly StyledLine[] {
+  const whole = diskLine(disk, columns);
+  if (disk.reason === undefined || lineLength(whole) <= columns) {
+    return [whole];
+  }
+  const below = wrapped(printable(disk.reason), columns - REASON_INDENT.length);
+  return [
+    diskLine({ ...disk, reason: undefined }, columns),
+    ...below.map((text) => [span(REASON_INDENT + text, "bad")]),
+  ];
+}
+
+/** Cut between words; a word that is longer than a line is left as it is. */
+function wrapped(text: string, columns: number): readonly string[] {
+  const lines: string[] = [];
+  for (const word of text.split(" ")) {
+    const longer = `${lines.at(-1)} ${word}`;
+    if (lines.length > 0 && [...longer].length <= columns) {
+      lines[lines.length - 1] = longer;
+    } else {
+      lines.push(word);
+    }
+  }
+  return lines;
 }
 
 /** A path that is too long loses its beginning, so that what is told behind it is seen. */
@@ -189,7 +222,8 @@ function stateSpans(disk: DiskView): StyledLine {
     case "stuck":
     case "away": {
       const since = `${state} for ${durationText(disk.silentSeconds ?? 0)}`;
-      return [span(`  ${since}: ${printable(disk.reason ?? "")}`, "bad")];
+      const why = disk.reason === undefined ? "" : `: ${printable(disk.reason)}`;
+      return [span(`  ${since}${why}`, "bad")];
     }
   }
 }

@@ -1,6 +1,6 @@
 /** Runs the live view: samples in regular intervals, shown on a terminal or written one after another. */
 import { UbiError } from "../errors.ts";
-import { STUCK_AFTER_MS } from "./disk-watcher.ts";
+import { type DiskView, SOMEBODY_ELSE_REASONS, STUCK_AFTER_MS } from "./disk-watcher.ts";
 import { DiskWatchers } from "./disk-watchers.ts";
 import { jsonSample } from "./json-sample.ts";
 import { LiveView } from "./live-view.ts";
@@ -120,14 +120,13 @@ async function runWriting(
     }
   }
   if (!disks.hasAnswered) {
-    const reasons = disks
-      .views()
-      .map(({ socket, reason }) => `${socket}: ${reason ?? "no answer"}`);
+    const views = disks.views();
+    const reasons = views.map(({ socket, reason }) => `${socket}: ${reason ?? "no answer"}`);
     const shown = reasons.slice(0, 3).join("; ") || "no socket was found";
-    throw new UbiError(
-      "E_TOP",
-      `no backend answered: ${shown}; is rpc_socket set, and does it run?`,
-    );
+    const isSomebodyElse = ({ reason }: DiskView) => SOMEBODY_ELSE_REASONS.includes(reason ?? "");
+    const isAdviceOfUse = views.length === 0 || !views.every(isSomebodyElse);
+    const hint = isAdviceOfUse ? "; is rpc_socket set, and does it run?" : "";
+    throw new UbiError("E_TOP", `no backend answered: ${shown}${hint}`);
   }
 }
 

@@ -299,6 +299,7 @@ test("top says what the socket is of", async () => {
   expect(result.stdout).toContain("a stripe server, which has no queues");
   const text = await runCommand([EXECUTABLE, ...words.filter((word) => word !== "--json")]);
   expect(text.stdout).toContain("a stripe server");
+  expect(text.stderr).toEndWith("ask its socket for stats and clients\n");
 });
 
 function start(disk: MetadataDisk) {

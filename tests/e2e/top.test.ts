@@ -241,6 +241,16 @@ test("no socket named: exit code 2; none answers: exit code 1, and why", async (
   expect(result.stderr).toContain(`error E_TOP: no backend answered: ${path}: no socket there`);
 });
 
+test("a vhost_socket: told, and asked once only", async () => {
+  const path = join(folder, "*.sock");
+  const flags = ["--count", "4", "--interval", "0.3"];
+  const result = await runCommand([EXECUTABLE, "top", path, ...flags], { timeoutMs: 20_000 });
+  expect(result.exitCode).toBe(0);
+  expect(result.stdout).toContain("is this its vhost_socket?");
+  expect(result.stdout).toContain("1 disk, 2 queues, 1 other socket");
+  expect(backend.log().match(/JSON came, which belongs to rpc_socket/g)).toHaveLength(1);
+});
+
 // --- internal ---
 
 async function runBench(workload: string, seconds: string): Promise<void> {
