@@ -30,6 +30,17 @@ test(
   TIMEOUT_MS,
 );
 
+skipUnlessInstalled("python3")("rpc.md: a backend is asked in Python", async () => {
+  const text = readFileSync(join(ROOT, "docs", "rpc.md"), "utf8");
+  const [, python = ""] = /^```python\n(.*?)^```$/ms.exec(text) ?? [];
+  const here = python.replace("/run/ubiblk/disk1.rpc", "rpc.sock");
+  using home = new Home();
+  const script = `${commandsOf("README.md", "Serve a disk")}python3 - <<'EOF'\n${here}EOF`;
+  const result = await home.run(script);
+  expect(result).toMatchObject({ exitCode: 0, isTimedOut: false });
+  expect(result.stdout).toStartWith('{"stats":{"queues":[{');
+});
+
 test(
   "lazy-stripes.md: a disk is set up with an image, and served",
   async () => {
