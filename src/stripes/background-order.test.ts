@@ -49,6 +49,16 @@ test("a new limit does not shorten the pause between two passes", () => {
   expect(order.dueMs).toBe(dueMs);
 });
 
+test("what is to be tried again goes first, and does not wait for the next pass", () => {
+  const order = orderOfAll();
+  order.again(5);
+  expect([order.next(0), order.next(0)]).toEqual([5, 0]);
+  while (order.next(0) !== undefined) {}
+  expect(order.dueMs).toBe(1_000);
+  order.again(3);
+  expect([order.dueMs, order.next(1), order.next(1)]).toEqual([0, 3, undefined]);
+});
+
 test("behind 64 failures in a row the source is left alone for a while, then what failed comes again", () => {
   const order = orderOfAll();
   expect(order.next(1_000)).toBe(0);

@@ -21,10 +21,14 @@ export class BackgroundOrder {
   readonly #state: StripeState;
   readonly #order: (() => Iterator<number>) | undefined;
   #pass: Iterator<number> | undefined;
-  #dueMs = 0;
+  /** Stripes whose fetch failed, and nobody waits for them: before the list. */
+  readonly #again = new Set<number>();
+  /** By the rate limit, and by the pause between two passes. */
+  #rateDueMs = 0;
+  #passDueMs = 0;
   #failures = 0;
   #bytesPerSecond = Number.POSITIVE_INFINITY;
-  /** The last fetch that began, as long as it is what the next one waits for. */
+  /** The last fetch that began. */
   #lastBytes = 0;
   #lastBeganMs = 0;
   #passPauseMs = PASS_PAUSE_MS;
@@ -48,10 +52,15 @@ export class BackgroundOrder {
 
   /** When there may be a next one; Infinity when there is none. */
   get dueMs(): number {
-    if (this.#order === undefined || this.#state.counter("unfetched") === 0) {
+    const hasAgain = this.#again.size > 0;
+    const hasAny = this.#order !== undefined || hasAgain;
+    if (!hasAny || this.#state.counter("unfetched") === 0) {
       return Number.POSITIVE_INFINITY;
     }
-    return this.#isPaused ? this.#resumeMs : this.#dueMs;
+    if (this.#isPaused) {
+      return this.#resumeMs;
+    }
+    return hasAgain ? this.#rateDueMs : Math.max(this.#rateDueMs, this.#passDueMs);
   }
 
   pause(): void {
@@ -83,13 +92,16 @@ export class BackgroundOrder {
     if (this.#isPaused) {
       this.#tryAgain();
     }
-    this.#pass ??= this.#order?.();
+    const again = this.#takeAgain();
+    if (again !== undefined || this.#order === undefined || nowMs < this.#passDueMs) {
+      return again;
+    }
+    this.#pass ??= this.#order();
     for (let looks = 0; looks < LOOKS_MAX; looks++) {
-      const { done, value } = this.#pass?.next() ?? { done: true, value: undefined };
+      const { done, value } = this.#pass.next();
       if (done === true || value === undefined) {
         this.#pass = undefined;
-        this.#lastBytes = 0;
-        this.#dueMs = nowMs + this.#passPauseMs;
+        this.#passDueMs = nowMs + this.#passPauseMs;
         this.#takesFailed = this.#passPauseMs >= FAILED_PAUSE_MS;
         this.#passPauseMs = Math.min(this.#passPauseMs * 2, PASS_PAUSE_MAX_MS);
         return undefined;
@@ -103,14 +115,23 @@ export class BackgroundOrder {
         return value;
       }
     }
-    this.#dueMs = nowMs;
     return undefined;
+  }
+
+  /** A stripe that failed may be tried again. */
+  again(stripe: number): void {
+    this.#again.add(stripe);
+  }
+
+  /** Forgets what was to be tried again. */
+  clear(): void {
+    this.#again.clear();
   }
 
   /** A fetch of so many bytes began. */
   began(bytes: number, nowMs: number): void {
     this.#lastBytes = bytes;
-    this.#lastBeganMs = Math.max(this.#dueMs, nowMs);
+    this.#lastBeganMs = Math.max(this.#rateDueMs, nowMs);
     this.#waitBehindLast();
   }
 
@@ -131,6 +152,16 @@ export class BackgroundOrder {
 
   // --- internal ---
 
+  #takeAgain(): number | undefined {
+    for (const stripe of this.#again) {
+      this.#again.delete(stripe);
+      if (phaseOf(this.#state.load(stripe)) === Phase.unfetched) {
+        return stripe;
+      }
+    }
+    return undefined;
+  }
+
   /** From the start, with what failed when the source went: it may be back. */
   #tryAgain(): void {
     this.resume();
@@ -139,6 +170,6 @@ export class BackgroundOrder {
   }
 
   #waitBehindLast(): void {
-    this.#dueMs = this.#lastBeganMs + (this.#lastBytes * 1000) / this.#bytesPerSecond;
+    this.#rateDueMs = this.#lastBeganMs + (this.#lastBytes * 1000) / this.#bytesPerSecond;
   }
 }

@@ -138,6 +138,36 @@ test("failures: three retries with pauses that double, then the stripe is given 
   expect(source.underWay.length).toBe(1);
 });
 
+test("a retry that nobody waits for is one of the background: its pause, its rate, its count", () => {
+  const { fetcher, source, state } = started({ order: true });
+  fetcher.background.limit(STRIPE_BYTES);
+  fetcher.advance(0, true);
+  expect(stripesOf(source)).toEqual([0]);
+  source.finish(0, EIO);
+  fetcher.advance(0, true);
+  fetcher.advance(500, true); // its own pause is over, the second of the rate is not
+  expect(stripesOf(source)).toEqual([]);
+  fetcher.background.pause();
+  fetcher.advance(1_000, true);
+  expect([stripesOf(source), fetcher.dueMs]).toEqual([[], Number.POSITIVE_INFINITY]);
+  fetcher.background.resume();
+  fetcher.advance(1_000, true);
+  expect(stripesOf(source)).toEqual([0]); // before others
+  expect([state.counter("demandFetches"), state.counter("backgroundFetches")]).toEqual([0, 2]);
+});
+
+test("a retry that nobody waits for comes also where there is no background", () => {
+  const { fetcher, source } = started({});
+  fetcher.touched(7);
+  fetcher.advance(0, true);
+  fetcher.advance(2, true);
+  source.finish(0, EIO);
+  fetcher.advance(3, true);
+  expect(stripesOf(source)).toEqual([]);
+  fetcher.advance(103, true);
+  expect(stripesOf(source)).toEqual([7]);
+});
+
 test("a demand for a claimed stripe is kept until the claim is given up", () => {
   const { fetcher, source, state } = started({});
   state.take(7, Phase.claimed);

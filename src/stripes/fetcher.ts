@@ -9,7 +9,8 @@
  *                        +----- failed -----+--> pause, again; after the last retry: FAILED
  *
  * Demand goes before the background, always: that begins only when no demand waits, and leaves some buffers to it.
- * Its order: stripes that guests read from the source itself, those they are likely to ask for next, the list. While
+ * Its order: stripes that guests read from the source itself, those they are likely to ask for next, those that
+ * failed and nobody waits for, the list. While
  * such reads go on they have the disks almost to themselves. `seal` makes of a buffer what the base holds.
  */
 import { assert } from "../errors.ts";
@@ -94,7 +95,7 @@ export class Fetcher {
   /** In the order of their arrival. */
   readonly #demands = new Set<number>();
   readonly #readAhead: ReadAhead;
-  /** Stripes that guests read from the source, and what failed and nobody waits for. */
+  /** Stripes that guests read from the source. */
   readonly #touched = new Set<number>();
   /** Since the last turn: a guest waits for a stripe, or read from the source. */
   #isAsked = false;
@@ -159,6 +160,7 @@ export class Fetcher {
     this.#touched.clear();
     this.#ahead.clear();
     this.#retries.clear();
+    this.background.clear();
   }
 
   /** From here on whoever waits for the source, or comes to, gets an error instead. What is being written goes on. */
@@ -346,7 +348,11 @@ export class Fetcher {
 
   #retryDue(): void {
     for (const { stripe, isAwaited } of this.#retries.takeDue(this.#nowMs)) {
-      (isAwaited ? this.#demands : this.#touched).add(stripe);
+      if (isAwaited) {
+        this.#demands.add(stripe);
+      } else {
+        this.background.again(stripe);
+      }
     }
   }
 
@@ -433,7 +439,8 @@ export class Fetcher {
       if (stripe === undefined) {
         return;
       }
-      if (this.#beginUndemanded(stripe, "backgroundFetches")) {
+      const isPaused = this.#retries.has(stripe);
+      if (!isPaused && this.#beginUndemanded(stripe, "backgroundFetches")) {
         this.background.began(this.#bytesOf(stripe), this.#nowMs);
       }
     }
