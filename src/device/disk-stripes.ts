@@ -179,6 +179,7 @@ export class DiskStripes {
   get facts(): FetchFacts {
     const state = this.#state;
     const control = this.#control;
+    const isAutofetch = this.#config.stripeSource?.autofetch === true;
     const unfetched = state.counter("unfetched");
     this.#rate.add(state.counter("fetched"), performance.now());
     const stripesPerSecond = this.#rate.perSecond;
@@ -196,8 +197,7 @@ export class DiskStripes {
       failed: control.failedCount,
       failedStripes: control.failedStripes(),
       bytesPerSecond: Math.round(stripesPerSecond * this.#stripeBytes),
-      etaSeconds:
-        unfetched > 0 && stripesPerSecond > 0 ? Math.ceil(unfetched / stripesPerSecond) : undefined,
+      etaSeconds: this.#rate.etaSeconds(unfetched, isAutofetch && !control.isPaused),
       isPaused: control.isPaused,
       limitBytesPerSecond: control.limit,
       sourceState,

@@ -18,3 +18,13 @@ test("one look tells nothing, and many in a moment tell what a few do", () => {
   }
   expect(rate.perSecond).toBe(1000);
 });
+
+test("the remaining time is told while the background brings the rest, at the speed of the last seconds", () => {
+  const rate = new FetchRate();
+  rate.add(0, 0);
+  expect(rate.etaSeconds(100, true)).toBeUndefined();
+  rate.add(40, 2_000);
+  expect(rate.etaSeconds(100, true)).toBe(5);
+  expect(rate.etaSeconds(100, false)).toBeUndefined();
+  expect(rate.etaSeconds(0, true)).toBeUndefined();
+});

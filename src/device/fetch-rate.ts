@@ -34,6 +34,12 @@ export class FetchRate {
     return ((last.fetched - first.fetched) / (last.atMs - first.atMs)) * 1000;
   }
 
+  /** Until so many stripes more are there at this speed; undefined while nothing arrives, or only what is asked for. */
+  etaSeconds(missing: number, isBackgroundAtWork: boolean): number | undefined {
+    const isOnItsWay = isBackgroundAtWork && missing > 0 && this.perSecond > 0;
+    return isOnItsWay ? Math.ceil(missing / this.perSecond) : undefined;
+  }
+
   // --- internal ---
 
   /** The oldest sample goes only when the next one covers the window as well. */
