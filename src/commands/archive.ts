@@ -1,5 +1,5 @@
 /** `ubiblk archive`: writes a disk to an archive. */
-import { existsSync, writeFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { dirname, isAbsolute, join, resolve } from "node:path";
 import { defineCommand } from "citty";
 import type { StoreDescription } from "../archive/object-store.ts";
@@ -16,13 +16,14 @@ import type { RunParameters } from "../copy/archive-run-file.ts";
 import { planTarget, type TargetMode } from "../copy/archive-target.ts";
 import { ArchivedDisk } from "../copy/archived-disk.ts";
 import { type ArchiveSummary, makeArchive, planSummary } from "../copy/make-archive.ts";
-import { errorText, UbiError } from "../errors.ts";
+import { UbiError } from "../errors.ts";
 import type { Compression } from "../formats/archive-metadata.ts";
 import { log, quietLog } from "../log.ts";
 import { integerArgument } from "./arguments.ts";
 import { hardenOrWarn } from "./hardening.ts";
 import { interruptible } from "./interruption.ts";
 import { quantityText } from "./quantity-text.ts";
+import { StatisticsFile } from "./statistics-file.ts";
 import { TransferProgress } from "./transfer-progress.ts";
 
 export default defineCommand({
@@ -60,9 +61,8 @@ export default defineCommand({
     },
     "zstd-level": {
       type: "string",
-      default: "3",
       valueHint: "N",
-      description: "1 to 22",
+      description: "1 to 22 (default: 3); with --compression zstd",
       integer: { minimum: 1, maximum: 22 },
     },
     stats: {
@@ -115,6 +115,8 @@ export default defineCommand({
 
 // --- internal ---
 
+const ZSTD_LEVEL_DEFAULT = 3;
+
 interface ArchiveOptions {
   readonly configPath: string;
   readonly targetConfigPath: string;
@@ -128,8 +130,14 @@ interface ArchiveOptions {
   readonly isJson: boolean;
 }
 
-function compressionOf(name: string, level: number): Compression {
-  return name === "zstd" ? { kind: "zstd", level } : { kind: "none" };
+function compressionOf(name: string, level: number | undefined): Compression {
+  if (name === "zstd") {
+    return { kind: "zstd", level: level ?? ZSTD_LEVEL_DEFAULT };
+  }
+  if (level !== undefined) {
+    log.warn("--zstd-level is of no use without --compression zstd: nothing is compressed");
+  }
+  return { kind: "none" };
 }
 
 function modeOf(args: Readonly<Record<"resume" | "incremental" | "replace", boolean>>): TargetMode {
@@ -149,6 +157,8 @@ async function archive(options: ArchiveOptions): Promise<void> {
   const config = await loadDeviceConfig(options.configPath, { require: ["metadata_path"] });
   checkDangers(config, targetConfig, options);
   tellPlace(targetConfig, options.targetConfigPath);
+  using statistics =
+    options.statsPath === undefined ? undefined : StatisticsFile.open(options.statsPath);
   await interruptible("the archive", async (signal) => {
     await using disk = await ArchivedDisk.open(config);
     using secrets = await resolveSecrets(targetConfig, ["target"], signal);
@@ -156,7 +166,7 @@ async function archive(options: ArchiveOptions): Promise<void> {
     const kek = archiveKek === undefined ? undefined : secrets.get(archiveKek).bytes;
     const role = options.isDryRun ? "read" : "write";
     using store = await describeStore(targetConfig.target, secrets, role, signal);
-    await archiveTo({ disk, target: store.description, kek, signal }, options);
+    await archiveTo({ disk, target: store.description, kek, signal, statistics }, options);
   });
 }
 
@@ -165,6 +175,7 @@ interface Work {
   readonly target: StoreDescription;
   readonly kek: Uint8Array | undefined;
   readonly signal: AbortSignal;
+  readonly statistics: StatisticsFile | undefined;
 }
 
 async function archiveTo(work: Work, options: ArchiveOptions): Promise<void> {
@@ -177,9 +188,9 @@ async function archiveTo(work: Work, options: ArchiveOptions): Promise<void> {
   };
   using progress = new TransferProgress({ label: "archive", ...options });
   if (options.isDryRun) {
-    await dryRun(work, { mode, parameters, kek, signal }, options.takeOver);
+    const plan = await dryRun(work, { mode, parameters, kek, signal }, options.takeOver);
     const summary = planSummary(disk);
-    progress.done(`would archive ${planText(summary)}`, { dry_run: true, ...factsOf(summary) });
+    progress.done(`would archive ${planText(summary)}`, factsOf({ ...summary, ...plan }, true));
     return;
   }
   const onProgress = progress.show.bind(progress);
@@ -193,17 +204,14 @@ async function archiveTo(work: Work, options: ArchiveOptions): Promise<void> {
     onProgress,
   });
   warnOverlong(summary, options);
-  if (options.statsPath !== undefined) {
-    writeStatistics(options.statsPath, summary);
-  }
-  const left = summary.leavesObjects
-    ? "; objects that it does not need are left: archive prune removes them"
-    : "";
-  progress.done(`archived ${textOf(summary)}${left}`, {
-    dry_run: false,
-    ...factsOf(summary),
-    leaves_objects: summary.leavesObjects,
+  work.statistics?.write({
+    physical_size_bytes: physicalBytes(summary),
+    logical_size_bytes: summary.diskBytes,
   });
+  const left = summary.leavesObjects
+    ? "; objects that it does not need may be left: archive prune removes them"
+    : "";
+  progress.done(`archived ${textOf(summary)}${left}`, factsOf(summary, false));
 }
 
 /** Looks whether a run would be refused. A folder that is not there yet would be made. */
@@ -211,16 +219,16 @@ async function dryRun(
   { disk, target, signal }: Work,
   needs: Parameters<typeof planTarget>[1],
   takeOver: string | undefined,
-): Promise<void> {
+): Promise<Pick<ArchiveSummary, "leavesObjects">> {
   if (disk.plan.sourceStripes > 0) {
     await disk.openSource(() => {}, signal); // nothing is read, so nothing waits for its threads
   }
   if (target.kind === "filesystem" && !existsSync(target.path)) {
-    return;
+    return { leavesObjects: false };
   }
   await using store = await openStore(target);
   const claim = await StoreClaim.open(store, { takeOver, signal, isDry: true });
-  await planTarget(claim, needs);
+  return await planTarget(claim, needs);
 }
 
 function checkDangers(
@@ -286,19 +294,6 @@ function warnOverlong(
   }
 }
 
-function writeStatistics(path: string, summary: ArchiveSummary): void {
-  const content = {
-    physical_size_bytes: physicalBytes(summary),
-    logical_size_bytes: summary.diskBytes,
-  };
-  try {
-    writeFileSync(path, JSON.stringify(content, null, 2));
-  } catch (error) {
-    const message = `the archive is complete, but cannot write its statistics to ${path}: ${errorText(error)}`;
-    throw new UbiError("E_ARCHIVE_RUN", message, { cause: error });
-  }
-}
-
 function physicalBytes({ objectBytesWritten, manifestBytes }: ArchiveSummary): number {
   return objectBytesWritten + manifestBytes;
 }
@@ -315,8 +310,12 @@ function textOf(summary: ArchiveSummary): string {
   return `${planText(summary)}; ${written}; ${other}`;
 }
 
-function factsOf(summary: ArchiveSummary): Readonly<Record<string, number>> {
+function factsOf(
+  summary: ArchiveSummary,
+  isDryRun: boolean,
+): Readonly<Record<string, number | boolean>> {
   return {
+    dry_run: isDryRun,
     logical_size_bytes: summary.diskBytes,
     physical_size_bytes: physicalBytes(summary),
     stripe_bytes: summary.stripeBytes,
@@ -331,5 +330,6 @@ function factsOf(summary: ArchiveSummary): Readonly<Record<string, number>> {
     object_bytes_written: summary.objectBytesWritten,
     manifest_bytes: summary.manifestBytes,
     overlong_objects: summary.overlongObjects,
+    leaves_objects: summary.leavesObjects,
   };
 }

@@ -3,7 +3,6 @@ import {
   type ArchiveManifest,
   MAPPING_KEY,
   METADATA_KEY,
-  openArchive,
   type Surplus,
 } from "../archive/archive-manifest.ts";
 import type { ObjectStore, StoreDescription } from "../archive/object-store.ts";
@@ -12,6 +11,7 @@ import { type ErrorCode, UbiError } from "../errors.ts";
 import { HASH_BYTES } from "../formats/stripe-mapping.ts";
 import { nameOf } from "./archive-claim.ts";
 import { type FoundRun, ownerOf, RUN_KEY, readRunFile } from "./archive-run-file.ts";
+import { openFinishedArchive } from "./finished-archive.ts";
 import type { RunProgress } from "./make-archive.ts";
 import { HashList, ObjectNames } from "./object-names.ts";
 import type { BadStripe } from "./object-reader.ts";
@@ -54,7 +54,7 @@ export async function verifyArchive(
   },
 ): Promise<VerifySummary> {
   await using store = await openStore(place.source);
-  const manifest = await openArchive(store, place.kek, place.signal);
+  const manifest = await openFinishedArchive(store, place.kek, place.signal);
   for (const each of manifest.surplus) {
     hooks.onBad(surplusFound(store, each));
   }
@@ -106,7 +106,7 @@ interface ObjectListing {
 export async function inspectArchive(place: ArchivePlace): Promise<ArchiveReport> {
   const { signal } = place;
   await using store = await openStore(place.source);
-  const manifest = await openArchive(store, place.kek, signal);
+  const manifest = await openFinishedArchive(store, place.kek, signal);
   const names = namesOf(manifest);
   const stripes = { absent: 0, zero: 0, stored: 0 };
   for (let stripe = 0; stripe < manifest.map.stripeEnd; stripe += 1) {

@@ -72,6 +72,18 @@ test("a run on another machine is taken over only by its name", async () => {
   await begin(taken);
 });
 
+test.each([undefined, encodeUpkeepFile("prune", newToken())])(
+  "a run that is not there cannot be taken over",
+  async (file) => {
+    const store = new FakeStore();
+    store.objects.set("metadata.json", new Uint8Array(1));
+    if (file !== undefined) {
+      store.objects.set(RUN_KEY, file);
+    }
+    await expect(claim(store, { takeOver: "123" })).rejects.toThrow("no run 123 in fake store; ");
+  },
+);
+
 test("a container of this machine with its own processes counts as another machine", async () => {
   const store = new FakeStore();
   store.objects.set(RUN_KEY, runFile({ pid_namespace: "pid:[1]" }));

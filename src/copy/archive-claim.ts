@@ -42,8 +42,9 @@ export class StoreClaim {
   readonly unfinished: UnfinishedRun;
   /** By the options of the one who claims. */
   readonly isTakenOver: boolean;
+  /** Somebody was, or is, at work before this one. */
+  readonly isObjectThere: boolean;
   readonly #isLocked: boolean;
-  readonly #isObjectThere: boolean;
   readonly #settleMs: number;
 
   private constructor(
@@ -55,7 +56,7 @@ export class StoreClaim {
     this.unfinished = unfinishedOf(found);
     this.isTakenOver = state.isTakenOver;
     this.#isLocked = state.isLocked;
-    this.#isObjectThere = found.kind !== "none";
+    this.isObjectThere = found.kind !== "none";
     this.#settleMs = state.settleMs;
   }
 
@@ -71,6 +72,9 @@ export class StoreClaim {
       throw inUse(store, found);
     }
     const isTakenOver = found.kind === "run" && found.file.token === takeOver;
+    if (takeOver !== undefined && !isTakenOver) {
+      throw noSuchRun(store, found, takeOver);
+    }
     if (found.kind === "run") {
       const { state, text } = ownerOf(found.file);
       if (state === "running") {
@@ -95,7 +99,7 @@ export class StoreClaim {
    */
   async begin(content: Uint8Array, signal: AbortSignal | undefined): Promise<void> {
     const { store } = this;
-    if (!this.#isLocked && !this.#isObjectThere) {
+    if (!this.#isLocked && !this.isObjectThere) {
       const first = await store.putNew(RUN_KEY, content, { signal });
       if (first === "exists") {
         return await this.check(signal); // our own, when the answer to a first try was lost
@@ -158,6 +162,14 @@ function unfinishedOf(found: FoundRun): UnfinishedRun {
     return "damaged";
   }
   return found.kind === "run" && found.file.kind === "archive" ? found.file : undefined;
+}
+
+function noSuchRun(store: ObjectStore, found: FoundRun, takeOver: string): UbiError {
+  const there =
+    found.kind === "run"
+      ? `the one there is ${nameOf(found.file.kind)}, ${ownerOf(found.file).text}: --take-over ${found.file.token}`
+      : "none has to be taken over there";
+  return new UbiError("E_ARCHIVE_RUN", `no run ${takeOver} in ${store.name}; ${there}`);
 }
 
 function inUse(store: ObjectStore, found: FoundRun): UbiError {

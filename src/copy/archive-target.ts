@@ -86,7 +86,10 @@ export async function planTarget(
 }
 
 /** Whether there is an archive, or a part of one. */
-async function hasManifest(store: ObjectStore, signal: AbortSignal | undefined): Promise<boolean> {
+export async function hasManifest(
+  store: ObjectStore,
+  signal: AbortSignal | undefined,
+): Promise<boolean> {
   return (
     (await store.sizeOf(METADATA_KEY, { signal })) !== undefined ||
     (await store.sizeOf(MAPPING_KEY, { signal })) !== undefined

@@ -13,7 +13,9 @@ import { type ArchivePlace, hashInKey, namesOf } from "./archive-check.ts";
 import { type ClaimOptions, StoreClaim } from "./archive-claim.ts";
 import { PREVIOUS } from "./archive-previous.ts";
 import { encodeUpkeepFile, ownerOf, RUN_KEY } from "./archive-run-file.ts";
-import { HashList } from "./object-names.ts";
+import { hasManifest } from "./archive-target.ts";
+import { openFinishedArchive } from "./finished-archive.ts";
+import { HashList, ObjectNames } from "./object-names.ts";
 
 export interface PruneOptions extends ArchivePlace {
   /** Nothing is removed. */
@@ -34,7 +36,7 @@ export interface PruneSummary {
 
 /**
  * Removes objects that the archive does not name. The archive must open first: without its map nobody can tell what
- * is needed. Nothing is removed that is not surely of an archive's writer, nor before all is listed and the map is
+ * is needed; but a first run that is given up leaves no archive, and nothing of it is needed. Nothing is removed that is not surely of an archive's writer, nor before all is listed and the map is
  * seen to be the same still.
  * @throws UbiError E_ARCHIVE*, E_ARCHIVE_RUN, E_STORE
  */
@@ -44,13 +46,14 @@ export async function pruneArchive(options: PruneOptions): Promise<PruneSummary>
   const claim = await StoreClaim.open(store, options);
   checkUnfinished(claim, options);
   const isRunGivenUp = claim.unfinished !== undefined;
-  const found = await findUnneeded(store, options);
+  const found = await findUnneeded(claim, options);
   const { objects, bytes } = found;
   const summary = { objects: objects.count, bytes, isRunGivenUp };
   if (isDry) {
     return { ...summary, leftovers: found.leftovers.length };
   }
   await claim.begin(encodeUpkeepFile("prune", claim.token), signal);
+  let isDone = false;
   try {
     // Those that others left meanwhile are of no concern: what is removed was listed before.
     if ((await mappingHash(store, signal)) !== found.mappingHash) {
@@ -64,8 +67,12 @@ export async function pruneArchive(options: PruneOptions): Promise<PruneSummary>
     for (const key of found.leftovers) {
       await store.remove(key, { signal });
     }
+    isDone = true;
   } finally {
-    await claim.end();
+    // Without an archive the run object alone tells that what lies there may be removed.
+    if (isDone || found.isArchive) {
+      await claim.end();
+    }
   }
   await store.sync();
   return { ...summary, leftovers: found.leftovers.length };
@@ -87,7 +94,7 @@ export interface RekeyOptions extends ArchivePlace {
 export async function rekeyArchive(options: RekeyOptions): Promise<void> {
   const { signal, kek, newKek } = options;
   await using reader = await openStore({ ...options.source, role: "read" });
-  await openArchive(reader, kek, signal); // before a folder is made of a wrong path
+  await openFinishedArchive(reader, kek, signal); // before a folder is made of a wrong path
   await using store = await openStore(options.target);
   if (store.name !== reader.name) {
     throw new UbiError(
@@ -95,6 +102,7 @@ export async function rekeyArchive(options: RekeyOptions): Promise<void> {
       `the target is ${store.name}, but the archive lies in ${reader.name}; name the same place in both documents`,
     );
   }
+  refuseSameKey(kek, newKek);
   const claim = await StoreClaim.open(store, options);
   refuseUnfinished(claim);
   await claim.begin(encodeUpkeepFile("rekey", claim.token), signal);
@@ -127,13 +135,18 @@ interface Unneeded {
   readonly leftovers: readonly string[];
   /** Of the map that they were compared with. */
   readonly mappingHash: string | undefined;
+  /** False where a first run left objects, and nothing names them. */
+  readonly isArchive: boolean;
 }
 
-async function findUnneeded(store: ObjectStore, options: PruneOptions): Promise<Unneeded> {
+async function findUnneeded(claim: StoreClaim, options: PruneOptions): Promise<Unneeded> {
+  const { store } = claim;
   const { kek, signal } = options;
   const hash = await mappingHash(store, signal); // first: a map that is exchanged while it is read shows then
-  const manifest = await openArchive(store, kek, signal);
-  const { names } = namesOf(manifest);
+  const isArchive = !(await isRuin(claim, options));
+  const names = isArchive
+    ? namesOf(await openFinishedArchive(store, kek, signal)).names
+    : ObjectNames.create(0, new HashList());
   const objects = new HashList();
   let bytes = 0;
   for await (const { key, sizeBytes } of store.list("data/", { signal })) {
@@ -154,7 +167,18 @@ async function findUnneeded(store: ObjectStore, options: PruneOptions): Promise<
       leftovers.push(copy); // the archive opens: nobody needs an older manifest
     }
   }
-  return { objects, bytes, leftovers, mappingHash: hash };
+  return { objects, bytes, leftovers, mappingHash: hash, isArchive };
+}
+
+/** A run was cut off, or the removal of what it left, before there was an archive; and it is given up. */
+async function isRuin(claim: StoreClaim, options: PruneOptions): Promise<boolean> {
+  const { store, isTakenOver, isObjectThere } = claim;
+  const { isRunGivenUp, signal } = options;
+  if (!isObjectThere || !(isRunGivenUp || isTakenOver) || (await hasManifest(store, signal))) {
+    return false;
+  }
+  const copies = PREVIOUS.map(({ copy }) => store.sizeOf(copy, { signal }));
+  return (await Promise.all(copies)).every((size) => size === undefined);
 }
 
 async function mappingHash(
@@ -189,6 +213,19 @@ function checkUnfinished(
       : `a run in ${store.name} was cut off: ${ownerOf(unfinished).text}; resume it with archive --resume, or give ` +
           "it up with --discard-run",
   );
+}
+
+/** The work would be done, but who has the old key would still read the archive. */
+function refuseSameKey(kek: Uint8Array | undefined, newKek: Uint8Array | undefined): void {
+  const isSame =
+    kek === undefined || newKek === undefined ? kek === newKek : Buffer.compare(kek, newKek) === 0;
+  if (isSame) {
+    const what =
+      kek === undefined
+        ? "neither [archive] nor [target] has an archive_kek"
+        : "archive_kek of [target] is the one that the archive has already";
+    throw new UbiError("E_ARCHIVE_KEY", `${what}; nothing was changed`);
+  }
 }
 
 function refuseUnfinished({ store, unfinished }: StoreClaim): void {

@@ -10,7 +10,7 @@
 import { createHash } from "node:crypto";
 import { ftruncateSync, realpathSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import { type ArchiveManifest, openArchive } from "../archive/archive-manifest.ts";
+import type { ArchiveManifest } from "../archive/archive-manifest.ts";
 import type { StoreDescription } from "../archive/object-store.ts";
 import { openStore } from "../archive/open-store.ts";
 import { errnoText, errorText, UbiError } from "../errors.ts";
@@ -23,6 +23,7 @@ import {
   writeFileAt,
 } from "../ffi/file.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
+import { openFinishedArchive } from "./finished-archive.ts";
 import { nextTurn } from "./group-worker.ts";
 import type { RunProgress } from "./make-archive.ts";
 import { OutputFile } from "./output-file.ts";
@@ -56,7 +57,7 @@ export interface ExportSummary {
 export async function exportArchive(options: ExportOptions): Promise<ExportSummary> {
   const { targetPath, signal } = options;
   await using store = await openStore(options.source);
-  const manifest = await openArchive(store, options.kek, signal);
+  const manifest = await openFinishedArchive(store, options.kek, signal);
   const sizeBytes = sizeOfImage(manifest, options.sizeBytes);
   checkOutside(targetPath, options.source);
   using output = OutputFile.create(targetPath, {
@@ -64,7 +65,26 @@ export async function exportArchive(options: ExportOptions): Promise<ExportSumma
     mayReplace: options.mayReplace,
     code: "E_EXPORT",
   });
-  const isDevice = output.capacityBytes !== Infinity;
+  try {
+    return await writeImage(output, { manifest, sizeBytes }, options);
+  } catch (error) {
+    throw signal.aborted ? withTarget(error, output) : error;
+  }
+}
+
+// --- internal ---
+
+const PIECE_BYTES = 2 ** 20;
+/** Of a device, zeroed in one call: short enough for a signal to be heard in between. */
+const ZERO_BYTES = 64 * 2 ** 20;
+
+async function writeImage(
+  output: OutputFile,
+  { manifest, sizeBytes }: { readonly manifest: ArchiveManifest; readonly sizeBytes: number },
+  options: ExportOptions,
+): Promise<ExportSummary> {
+  const { targetPath, signal } = options;
+  const isDevice = isBlockDevice(output);
   prepare(output, sizeBytes);
   const board = await readObjects(manifest, {
     source: options.source,
@@ -85,11 +105,17 @@ export async function exportArchive(options: ExportOptions): Promise<ExportSumma
   };
 }
 
-// --- internal ---
+const isBlockDevice = (output: OutputFile) => output.capacityBytes !== Infinity;
 
-const PIECE_BYTES = 2 ** 20;
-/** Of a device, zeroed in one call: short enough for a signal to be heard in between. */
-const ZERO_BYTES = 64 * 2 ** 20;
+/** What became of the target, for who ended the work. */
+function withTarget(error: unknown, output: OutputFile): unknown {
+  if (!(error instanceof UbiError)) {
+    return error;
+  }
+  const left = isBlockDevice(output) ? "holds half an image" : "is as it was";
+  const message = `${errorText(error)}; ${output.path} ${left}`;
+  return new UbiError(error.code, message, { cause: error });
+}
 
 /** What was asked for may leave out nothing but zeros: of the last stripe who writes it sees (object-reader.ts). */
 function sizeOfImage(manifest: ArchiveManifest, asked: number | undefined): number {

@@ -23,7 +23,7 @@ import type { SourceReader } from "../sources/source-reader.ts";
 import { type ClaimOptions, StoreClaim } from "./archive-claim.ts";
 import { type RunSize, sizeOfRun } from "./archive-memory.ts";
 import { publishManifest } from "./archive-publish.ts";
-import { encodeRunFile, type RunParameters } from "./archive-run-file.ts";
+import { encodeRunFile, RUN_KEY, type RunParameters } from "./archive-run-file.ts";
 import { planTarget, type TargetMode, type TargetPlan } from "./archive-target.ts";
 import { type ArchivedDisk, SOURCE_READS_MAX } from "./archived-disk.ts";
 import type { ObjectMakerData } from "./object-maker.ts";
@@ -83,7 +83,7 @@ export async function makeArchive(
   const plan = await planTarget(claim, options);
   const run = new ArchiveRun(disk, options, claim, plan);
   await run.openSource(); // before anything is written
-  await claim.begin(encodeRunFile({ parameters, ...plan }, kek, claim.token), signal);
+  await begin(claim, encodeRunFile({ parameters, ...plan }, kek, claim.token), signal);
   try {
     return await run.run();
   } catch (error) {
@@ -323,6 +323,21 @@ export function planSummary(disk: ArchivedDisk): ArchiveSummary {
     overlongObjects: 0,
     leavesObjects: false,
   };
+}
+
+/** @throws UbiError of the claim, or the reason of the signal with what is left then */
+async function begin(claim: StoreClaim, content: Uint8Array, signal: AbortSignal): Promise<void> {
+  try {
+    await claim.begin(content, signal);
+  } catch (error) {
+    if (!signal.aborted || !(error instanceof UbiError)) {
+      throw error;
+    }
+    const left =
+      `${RUN_KEY} may stay in ${claim.store.name}: --resume goes on from there, archive prune --discard-run ` +
+      "gives it up";
+    throw new UbiError(error.code, `${errorText(error)}; ${left}`, { cause: error });
+  }
 }
 
 /** What a run that failed leaves behind. */

@@ -116,13 +116,39 @@ describe("in a folder", () => {
     using disk = diskOf(2);
     expectSuccess(await disk.archive(...SAFE));
     const replaced = expectSuccess(await disk.archive("--replace"));
-    expect(replaced.stderr).toContain("archive prune removes them");
+    expect(replaced.stderr).toContain("may be left: archive prune removes them");
     const again = expectSuccess(await disk.archive("--incremental"));
     expect(again.stderr).not.toContain("archive prune");
   });
 });
 
 describe("in a bucket", () => {
+  test("Ctrl-C while a new run looks whether it is alone says that its file may be there", async () => {
+    const { disk, server } = diskInBucket();
+    using _disk = disk;
+    using _server = server;
+    server.conditions = "ignored"; // so it waits for two seconds
+    const words = ["archive", "-f", "disk.toml", "--target-config", "target.toml"];
+    const run = Bun.spawn([EXECUTABLE, ...words], {
+      cwd: disk.folder,
+      env: disk.env,
+      stderr: "pipe",
+      stdout: "ignore",
+    });
+    const isBegun = () => server.seen.some(({ what }) => /^PUT.*archive-run.json/.test(what));
+    while (!isBegun() && run.exitCode === null) {
+      await Bun.sleep(5);
+    }
+    run.kill("SIGINT");
+    const said = await run.stderr.text();
+    expect(await run.exited).toBe(130);
+    expect(said).toContain("archive-run.json may stay in s3://");
+    expect(said).toContain("--resume goes on from there, archive prune --discard-run gives it up");
+    expectRefused(await disk.tool("verify"), "yet: a run was cut off there: process");
+    expectSuccess(await disk.tool("prune", "--discard-run"));
+    expectRefused(await disk.tool("verify"), "there is no archive in");
+  }, 60_000);
+
   test("a run that ends while prune lists: prune finds another map and removes nothing", async () => {
     const { disk, server } = diskInBucket();
     using _disk = disk;

@@ -126,6 +126,17 @@ describe("which stripes", () => {
     );
   });
 
+  test.each([[], ["--dry-run"]])(
+    "statistics that cannot be written are refused at the start %p",
+    async (...flags) => {
+      using disk = new DiskToArchive({ stripeShift: 7, flags: flagsOf(1) });
+      const refused = await disk.archive("--stats", "missing/stats", ...flags);
+      expect(refused).toMatchObject({ exitCode: 1 });
+      expect(refused.stderr).toContain("nothing was done");
+      expect(existsSync(disk.archivePath)).toBe(false);
+    },
+  );
+
   test("a disk that is not archived to its end keeps its size", async () => {
     const flags = [WRITTEN, 0, 0];
     const sizeBytes = 2 * 65_536 + 1024;
@@ -215,7 +226,12 @@ describe("refusals", () => {
   test("a dry run tells the plan and makes nothing", async () => {
     using disk = new DiskToArchive({ stripeShift: 7, flags: flagsOf(3) });
     const facts = doneEvent(expectSuccess(await disk.archive("--dry-run", "--json")));
-    expect(facts).toMatchObject({ event: "done", dry_run: true, stripes_from_disk: 3 });
+    expect(facts).toMatchObject({
+      event: "done",
+      dry_run: true,
+      stripes_from_disk: 3,
+      leaves_objects: false,
+    });
     expect(existsSync(disk.archivePath)).toBe(false);
   });
 
