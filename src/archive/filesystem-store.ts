@@ -107,7 +107,7 @@ export class FilesystemStore implements ObjectStore {
     } catch (error) {
       const advice =
         role === "read" ? "; name the folder that an archive was written to" : "; mend its path";
-      throw failure(`cannot open the archive folder ${path}`, error, advice);
+      throw failure(`cannot open the archive folder ${path}`, asNoFolder(error), advice);
     }
   }
 
@@ -266,7 +266,7 @@ export class FilesystemStore implements ObjectStore {
       for (const { path } of staged) {
         removeFile(this.#root, path);
       }
-      throw failure(`cannot write object ${current} in ${this.name}`, error);
+      throw failure(`cannot write object ${current} in ${this.name}`, asFolder(error));
     }
   }
 
@@ -432,6 +432,21 @@ function refuseOtherPlace(path: string, dataPath: string): void {
     const message = `${dataPath} is no folder of the same file system, but a link, a mount or a file`;
     throw new UbiError("E_STORE", `${message}; give the archive one folder for all of it`);
   }
+}
+
+/** For what the kernel says where the path, or a part of it, is something else. */
+function asNoFolder(error: unknown): unknown {
+  const code = codeOf(error);
+  return code === "EEXIST" || code === "ENOTDIR"
+    ? new Error("it is no folder", { cause: error })
+    : error;
+}
+
+/** Of a rename: nothing replaces a folder, however often it is tried. */
+function asFolder(error: unknown): unknown {
+  return codeOf(error) === "EISDIR"
+    ? new Error("a folder is in its place; remove that folder", { cause: error })
+    : error;
 }
 
 function failure(what: string, error: unknown, advice = ""): UbiError {

@@ -69,7 +69,8 @@ async function verify(
     const advice =
       "bring the named objects back from a copy, or archive the disk again: --incremental writes anew what is " +
       "damaged, --replace everything";
-    throw new UbiError("E_ARCHIVE_DATA", `${badStripes} stripes cannot be read; ${advice}`);
+    const what = badStripes === 1 ? "1 stripe" : `${badStripes} stripes`;
+    throw new UbiError("E_ARCHIVE_DATA", `${what} cannot be read; ${advice}`);
   }
   if (surplus > 0) {
     const what = "all stripes can be read, but the manifest was changed";

@@ -56,6 +56,9 @@ export interface BadStripe {
 /** Objects one after the other that a service fails at, in one thread, before it is taken to be out of order. */
 const FAILURES_MAX = 16;
 
+/** For what is no object, or too long for one. */
+const REMOVE_IT = "remove it, or bring the object back from a copy";
+
 export async function runObjectReader(data: ObjectReaderData): Promise<void> {
   await runGroupPart<BadStripe>({
     run: async (tools) => {
@@ -120,7 +123,9 @@ class ObjectReader implements Disposable {
           this.#tools.cancel(); // the others are not waited for, with all their attempts
           throw this.#failure;
         }
-        const { code, message } = error;
+        const { code } = error;
+        const message =
+          code === "E_STORE_OBJECT" ? `${error.message}; ${REMOVE_IT}` : error.message;
         this.#count(COUNTER.BAD, 1);
         this.#tools.note({ stripe, code, message, isDoubtful: this.#failuresInRow > 0 });
       }

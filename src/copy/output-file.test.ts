@@ -1,8 +1,10 @@
 /** Files that appear whole or not at all. */
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import {
+  closeSync,
   existsSync,
   mkdtempSync,
+  openSync,
   readdirSync,
   readFileSync,
   readlinkSync,
@@ -13,6 +15,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { lockFile } from "../ffi/file.ts";
 import { OutputFile } from "./output-file.ts";
 
 let folder: string;
@@ -66,6 +69,43 @@ test("one that may replace does so at the end", () => {
   expect(readFileSync(path, "utf8")).toBe("old");
   output.commit();
   expect(readFileSync(path, "utf8")).toBe("new");
+});
+
+test("what a killed process left is removed by the next output of that name, and nothing else", () => {
+  const path = join(folder, "out");
+  const names = [".out.0123456789ab.tmp", ".other.0123456789ab.tmp", ".out.backup.tmp", ".out.tmp"];
+  for (const name of names) {
+    writeFileSync(join(folder, name), "half");
+  }
+  symlinkSync(".out.tmp", join(folder, ".out.ba9876543210.tmp"));
+  {
+    using output = create(path, true);
+    using another = create(path, true); // the first one is still at work
+    writeSync(output.fd, "new");
+    output.commit();
+    another.commit();
+  }
+  expect(readdirSync(folder).sort()).toEqual([
+    ".other.0123456789ab.tmp",
+    ".out.ba9876543210.tmp",
+    ".out.backup.tmp",
+    ".out.tmp",
+    "out",
+  ]);
+});
+
+test("a file that is in use is refused, with the process that has it", () => {
+  const path = join(folder, "out");
+  writeFileSync(path, "disk");
+  const fd = openSync(path, "r");
+  try {
+    expect(lockFile(fd, "exclusive")).toBe(0);
+    expect(() => create(path, true)).toThrow(
+      `${path} is in use by process ${process.pid}; stop it first`,
+    );
+  } finally {
+    closeSync(fd);
+  }
 });
 
 test("a name of no file fails at once", () => {

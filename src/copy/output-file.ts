@@ -3,7 +3,6 @@
  * name of its own, readable by its owner only, then brought to disk and renamed. A block device, which
  * cannot be replaced, is written directly, if nothing else has it open for itself.
  */
-import { randomBytes } from "node:crypto";
 import {
   type BigIntStats,
   closeSync,
@@ -17,11 +16,13 @@ import {
   statSync,
   unlinkSync,
 } from "node:fs";
-import { basename, dirname, join } from "node:path";
+import { dirname } from "node:path";
+import { lockHolder } from "../disk/disk-lock.ts";
 import { type ErrorCode, errnoText, errorText, UbiError } from "../errors.ts";
 import { lockFile, probeFile, syncFileData } from "../ffi/file.ts";
 import { renameNew } from "../ffi/folder.ts";
 import { isSameFile } from "./input-file.ts";
+import { makeUnfinished, type UnfinishedFile } from "./unfinished-file.ts";
 
 /** What a failure to write is called: each tool has its own. */
 type OutputErrorCode = Extract<ErrorCode, "E_XTS_OUTPUT" | "E_EXPORT">;
@@ -98,10 +99,7 @@ export class OutputFile implements Disposable {
       checkUnlocked(path, code);
     }
     const finalPath = existing === undefined ? path : realpathSync(path);
-    const suffix = randomBytes(6).toString("hex");
-    const temporaryPath = join(dirname(finalPath), `.${basename(finalPath)}.${suffix}.tmp`);
-    const flags = constants.O_CREAT | constants.O_EXCL | constants.O_RDWR;
-    const fd = open({ path: temporaryPath, shownPath: path, code }, flags);
+    const { path: temporaryPath, fd } = unfinishedFile(path, finalPath, code);
     const names = { path, temporaryPath, finalPath, mayReplace };
     return new OutputFile(code, { ...names, fd, capacityBytes: Infinity });
   }
@@ -174,11 +172,10 @@ type Make = (options: {
 
 /** O_EXCL: refused while the device is mounted or otherwise claimed. */
 function openDevice(path: string, code: OutputErrorCode, make: Make): OutputFile {
-  const fd = open({ path, shownPath: path, code }, constants.O_RDWR | constants.O_EXCL);
+  const fd = open(path, code, constants.O_RDWR | constants.O_EXCL);
   const geometry = probeFile(fd);
   if (typeof geometry === "number" || lockFile(fd, "exclusive") < 0) {
-    closeSync(fd);
-    throw new UbiError("E_DISK_LOCKED", `${path} is in use by another program`);
+    throw inUse(path, fd);
   }
   const capacityBytes = geometry.sizeBytes;
   return make({
@@ -193,25 +190,33 @@ function openDevice(path: string, code: OutputErrorCode, make: Make): OutputFile
 
 /** The disk of a running backend is locked: replacing its file would cut the guest off from its data. */
 function checkUnlocked(path: string, code: OutputErrorCode): void {
-  const fd = open({ path, shownPath: path, code }, constants.O_RDONLY);
-  const result = lockFile(fd, "exclusive");
+  const fd = open(path, code, constants.O_RDONLY);
+  if (lockFile(fd, "exclusive") < 0) {
+    throw inUse(path, fd);
+  }
   closeSync(fd);
-  if (result < 0) {
-    throw new UbiError("E_DISK_LOCKED", `${path} is in use by another program; stop it first`);
+}
+
+/** Closes it. */
+function inUse(path: string, fd: number): UbiError {
+  const user = lockHolder(fd);
+  closeSync(fd);
+  return new UbiError("E_DISK_LOCKED", `${path} is in use by ${user}; stop it first`);
+}
+
+function open(path: string, code: OutputErrorCode, flags: number): number {
+  try {
+    return openSync(path, flags | constants.O_NOCTTY);
+  } catch (error) {
+    throw failure(path, error, code);
   }
 }
 
-interface Opened {
-  readonly path: string;
-  readonly shownPath: string;
-  readonly code: OutputErrorCode;
-}
-
-function open({ path, shownPath, code }: Opened, flags: number): number {
+function unfinishedFile(path: string, finalPath: string, code: OutputErrorCode): UnfinishedFile {
   try {
-    return openSync(path, flags | constants.O_NOCTTY, 0o600);
+    return makeUnfinished(finalPath);
   } catch (error) {
-    throw failure(shownPath, error, code);
+    throw failure(path, error, code);
   }
 }
 

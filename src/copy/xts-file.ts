@@ -9,10 +9,12 @@
  */
 import { ftruncateSync } from "node:fs";
 import type { XtsCipher } from "../disk/cipher.ts";
+import { lockHolder } from "../disk/disk-lock.ts";
 import { errnoText, errorText, UbiError } from "../errors.ts";
 import { Arena } from "../ffi/arena.ts";
-import { readFileAt, writeFileAt } from "../ffi/file.ts";
+import { lockFile, readFileAt, writeFileAt } from "../ffi/file.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
+import { log } from "../log.ts";
 import { InputFile } from "./input-file.ts";
 import { OutputFile } from "./output-file.ts";
 
@@ -45,6 +47,7 @@ export async function convertXtsFile(
   options: XtsFileOptions,
 ): Promise<void> {
   using input = new InputFile(options.inputPath);
+  warnInUse(options.inputPath);
   const range = rangeOf(options, input.sizeBytes);
   using output = OutputFile.create(options.outputPath, {
     inputs: [options.inputPath],
@@ -69,8 +72,18 @@ export async function convertXtsFile(
 // --- internal ---
 
 const PIECE_SECTORS = 2048;
+const EAGAIN = 11;
 /** Signals are noticed this often, in pieces: about every 30 ms. */
 const BREATH_PIECES = 32;
+
+/** Looked at with another descriptor: nobody is kept from the disk while it is read. */
+function warnInUse(path: string): void {
+  using probe = new InputFile(path);
+  if (lockFile(probe.fd, "shared") === -EAGAIN) {
+    const advice = "what is written meanwhile may be half in the output";
+    log.warn(`${path} is in use by ${lockHolder(probe.fd)}: ${advice}`);
+  }
+}
 
 interface SectorRange {
   readonly start: number;

@@ -70,15 +70,25 @@ export function claimDevice(fd: number, what: string): number {
   }
 }
 
+/** Who has the file locked, for messages. */
+export function lockHolder(fd: number): string {
+  return holderText(holderOf(fd));
+}
+
 // --- internal ---
 
 function inUse(what: string, pid: number | undefined): UbiError {
-  const holder =
-    pid === undefined ? "another process (its pid cannot be seen from here)" : `process ${pid}`;
+  const holder = holderText(pid);
   return new UbiError(
     "E_DISK_LOCKED",
     `${what} is in use by ${holder}; two programs must not work on one disk`,
   );
+}
+
+function holderText(pid: number | undefined): string {
+  return pid === undefined
+    ? "another process (its pid cannot be seen from here)"
+    : `process ${pid}`;
 }
 
 /** The living process that holds a lock on the file, from /proc/locks. */

@@ -1,6 +1,6 @@
 /** `archive verify` by the executable: whatever was changed is named, and one object that cannot be read ends nothing. */
 import { describe, expect, test } from "bun:test";
-import { copyFileSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { DiskToArchive, doneEvent } from "../support/archived-disk.ts";
 import { FuseImage, missingFuse } from "../support/fuse-image.ts";
@@ -99,6 +99,26 @@ test("objects that cannot be opened are named, and all the others are checked", 
   expect(badLines(result.stdout).every((line) => line.includes("ELOOP"))).toBe(true);
   expect(doneEvent(result)).toMatchObject({ objects: 6, bad_stripes: 34 });
   expect(result.stderr).toContain("34 stripes cannot be read");
+});
+
+test("a folder in the place of an object, and one too long: verify and the next run say what to do", async () => {
+  using disk = diskOf(3, false);
+  await disk.archive();
+  const [first = "", second = ""] = disk.objects();
+  const path = join(disk.archivePath, "data", first);
+  rmSync(path);
+  mkdirSync(path);
+  writeFileSync(join(disk.archivePath, "data", second), Buffer.alloc(70_000));
+  const { stderr } = await disk.tool("verify");
+  const advice = "remove it, or bring the object back from a copy";
+  expect(stderr).toContain(`data/${first} in ${disk.archivePath} is no regular file; ${advice}`);
+  expect(stderr).toMatch(new RegExp(`${second} in .* at most \\d+ are expected there; ${advice}`));
+  expect(stderr).toContain("2 stripes cannot be read");
+  const run = await disk.archive("--incremental");
+  expect(run.stderr).toContain("a folder is in its place; remove that folder; objects that were");
+  rmSync(path, { recursive: true });
+  expect(await disk.archive("--resume")).toMatchObject({ exitCode: 0 });
+  expect(await disk.tool("verify")).toMatchObject({ exitCode: 0 });
 });
 
 const missing = missingFuse();

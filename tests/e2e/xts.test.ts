@@ -1,7 +1,9 @@
 /** `ubiblk xts` as a user runs it: the command line, the key-only configuration, signals, block devices. */
 import { afterAll, expect, test } from "bun:test";
 import {
+  closeSync,
   mkdtempSync,
+  openSync,
   readdirSync,
   readFileSync,
   rmSync,
@@ -13,6 +15,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type CommandResult, outputOf, runCommand } from "../../scripts/command.ts";
+import { lockFile } from "../../src/ffi/file.ts";
 import { isInstalled, skipUnless } from "../support/requires.ts";
 
 const MAIN = fileURLToPath(import.meta.resolve("../../src/main.ts"));
@@ -40,6 +43,22 @@ writeFileSync(
 );
 const plaintext = Buffer.from(Uint8Array.from({ length: 5 * 512 }, (_, i) => 7 * i + 3));
 writeFileSync(file("plain"), plaintext);
+
+test("an input that a backend has in use is read, with a warning that names who", async () => {
+  writeFileSync(file("used"), plaintext);
+  const fd = openSync(file("used"), "r");
+  try {
+    expect(lockFile(fd, "exclusive")).toBe(0);
+    const result = await xts("--action", "encode", file("used"), file("copy"));
+    expect(result.exitCode).toBe(0);
+    expect(result.stderr).toContain(`used is in use by process ${process.pid}: what is written`);
+  } finally {
+    closeSync(fd);
+  }
+  expect((await xts("--action", "encode", file("used"), file("copy"))).stderr).not.toContain(
+    "in use",
+  );
+});
 
 test("a config with a key only is enough, and only the key is read", async () => {
   const encoded = await xts("--action", "encode", file("plain"), file("cipher"));
