@@ -54,6 +54,11 @@ const RATE_MIN_BYTES_PER_MS = 64;
 
 type Phase = "connecting" | "securing" | "greeting" | "describing" | "ready" | "ended";
 
+const ANY_PORT_HINT =
+  "port 0 stands for any free port: name the one that the server's log tells, or use its unix_socket";
+const EPIPE = 32;
+const ECONNRESET = 104;
+
 export class StripeConnection implements AnswerHandler, Disposable {
   readonly name: string;
   readonly #settings: ConnectionSettings;
@@ -290,7 +295,9 @@ export class StripeConnection implements AnswerHandler, Disposable {
 
   #checkDial(): void {
     if (this.#dial.fd < 0) {
-      const why = `${this.#dial.failure}; check that it runs, and the address`;
+      const { address } = this.#settings;
+      const isAnyPort = address.kind === "tcp" && address.port === 0;
+      const why = `${this.#dial.failure}; ${isAnyPort ? ANY_PORT_HINT : "check that it runs, and the address"}`;
       this.#end(new UbiError("E_REMOTE", `Failed to connect to ${this.name}: ${why}`));
     }
   }
@@ -431,7 +438,10 @@ export class StripeConnection implements AnswerHandler, Disposable {
       return true;
     }
     const wire = this.#wired();
-    if (result < 0) {
+    // Closed at once, as a full server does, it shows by what is left of it when the greeting is written.
+    const isTurnedAway =
+      this.#phase === "greeting" && (result === -EPIPE || result === -ECONNRESET);
+    if (result < 0 && !isTurnedAway) {
       this.#end(this.#error(wire.problem(result)));
     } else {
       const isAwaited = wire.pending.count > 0;

@@ -8,7 +8,8 @@ export function handshakeError(name: string, why: string, isTls: boolean): UbiEr
     return new UbiError("E_REMOTE", `Failed to connect to ${name}: TLS handshake: ${why}`);
   }
   const reason = why === "" ? "it closed the connection" : why;
-  const advice = HINTS.find(([text]) => why.includes(text))?.[1] ?? GENERAL_HINT;
+  const unknown = why === "" ? `${GENERAL_HINT}; ${FULL_HINT}` : GENERAL_HINT;
+  const advice = HINTS.find(([text]) => why.includes(text))?.[1] ?? unknown;
   return new UbiError(
     "E_REMOTE_PSK",
     `Failed to connect to ${name}: TLS handshake: ${reason}; ${advice}`,
@@ -27,7 +28,7 @@ export function statusError(name: string, request: string, status: number): UbiE
 export const GREETING = "its version and metadata";
 
 export function closedError(name: string, awaited: string): UbiError {
-  const hint = awaited === GREETING ? `; ${GENERAL_HINT}` : "";
+  const hint = awaited === GREETING ? `; ${GENERAL_HINT}; ${FULL_HINT}` : "";
   return new UbiError(
     "E_REMOTE",
     `${name}: it closed the connection when asked for ${awaited}${hint}`,
@@ -40,6 +41,7 @@ export function closedError(name: string, awaited: string): UbiError {
 const TLS_ALERT = 0x15;
 const TLS_HANDSHAKE = 0x16;
 const GENERAL_HINT = "give both sides the same psk, or none to both";
+const FULL_HINT = "or it may have max_connections clients";
 const HINTS: readonly (readonly [string, string])[] = [
   ["unknown psk identity", "the server does not know this psk.identity"],
   ["bad record mac", "the secrets of psk differ"],

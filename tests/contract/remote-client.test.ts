@@ -190,6 +190,27 @@ test("nobody listens: the message names the address and the reason", async () =>
   expect(message).toContain("ECONNREFUSED");
 });
 
+test("a server that turns clients away, since it is full, says nothing: the message tells what it may be", async () => {
+  const full = Bun.listen({
+    hostname: "127.0.0.1",
+    port: 0,
+    socket: { open: (socket) => socket.terminate(), data: () => {} },
+  });
+  const message = await messageOf(open(`127.0.0.1:${full.port}`));
+  full.stop(true);
+  expect(message).toBe(
+    `E_REMOTE stripe server 127.0.0.1:${full.port}: it closed the connection when asked for its version and ` +
+      "metadata; give both sides the same psk, or none to both; or it may have max_connections clients",
+  );
+});
+
+test("port 0 is nobody's: the message says where the port is told", async () => {
+  expect(await messageOf(open("127.0.0.1:0"))).toBe(
+    "E_REMOTE Failed to connect to stripe server 127.0.0.1:0: 127.0.0.1: ECONNREFUSED (connection refused); " +
+      "port 0 stands for any free port: name the one that the server's log tells, or use its unix_socket",
+  );
+});
+
 test("a host name: each of its addresses is tried", async () => {
   server = new ScriptedServer({ flags: FLAGS });
   using client = await open(`localhost:${server.port}`);
