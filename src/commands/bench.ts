@@ -11,6 +11,7 @@ import {
 import { UbiError } from "../errors.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { integerArgument } from "./arguments.ts";
+import { sizeArgument } from "./size-argument.ts";
 
 const BLOCK_BYTES_MAX = 16 * 2 ** 20;
 const SECONDS_MAX = 86_400;
@@ -143,14 +144,9 @@ function workloadOf(text: string): WorkloadName {
   return name;
 }
 
-/** Bytes with an optional K, M, G or T (powers of 1024); always whole sectors. */
+/** Always whole sectors. */
 function sizeOf(flag: string, text: string): number {
-  const parts = /^(\d{1,15})([KMGT]?)$/i.exec(text);
-  const exponent = "KMGT".indexOf(parts?.[2]?.toUpperCase() || "?") + 1;
-  const bytes = Number(parts?.[1]) * 1024 ** exponent;
-  if (parts === null || !Number.isSafeInteger(bytes)) {
-    throw new UbiError("E_USAGE", `${flag}: ${JSON.stringify(text)} is no size, such as 512 or 4K`);
-  }
+  const bytes = sizeArgument(flag, text);
   if (bytes % SECTOR_BYTES !== 0) {
     throw new UbiError("E_USAGE", `${flag}: ${text} is not a multiple of ${SECTOR_BYTES}`);
   }

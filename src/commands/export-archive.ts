@@ -3,10 +3,10 @@ import { defineCommand } from "citty";
 import { type ExportSummary, exportArchive } from "../copy/export-archive.ts";
 import { quietLog } from "../log.ts";
 import { withArchivePlace } from "./archive-place.ts";
-import { integerArgument } from "./arguments.ts";
 import { hardenOrWarn } from "./hardening.ts";
 import { interruptible } from "./interruption.ts";
 import { quantityText } from "./quantity-text.ts";
+import { sizeArgument } from "./size-argument.ts";
 import { TransferProgress } from "./transfer-progress.ts";
 
 export default defineCommand({
@@ -39,8 +39,7 @@ export default defineCommand({
       type: "string",
       valueHint: "BYTES",
       description:
-        "of the image (default: what the archive says; older ones know whole stripes only)",
-      integer: { minimum: 0, maximum: Number.MAX_SAFE_INTEGER },
+        "of the image, such as 200M (default: what the archive says; older ones know whole stripes only)",
     },
     sha256: {
       type: "boolean",
@@ -55,7 +54,7 @@ export default defineCommand({
       sourcePath: args.source,
       targetPath: args.target,
       mayReplace: args.clobber,
-      sizeBytes: integerArgument(args.size),
+      sizeBytes: args.size === undefined ? undefined : sizeArgument("--size", args.size),
       isHashed: args.sha256,
       isQuiet: args.quiet,
       isJson: args.json,

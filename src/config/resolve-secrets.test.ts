@@ -3,7 +3,7 @@ import { writeFileSync } from "node:fs";
 import { ConfigFolder, errorsOf } from "../../tests/support/config-folder.ts";
 import { UbiError } from "../errors.ts";
 import { sealEnvelope } from "./envelope.ts";
-import { loadDeviceConfig, loadKeyConfig } from "./load-config.ts";
+import { loadArchiveConfig, loadDeviceConfig, loadKeyConfig } from "./load-config.ts";
 import { resolveSecrets } from "./resolve-secrets.ts";
 
 const zone = (...flags: readonly string[]) =>
@@ -12,6 +12,17 @@ const ENV = zone("allow_env_secrets");
 const INLINE = zone("allow_inline_plaintext_secrets");
 const FILE = zone("allow_secret_over_regular_file");
 const USE = '[encryption]\nxts_key.ref = "k"\n[secrets.k]\n';
+
+const S3_USE = `[archive]
+storage = "s3"
+bucket = "b"
+access_key_id.ref = "id"
+secret_access_key.ref = "key"
+[secrets.id]
+source.file = "id"
+[secrets.key]
+source.file = "key"
+${FILE}`;
 
 const KEY = Uint8Array.from({ length: 64 }, (_, i) => i);
 const KEK = Uint8Array.from({ length: 32 }, (_, i) => 255 - i);
@@ -108,6 +119,19 @@ test("a newline at the end of a plaintext file counts, and the error says so", a
   });
   const errors = await errorsOf(keyOf(folder.file("c.toml")));
   expect(errors).toContain("has 65 bytes; exactly 64 are expected (it ends in a newline");
+});
+
+test("an access key with a newline, which no header can have, is named with its line and key", async () => {
+  using folder = new ConfigFolder({
+    "c.toml": S3_USE,
+    id: "AKIA\n",
+    key: "secret",
+  });
+  const document = await loadArchiveConfig(folder.file("c.toml"));
+  const errors = await errorsOf(resolveSecrets(document, ["archive"]));
+  expect(errors).toContain(
+    `c.toml:4: archive.access_key_id: secret "id" has a character that no access key or token has (it ends in a newline`,
+  );
 });
 
 test("a secret file that others can change is refused", async () => {

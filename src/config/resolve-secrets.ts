@@ -7,6 +7,7 @@ import { base64Size } from "./base64.ts";
 import type { DeclaredSecrets, SecretUse } from "./declared-secrets.ts";
 import { KEK_BYTES, openEnvelope } from "./envelope.ts";
 import type { Findings } from "./findings.ts";
+import { isHeaderText } from "./header-text.ts";
 import { hideVariable } from "./hidden-variables.ts";
 import type { DangerFlag, SecretSize } from "./schema.ts";
 import { Secret } from "./secret.ts";
@@ -182,6 +183,10 @@ class Resolver {
       this.findings.error("E_SECRET_SIZE", path, message + this.#sizeHint(secret, size));
     } else if (size.text === true && !isText(secret.bytes)) {
       const message = `secret ${JSON.stringify(name)} is not valid UTF-8`;
+      this.findings.error("E_SECRET", path, message);
+    } else if (size.header === true && !isHeaderText(new TextDecoder().decode(secret.bytes))) {
+      const what = "has a character that no access key or token has";
+      const message = `secret ${JSON.stringify(name)} ${what}${this.#newlineHint(name, secret)}`;
       this.findings.error("E_SECRET", path, message);
     }
   }

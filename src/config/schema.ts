@@ -9,11 +9,12 @@
  */
 import { type Static, Type } from "@sinclair/typebox";
 
-/** Sizes in bytes that a use of a secret accepts; `text` demands valid UTF-8. */
+/** Sizes in bytes that a use of a secret accepts; `text` demands valid UTF-8, `header` what a header can have. */
 export interface SecretSize {
   readonly bytesMin: number;
   readonly bytesMax: number;
   readonly text?: boolean;
+  readonly header?: boolean;
 }
 
 /** Where credentials of an S3 service can be found other than in secrets of the document. */
@@ -43,6 +44,8 @@ const secret = (size: SecretSize) =>
   Type.Object({ ref: Type.String() }, { ...closed, secret: size });
 const keyOf = (bytes: number) => secret({ bytesMin: bytes, bytesMax: bytes });
 const credential = () => secret({ bytesMin: 1, bytesMax: SECRET_BYTES_MAX, text: true });
+const sentCredential = () =>
+  secret({ bytesMin: 1, bytesMax: SECRET_BYTES_MAX, text: true, header: true });
 
 export const DeviceSection = Type.Object(
   {
@@ -135,9 +138,9 @@ const s3Keys = {
       ...ours,
     }),
   ),
-  access_key_id: Type.Optional(credential()),
+  access_key_id: Type.Optional(sentCredential()),
   secret_access_key: Type.Optional(credential()),
-  session_token: Type.Optional(credential()),
+  session_token: Type.Optional(sentCredential()),
   endpoint: Type.Optional(text()),
   force_path_style: flag(ours),
   ca_file: Type.Optional(Type.String({ minLength: 1, path: true, ...ours })),

@@ -283,6 +283,50 @@ test("a service that is silent is given up", async () => {
   expect(performance.now() - startMs).toBeLessThan(15_000);
 }, 20_000);
 
+test.each([
+  [
+    "instance",
+    () => ({ AWS_EC2_METADATA_SERVICE_ENDPOINT: "http://127.0.0.1:1" }),
+    "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+  ],
+  [
+    "container",
+    () => ({ AWS_CONTAINER_CREDENTIALS_FULL_URI: "http://127.0.0.1:1/x" }),
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+  ],
+  [
+    "web_identity",
+    () => ({ ...webIdentity(), AWS_ENDPOINT_URL_STS: "http://127.0.0.1:1" }),
+    "AWS_ENDPOINT_URL_STS",
+  ],
+] as const)(
+  "%s: where nobody answers, what names the address is told",
+  async (provider, variables, name) => {
+    const text = await reason([provider], variables());
+    expect(text).toContain(`credentials "${provider}": no answer of 127.0.0.1:1: `);
+    expect(text).toEndWith(
+      `; mend ${name}, which names it, or leave "${provider}" out of credentials`,
+    );
+    expect(text).not.toContain("Is the computer");
+  },
+);
+
+test.each([
+  ["web_identity", webIdentity, "AWS_WEB_IDENTITY_TOKEN_FILE"],
+  ["container", container, "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"],
+] as const)(
+  "%s: a file of a token that is not there is told as its variable's",
+  async (provider, variables, name) => {
+    const asked = ask([provider], { ...variables(), [name]: "/nowhere" });
+    expect(await reasonOf(asked)).toMatchObject({
+      code: "E_CREDENTIALS",
+      message: expect.stringContaining(
+        `credentials "${provider}": ${name}: cannot read /nowhere: ENOENT`,
+      ),
+    });
+  },
+);
+
 test("the signal ends it at once, with its reason", async () => {
   server.spoil = async () => {
     await Bun.sleep(5_000);

@@ -373,7 +373,7 @@ describe("export", () => {
   test("another size: longer ends in zeros, shorter never loses a stripe of data", async () => {
     using disk = diskOf(2);
     expectSuccess(await disk.archive());
-    expectSuccess(await disk.export("--size", "200000"));
+    expectSuccess(await disk.export("--size", "200K"));
     expect(
       disk
         .bytesOf("out.raw")

@@ -3,9 +3,9 @@
  * AWS_CONTAINER_CREDENTIALS_FULL_URI (EKS and others), and what to say there in AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE
  * or AWS_CONTAINER_AUTHORIZATION_TOKEN.
  */
+import { isHeaderText } from "../../config/header-text.ts";
 import { isLoopback } from "../../config/loopback.ts";
 import { UbiError } from "../../errors.ts";
-import { isHeaderText } from "./credentials.ts";
 import {
   absent,
   type ProviderAnswer,
@@ -33,6 +33,7 @@ export async function containerCredentials(
         accept: "application/json",
         ...(token === undefined ? {} : { authorization: token }),
       },
+      namedBy: surroundings.variable(RELATIVE) === undefined ? FULL : RELATIVE,
       timeoutMs: TIMEOUT_MS,
     },
     surroundings,
@@ -95,7 +96,7 @@ async function authorization(surroundings: ProviderSurroundings): Promise<string
   const { variable, hide, files, mayReadEnvironment } = surroundings;
   const file = variable(TOKEN_FILE);
   if (file !== undefined) {
-    return await readTokenFile("container", file, files);
+    return await readTokenFile("container", { variable: TOKEN_FILE, path: file }, files);
   }
   const token = variable(TOKEN);
   if (token === undefined) {

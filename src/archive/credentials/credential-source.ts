@@ -1,7 +1,8 @@
 /** Where credentials come from: secrets of a document, or what the machine offers. */
+import { isHeaderText } from "../../config/header-text.ts";
 import type { SecretOrigin, SecretReference } from "../../config/resolve-secrets.ts";
-import { UbiError } from "../../errors.ts";
-import { type Credentials, isHeaderText } from "./credentials.ts";
+import { assert } from "../../errors.ts";
+import type { Credentials } from "./credentials.ts";
 
 export interface FoundCredentials {
   readonly credentials: Credentials;
@@ -31,16 +32,13 @@ interface SecretBytes {
   get(reference: SecretReference): { readonly bytes: Uint8Array };
 }
 
-/** @throws UbiError E_SECRET for a character that cannot be sent */
+/** @param secrets were read for these keys, and so found to be what can be sent */
 export function credentialsIn(secrets: SecretBytes, references: CredentialReferences): Credentials {
   const text = ({ ref }: SecretReference) =>
     new TextDecoder("utf-8", { fatal: true }).decode(secrets.get({ ref }).bytes);
   const sent = (reference: SecretReference) => {
     const value = text(reference);
-    if (!isHeaderText(value)) {
-      const what = `secret ${JSON.stringify(reference.ref)} has a character that no access key or token has`;
-      throw new UbiError("E_SECRET", `${what}; mind a newline at its end`);
-    }
+    assert(isHeaderText(value), "what a header cannot have was refused when it was read");
     return value;
   };
   const { accessKeyId, secretAccessKey, sessionToken } = references;

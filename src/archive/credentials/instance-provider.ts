@@ -7,10 +7,10 @@
  *
  * Version 1 is not spoken: what answers to it answers to forged requests as well.
  */
+import { isHeaderText } from "../../config/header-text.ts";
 import { isLoopback } from "../../config/loopback.ts";
 import { UbiError } from "../../errors.ts";
 import type { ExchangeResponse } from "../s3-exchange.ts";
-import { isHeaderText } from "./credentials.ts";
 import {
   absent,
   type ProviderAnswer,
@@ -28,10 +28,11 @@ export async function instanceCredentials(
     return absent("AWS_EC2_METADATA_DISABLED is true");
   }
   const endpoint = metadataEndpoint(surroundings);
+  const namedBy = variable(ENDPOINT) === undefined ? undefined : ENDPOINT;
   const ask = (method: "GET" | "PUT", path: string, headers: Readonly<Record<string, string>>) =>
     askProvider(
       "instance",
-      { method, url: `${endpoint}${path}`, headers, timeoutMs: TIMEOUT_MS },
+      { method, url: `${endpoint}${path}`, headers, namedBy, timeoutMs: TIMEOUT_MS },
       surroundings,
     );
   const session = await ask("PUT", "/latest/api/token", { [TTL_HEADER]: TTL_SECONDS });
@@ -53,6 +54,7 @@ export async function instanceCredentials(
 
 // --- internal ---
 
+const ENDPOINT = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
 const TOKEN_HEADER = "x-aws-ec2-metadata-token";
 const TTL_HEADER = "x-aws-ec2-metadata-token-ttl-seconds";
 /** One session a reading; credentials last some hours. */
@@ -68,14 +70,14 @@ const AWS_HOSTS: ReadonlySet<string> = new Set([IPV4_HOST, IPV6_HOST]);
 
 /** @throws UbiError E_CREDENTIALS, E_CONFIG_DANGER: what is answered there is secret */
 function metadataEndpoint({ variable, mayConnectUnencrypted }: ProviderSurroundings): string {
-  const named = variable("AWS_EC2_METADATA_SERVICE_ENDPOINT");
+  const named = variable(ENDPOINT);
   if (named === undefined) {
     const isIpv6 = variable("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE")?.toLowerCase() === "ipv6";
     return `http://${isIpv6 ? IPV6_HOST : IPV4_HOST}`;
   }
   const url = URL.canParse(named) ? new URL(named) : undefined;
   if (url === undefined || (url.protocol !== "http:" && url.protocol !== "https:")) {
-    throw providerError("instance", "AWS_EC2_METADATA_SERVICE_ENDPOINT is not a URL of a service");
+    throw providerError("instance", `${ENDPOINT} is not a URL of a service`);
   }
   const isNear = isLoopback(url.hostname) || AWS_HOSTS.has(url.hostname);
   if (url.protocol === "http:" && !isNear && !mayConnectUnencrypted) {

@@ -1,5 +1,6 @@
 /** One request to a service that gives credentials: bounded in time, length and number of tries. */
 import type { CredentialProvider } from "../../config/schema.ts";
+import type { UbiError } from "../../errors.ts";
 import { abortableSleep } from "../abortable-wait.ts";
 import { keepFromProxy } from "../direct-host.ts";
 import { BrokenExchange, type ExchangeResponse, exchange } from "../s3-exchange.ts";
@@ -11,6 +12,8 @@ export interface ProviderRequest {
   readonly url: string;
   readonly headers: Readonly<Record<string, string>>;
   readonly body?: Uint8Array;
+  /** The variable that says where the service is; undefined: it is where it always is. */
+  readonly namedBy: string | undefined;
   /** From the request to the answer's beginning, and for the answer. */
   readonly timeoutMs: number;
 }
@@ -49,7 +52,7 @@ export async function askProvider(
         throw error;
       }
       if (isLast || !error.isRetryable) {
-        throw providerError(provider, `${new URL(url).host}: ${error.message}`);
+        throw unreachable(provider, request, error);
       }
     }
     await abortableSleep(PAUSE_MS * attempt, signal);
@@ -57,6 +60,17 @@ export async function askProvider(
 }
 
 // --- internal ---
+
+function unreachable(
+  provider: CredentialProvider,
+  { url, namedBy }: ProviderRequest,
+  { message }: BrokenExchange,
+): UbiError {
+  const why = message.replace(/\.? ?Is the computer able.*$/, "");
+  const mend = namedBy === undefined ? "" : `mend ${namedBy}, which names it, or `;
+  const advice = `${mend}leave "${provider}" out of credentials`;
+  return providerError(provider, `no answer of ${new URL(url).host}: ${why}; ${advice}`);
+}
 
 const ATTEMPTS_MAX = 3;
 const PAUSE_MS = 200;

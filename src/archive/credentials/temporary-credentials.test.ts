@@ -47,6 +47,18 @@ test.each([
   expect(JSON.stringify(read)).not.toMatch(/a\/b\+c|SecretAccessKey|evil/);
 });
 
+test.each([
+  [{ Token: undefined }, "the token is missing"],
+  [{ AccessKeyId: 5 }, "the access key is missing"],
+  [{ SecretAccessKey: "a\nb" }, "the secret key has a character that none has"],
+  [
+    { SecretAccessKey: "", Token: "t\r\n" },
+    "the secret key is missing; the token has a character that none has",
+  ],
+])("of %j it is said which one is wrong", (changes, wrong) => {
+  expect(json({ ...GOOD, ...changes })).toEqual({ wrong });
+});
+
 const XML =
   '<?xml version="1.0"?><AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">' +
   "<AssumeRoleWithWebIdentityResult><Audience>x</Audience><Credentials><SessionToken>t==</SessionToken>" +

@@ -1,6 +1,7 @@
 /** Credentials with an end, in the two forms in which services answer them. Pure. */
+import { isHeaderText } from "../../config/header-text.ts";
 import { childText, parseXml } from "../s3-xml.ts";
-import { type Credentials, isHeaderText } from "./credentials.ts";
+import type { Credentials } from "./credentials.ts";
 import { shownText } from "./shown-text.ts";
 
 /** Credentials, or what is wrong with the answer: never a part of it that can hold a secret. */
@@ -67,9 +68,12 @@ function credentialsFrom(
   const sessionToken = member("SessionToken");
   const expiration = member("Expiration");
   if (!isText(accessKeyId) || !isText(secretAccessKey) || !isText(sessionToken)) {
-    return {
-      wrong: "access key, secret key or token is missing, or has a character that none has",
-    };
+    const faults = [
+      faultOf("access key", accessKeyId),
+      faultOf("secret key", secretAccessKey),
+      faultOf("token", sessionToken),
+    ];
+    return { wrong: faults.filter((fault) => fault !== undefined).join("; ") };
   }
   const expiresAtMs = typeof expiration === "string" ? Date.parse(expiration) : undefined;
   if (expiration !== undefined && (expiresAtMs === undefined || Number.isNaN(expiresAtMs))) {
@@ -81,6 +85,14 @@ function credentialsFrom(
     sessionToken,
     ...(expiresAtMs === undefined ? {} : { expiresAtMs }),
   };
+}
+
+function faultOf(name: string, value: unknown): string | undefined {
+  if (isText(value)) {
+    return undefined;
+  }
+  const isMissing = typeof value !== "string" || value === "";
+  return `the ${name} ${isMissing ? "is missing" : "has a character that none has"}`;
 }
 
 function isText(value: unknown): value is string {

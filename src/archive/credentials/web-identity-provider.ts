@@ -30,7 +30,7 @@ export async function webIdentityCredentials(
     throw providerError("web_identity", `${is} is set and ${lacks} is not; set both, or none`);
   }
   const url = tokenServiceUrl(surroundings);
-  const token = await readTokenFile("web_identity", file, files);
+  const token = await readTokenFile("web_identity", { variable: TOKEN_FILE, path: file }, files);
   const form = new URLSearchParams({
     Action: "AssumeRoleWithWebIdentity",
     Version: "2011-06-15",
@@ -45,6 +45,7 @@ export async function webIdentityCredentials(
       url,
       headers: { "content-type": "application/x-www-form-urlencoded", accept: "text/xml" },
       body: new TextEncoder().encode(form.toString()),
+      namedBy: variable(ENDPOINT) === undefined ? undefined : ENDPOINT,
       timeoutMs: TIMEOUT_MS,
     },
     surroundings,
