@@ -57,7 +57,7 @@ describe("tampering", () => {
       const result = await disk.tool("verify");
       expect(result.exitCode).toBe(1);
       expect(result.stderr).toContain(name);
-      expect(result.stderr).toContain("1 stripes cannot be read");
+      expect(result.stderr).toContain("1 stripe cannot be read");
       const exported = await disk.export();
       expect(exported).toMatchObject({ exitCode: 1 });
       expect(exported.stderr).toContain(name);
@@ -380,12 +380,12 @@ describe("export", () => {
         .subarray(131_072)
         .every((byte) => byte === 0),
     ).toBe(true);
-    expect(disk.bytesOf("out.raw").length).toBe(200_000);
+    expect(disk.bytesOf("out.raw").length).toBe(204_800);
     expect((await disk.export("--size", "65536")).stderr).toContain("E_EXPORT");
     const cut = await disk.export("--size", "131000");
     expect(cut.exitCode).toBe(1);
     expect(cut.stderr).toContain("the end of stripe 1");
-    expect(disk.bytesOf("out.raw").length).toBe(200_000);
+    expect(disk.bytesOf("out.raw").length).toBe(204_800);
   });
 
   test("a size that leaves out zeros of the last stripe is that of the image", async () => {
