@@ -370,6 +370,35 @@ describe("export", () => {
     expect(inputs.map((name) => disk.bytesOf(name))).toEqual(before);
   });
 
+  test("killed, it leaves a file that the next one removes; ended by a signal, nothing, and says so", async () => {
+    using disk = diskOf(300, { stripeShift: 9 });
+    expectSuccess(await disk.archive());
+    const words = ["export-archive", "--source", "source.toml", "--target", "out.raw"];
+    const unfinished = () =>
+      readdirSync(disk.folder).filter((name) => name.startsWith(".out.raw."));
+    const ended = async (signal: "SIGKILL" | "SIGINT") => {
+      const before = unfinished();
+      const child = Bun.spawn([EXECUTABLE, ...words], {
+        cwd: disk.folder,
+        env: disk.env,
+        stderr: "pipe",
+        stdout: "ignore",
+      });
+      while (child.exitCode === null && unfinished().every((name) => before.includes(name))) {
+        await Bun.sleep(1);
+      }
+      child.kill(signal);
+      return { stderr: await child.stderr.text(), exitCode: await child.exited };
+    };
+    await ended("SIGKILL");
+    expect(unfinished()).toHaveLength(1);
+    const { stderr, exitCode } = await ended("SIGINT");
+    expect(exitCode).toBe(130);
+    expect(stderr).toContain("the export was interrupted by SIGINT; out.raw is as it was");
+    expect(unfinished()).toEqual([]);
+    expect(existsSync(disk.file("out.raw"))).toBe(false);
+  }, 30_000);
+
   test("another size: longer ends in zeros, shorter never loses a stripe of data", async () => {
     using disk = diskOf(2);
     expectSuccess(await disk.archive());
