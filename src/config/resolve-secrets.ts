@@ -186,7 +186,7 @@ class Resolver {
       this.findings.error("E_SECRET", path, message);
     } else if (size.header === true && !isHeaderText(new TextDecoder().decode(secret.bytes))) {
       const what = "has a character that no access key or token has";
-      const message = `secret ${JSON.stringify(name)} ${what}${this.#newlineHint(name, secret)}`;
+      const message = `secret ${JSON.stringify(name)} ${what}${this.#newlineHint(secret)}`;
       this.findings.error("E_SECRET", path, message);
     }
   }
@@ -292,17 +292,22 @@ class Resolver {
 
   /** What a secret of the wrong size probably is, where it is taken as it was written. */
   #sizeHint(secret: Secret, { bytesMin, bytesMax }: SecretSize): string {
-    const declaration = this.#declared.declaration(secret.name);
-    if (declaration?.encoding !== "plaintext" || declaration.encrypted_by !== undefined) {
-      return "";
-    }
-    const decoded = base64Size(secret.bytes);
-    if (decoded !== undefined && decoded >= bytesMin && decoded <= bytesMax) {
-      return ` (it looks like base64 of ${decoded} bytes: set encoding = "base64")`;
-    }
-    return endsInNewline(secret.bytes)
+    const decoded = this.#isAsWritten(secret) ? base64Size(secret.bytes) : undefined;
+    return decoded !== undefined && decoded >= bytesMin && decoded <= bytesMax
+      ? ` (it looks like base64 of ${decoded} bytes: set encoding = "base64")`
+      : this.#newlineHint(secret);
+  }
+
+  #newlineHint(secret: Secret): string {
+    return this.#isAsWritten(secret) && endsInNewline(secret.bytes)
       ? " (it ends in a newline, which counts: write it without one)"
       : "";
+  }
+
+  /** Its bytes are those of its source. */
+  #isAsWritten(secret: Secret): boolean {
+    const declaration = this.#declared.declaration(secret.name);
+    return declaration?.encoding === "plaintext" && declaration.encrypted_by === undefined;
   }
 }
 

@@ -1,5 +1,5 @@
 /** Credentials in the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN. They never change. */
-import { isHeaderText } from "./credentials.ts";
+import { isHeaderText } from "../../config/header-text.ts";
 import {
   absent,
   type ProviderAnswer,

@@ -1,8 +1,8 @@
 /** Keys in a profile of the file that AWS's tools share: AWS_SHARED_CREDENTIALS_FILE, AWS_PROFILE. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { isHeaderText } from "../../config/header-text.ts";
 import { inspectFileSource, readSecretFile } from "../../config/secret-sources.ts";
-import { isHeaderText } from "./credentials.ts";
 import { readProfile } from "./profile-file.ts";
 import {
   absent,
