@@ -12,12 +12,13 @@
 import { assert, errnoText, UbiError } from "../errors.ts";
 import { Arena, type ArenaView } from "../ffi/arena.ts";
 import { createEvent, drainEvent, signalEvent } from "../ffi/event.ts";
-import { mapFile, unmap, viewOf } from "../ffi/memory.ts";
+import { unmap, viewOf } from "../ffi/memory.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
-import { uringEnter, uringRegister, uringSetup } from "../ffi/uring.ts";
+import { uringEnter, uringRegister } from "../ffi/uring.ts";
 import { high64, i32, u32 } from "../ffi/view.ts";
 import { type EngineFile, type IoEngine, WATCH_ID } from "./io-engine.ts";
 import { isServedByProgram } from "./served-file.ts";
+import { mapRing, PARAMS_WORDS, setUpRing } from "./uring-setup.ts";
 
 const IORING_OP_READV = 1;
 const IORING_OP_WRITEV = 2;
@@ -30,16 +31,6 @@ const IORING_OP_FALLOCATE = 17;
 const IORING_OP_READ = 22;
 const IORING_OP_WRITE = 23;
 const IORING_OP_URING_CMD = 46;
-
-const IORING_SETUP_CQSIZE = 1 << 3;
-const IORING_SETUP_CLAMP = 1 << 4;
-const IORING_SETUP_COOP_TASKRUN = 1 << 8;
-const IORING_SETUP_TASKRUN_FLAG = 1 << 9;
-const IORING_SETUP_SINGLE_ISSUER = 1 << 12;
-const IORING_SETUP_DEFER_TASKRUN = 1 << 13;
-
-/** Came with multishot polls (kernel 5.13), which have no flag of their own. */
-const IORING_FEAT_RSRC_TAGS = 1 << 10;
 
 const IORING_ENTER_GETEVENTS = 1;
 const IORING_FSYNC_DATASYNC = 1;
@@ -60,7 +51,6 @@ const POLLIN = 1;
 
 const IORING_OFF_SQES = 0x1000_0000;
 const SQE_WORDS = 16;
-const PARAMS_WORDS = 30;
 const EINTR = -4;
 const EAGAIN = -11;
 const EBUSY = -16;
@@ -122,7 +112,7 @@ export class UringEngine implements IoEngine {
     this.#buffersMax = REGISTERED_BUFFERS_MAX + (commands?.buffers ?? 0);
     const params = this.#arena.words(PARAMS_WORDS);
     this.#registration = this.#arena.words(16);
-    this.#fd = setUp(requestsMax + ENTRIES_SPARE, params);
+    this.#fd = setUpRing(requestsMax + ENTRIES_SPARE, params);
     this.#entries = u32(params.view, 0);
     const cqEntries = u32(params.view, 1);
     const sqOffset = (field: number) => u32(params.view, 10 + field) / 4;
@@ -466,38 +456,4 @@ export class UringEngine implements IoEngine {
     );
     return result === 1;
   }
-}
-
-function setUp(entries: number, params: ArenaView<Uint32Array>): number {
-  const wanted = IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP;
-  const flagsInOrder = [
-    wanted |
-      IORING_SETUP_COOP_TASKRUN |
-      IORING_SETUP_TASKRUN_FLAG |
-      IORING_SETUP_SINGLE_ISSUER |
-      IORING_SETUP_DEFER_TASKRUN, // kernel 6.1
-    wanted | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG, // kernel 5.19
-    wanted,
-  ];
-  const entriesPowerOfTwo = 2 ** Math.ceil(Math.log2(entries));
-  let result = 0;
-  for (const flags of flagsInOrder) {
-    params.view.fill(0);
-    params.view[1] = Math.max(entriesPowerOfTwo * 2, 256);
-    params.view[2] = flags;
-    result = uringSetup(entriesPowerOfTwo, params.address);
-    if (result >= 0) {
-      if ((u32(params.view, 5) & IORING_FEAT_RSRC_TAGS) === 0) {
-        closeDescriptor(result);
-        throw new UbiError("E_URING", "the kernel's io_uring is too old, 5.13 is needed");
-      }
-      return result;
-    }
-  }
-  throw new UbiError("E_URING", `the kernel refuses io_uring: ${errnoText(result)}`);
-}
-
-function mapRing(fd: number, offsetBytes: number, lengthBytes: number) {
-  const address = mapFile({ fd, offsetBytes, lengthBytes, writable: true });
-  return { address, lengthBytes };
 }
