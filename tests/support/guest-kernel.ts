@@ -5,10 +5,11 @@
  */
 import {
   existsSync,
-  mkdirSync,
+  mkdtempSync,
   readdirSync,
   readFileSync,
   renameSync,
+  rmSync,
   writeFileSync,
 } from "node:fs";
 import { basename, join, resolve } from "node:path";
@@ -38,21 +39,10 @@ export function hasGuestKernel(choice: KernelChoice = "guest"): boolean {
 /** Unpacks the kernel unless that has been done. @throws Error when a package is not as expected */
 export async function guestKernel(choice: KernelChoice = "guest"): Promise<GuestKernel> {
   const source = join(BUILD_FOLDER, choice);
-  const folder = join(source, "kernel");
-  const stamp = packages(source)
-    .map((path) => basename(path))
-    .join("\n");
-  const stampPath = join(folder, "packages");
-  if (!existsSync(stampPath) || readFileSync(stampPath, "utf8") !== stamp) {
-    await outputOf(["rm", "-rf", folder]);
-    mkdirSync(folder, { recursive: true });
-    for (const path of packages(source)) {
-      await outputOf(["dpkg-deb", "-x", path, folder]);
-    }
-    const image = onlyFile(folder, "**/vmlinuz*");
-    writeFileSync(join(folder, "vmlinux.part"), await unpackedKernel(readFileSync(image)));
-    renameSync(join(folder, "vmlinux.part"), join(folder, "vmlinux"));
-    writeFileSync(stampPath, stamp);
+  const names = packages(source).map((path) => basename(path));
+  const folder = join(source, `kernel-${Bun.hash(names.join("\n")).toString(16)}`);
+  if (!existsSync(folder)) {
+    await unpackPackages(source, folder);
   }
   const modulesRoot = ["lib", "usr/lib"]
     .map((path) => join(folder, path, "modules"))
@@ -100,6 +90,27 @@ export async function kernelModules(
 }
 
 // --- internal ---
+
+/** Two test files may do it at once: what is whole is put in place, by whoever is first. */
+async function unpackPackages(source: string, folder: string): Promise<void> {
+  const part = mkdtempSync(join(source, "unpacking-"));
+  try {
+    for (const path of packages(source)) {
+      await outputOf(["dpkg-deb", "-x", path, part]);
+    }
+    const image = onlyFile(part, "**/vmlinuz*");
+    writeFileSync(join(part, "vmlinux"), await unpackedKernel(readFileSync(image)));
+    try {
+      renameSync(part, folder);
+    } catch (error) {
+      if (!existsSync(folder)) {
+        throw error;
+      }
+    }
+  } finally {
+    rmSync(part, { recursive: true, force: true });
+  }
+}
 
 function packages(folder: string): readonly string[] {
   if (!existsSync(folder)) {
