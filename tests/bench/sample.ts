@@ -122,8 +122,13 @@ async function runFio(options: SampleOptions): Promise<Figures> {
     // In batches, as the floor does: by default each request has a system call of its own.
     ...[`--iodepth_batch_submit=${queueDepth}`, "--iodepth_batch_complete_min=1"],
     ...[`--iodepth_batch_complete_max=${queueDepth}`, "--gtod_reduce=1", "--norandommap"],
-    // A warm-up as short as the floor's: nothing is compiled here.
-    ...["--time_based", `--runtime=${Math.round(options.seconds * 1000)}ms`, "--ramp_time=300ms"],
+    // A warm-up as short as the floor's: nothing is compiled here. And data is written as it is, as the floor does.
+    ...[
+      "--time_based",
+      `--runtime=${Math.round(options.seconds * 1000)}ms`,
+      "--ramp_time=300ms",
+      "--scramble_buffers=0",
+    ],
     "--output-format=json",
   ]);
   const job = objectOf(arrayOf(objectOf(JSON.parse(output)).jobs)[0]);
