@@ -2,10 +2,10 @@
  * One request to an S3 service and its whole answer, with every limit that a hostile or broken peer calls for:
  * time to the headers, time without a byte, time for the body, length of the body. Redirects are not followed.
  *
- * What Bun's fetch cannot express is a limit for the connect alone: see s3-connect.ts. Connections are kept and shared by all threads of the process. The environment's HTTPS_PROXY and NO_PROXY count,
- * as Bun reads them, for https; plain http never leaves through a proxy.
+ * What Bun's fetch cannot express is a limit for the connect alone: see s3-connect.ts. Connections are kept and
+ * shared by all threads of the process. The environment's HTTPS_PROXY and NO_PROXY count, as Bun reads them, for
+ * https; plain http never leaves through a proxy.
  */
-
 import { errorText } from "../errors.ts";
 import { startTimer } from "./abortable-wait.ts";
 

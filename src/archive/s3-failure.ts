@@ -2,6 +2,7 @@
 import type { ExchangeResponse } from "./s3-exchange.ts";
 import type { ResponseFailure } from "./s3-retry.ts";
 import { childText, parseXml } from "./s3-xml.ts";
+import { shownText } from "./shown-text.ts";
 
 /** Without a status: there was no answer. */
 export interface Failure extends Partial<ResponseFailure> {
@@ -16,7 +17,7 @@ export function readFailure(
   { status, headers, body }: ExchangeResponse,
   secrets: readonly string[],
 ): Failure & ResponseFailure {
-  const shown = (text: string) => lineOf(withoutSecrets(text, secrets));
+  const shown = (text: string) => shownText(text, { secrets });
   const root = parseXml(new TextDecoder().decode(body));
   const error = root?.name === "Error" ? root : undefined;
   const code = childText(error, "Code");
@@ -59,8 +60,6 @@ export function adviceFor({ status, code, region }: Failure): string {
 
 // --- internal ---
 
-const SHOWN_LENGTH_MAX = 300;
-
 const ADVICE: Readonly<Record<string, string>> = {
   AccessDenied: "check the credentials and their rights on the bucket",
   AuthorizationHeaderMalformed: "check region",
@@ -70,22 +69,3 @@ const ADVICE: Readonly<Record<string, string>> = {
   RequestTimeTooSkewed: "set the clock of this machine",
   SignatureDoesNotMatch: "check secret_access_key and region",
 };
-
-/** Also as they are when they are encoded for an address or a document. */
-function withoutSecrets(text: string, secrets: readonly string[]): string {
-  const forms = secrets
-    .flatMap((secret) => [secret, encodeURIComponent(secret), JSON.stringify(secret).slice(1, -1)])
-    .filter((form) => form !== "")
-    .sort((one, other) => other.length - one.length); // of what begins alike no end stays
-  let safe = text;
-  for (const form of forms) {
-    safe = safe.replaceAll(form, "(secret)");
-  }
-  return safe;
-}
-
-/** A stranger's text in one line of ours. */
-function lineOf(text: string): string {
-  const line = text.replace(/[\p{C}\s]+/gu, " ").trim();
-  return line.length > SHOWN_LENGTH_MAX ? `${line.slice(0, SHOWN_LENGTH_MAX)}...` : line;
-}

@@ -18,7 +18,7 @@ import { ServedDisk } from "../serve/served-disk.ts";
 import { ServerStatistics } from "../serve/server-statistics.ts";
 import { StripeServer } from "../serve/stripe-server.ts";
 import { hardenOrWarn } from "./hardening.ts";
-import { startServerRpc } from "./rpc.ts";
+import { startServerRpc } from "./server-rpc.ts";
 import { StopSignals } from "./stop-signals.ts";
 
 export default defineCommand({

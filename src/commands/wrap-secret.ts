@@ -1,7 +1,8 @@
 /** `ubiblk wrap-secret`: makes the envelope that a secret with `encrypted_by` is. Neither secret nor key is an argument. */
 import { readSync } from "node:fs";
 import { defineCommand } from "citty";
-import { KEK_BYTES, sealEnvelope, WRAPPED_BYTES_MAX } from "../config/envelope.ts";
+import { ENVELOPE_OVERHEAD_BYTES, KEK_BYTES, sealEnvelope } from "../config/envelope.ts";
+import { SECRET_BYTES_MAX } from "../config/schema.ts";
 import { inspectFileSource, readSecretFile } from "../config/secret-sources.ts";
 import { errorText, UbiError } from "../errors.ts";
 import { log } from "../log.ts";
@@ -33,6 +34,8 @@ export default defineCommand({
 
 // --- internal ---
 
+/** The envelope counts as the size of the secret. */
+const WRAPPED_BYTES_MAX = SECRET_BYTES_MAX - ENVELOPE_OVERHEAD_BYTES;
 const KEK_TIMEOUT_MS = 300_000;
 const RETRY_MS = 1;
 

@@ -12,8 +12,6 @@ import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
 import { assert, UbiError } from "../errors.ts";
 
 export const KEK_BYTES = 32;
-/** Of a secret of a document, whose envelope counts as its size. */
-export const WRAPPED_BYTES_MAX = 8164;
 
 export interface EnvelopeKey {
   /** Exactly `KEK_BYTES`. */
@@ -66,4 +64,4 @@ export function sealEnvelope(content: Uint8Array, key: EnvelopeKey): Uint8Array 
 const NONCE_BYTES = 12;
 const TAG_BYTES = 16;
 /** What an envelope is longer than its content. */
-const ENVELOPE_OVERHEAD_BYTES = NONCE_BYTES + TAG_BYTES;
+export const ENVELOPE_OVERHEAD_BYTES = NONCE_BYTES + TAG_BYTES;

@@ -27,7 +27,8 @@ export const CREDENTIAL_PROVIDERS = [
 ] as const;
 export type CredentialProvider = (typeof CREDENTIAL_PROVIDERS)[number];
 
-const SECRET_BYTES_MAX = 8192;
+/** Of a secret after decoding; of an encrypted one, of its envelope. */
+export const SECRET_BYTES_MAX = 8192;
 const UINT32_MAX = 2 ** 32 - 1;
 const closed = { additionalProperties: false } as const;
 const ours = { unknownToReference: true } as const;

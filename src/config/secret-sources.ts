@@ -6,6 +6,7 @@ import { ReadTimeoutError, readBounded, systemErrorCode } from "./bounded-read.t
 import type { SecretDeclaration } from "./declared-secrets.ts";
 import { permissionProblem } from "./file-permissions.ts";
 import { variableOf } from "./hidden-variables.ts";
+import { SECRET_BYTES_MAX } from "./schema.ts";
 
 export interface FileSourcePolicy {
   readonly mayReadRegularFiles: boolean;
@@ -89,7 +90,6 @@ export async function readSecretFile(
 // --- internal ---
 
 /** Of a secret after decoding; for an encrypted one, of its envelope. */
-const SECRET_BYTES_MAX = 8192;
 /** Base64 of the largest secret (10924 characters) with room for line breaks. */
 const RAW_BYTES_MAX = 16_384;
 

@@ -36,8 +36,8 @@ export interface PruneSummary {
 
 /**
  * Removes objects that the archive does not name. The archive must open first: without its map nobody can tell what
- * is needed; but a first run that is given up leaves no archive, and nothing of it is needed. Nothing is removed that is not surely of an archive's writer, nor before all is listed and the map is
- * seen to be the same still.
+ * is needed; but a first run that is given up leaves no archive, and nothing of it is needed. Nothing is removed that
+ * is not surely of an archive's writer, nor before all is listed and the map is seen to be the same still.
  * @throws UbiError E_ARCHIVE*, E_ARCHIVE_RUN, E_STORE
  */
 export async function pruneArchive(options: PruneOptions): Promise<PruneSummary> {

@@ -9,10 +9,10 @@
  */
 import { ftruncateSync } from "node:fs";
 import type { XtsCipher } from "../disk/cipher.ts";
-import { lockHolder } from "../disk/disk-lock.ts";
+import { seenLockHolder } from "../disk/disk-lock.ts";
 import { errnoText, errorText, UbiError } from "../errors.ts";
 import { Arena } from "../ffi/arena.ts";
-import { lockFile, readFileAt, writeFileAt } from "../ffi/file.ts";
+import { readFileAt, writeFileAt } from "../ffi/file.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { log } from "../log.ts";
 import { InputFile } from "./input-file.ts";
@@ -47,7 +47,7 @@ export async function convertXtsFile(
   options: XtsFileOptions,
 ): Promise<void> {
   using input = new InputFile(options.inputPath);
-  warnInUse(options.inputPath);
+  warnInUse(input.fd, options.inputPath);
   const range = rangeOf(options, input.sizeBytes);
   using output = OutputFile.create(options.outputPath, {
     inputs: [options.inputPath],
@@ -72,16 +72,14 @@ export async function convertXtsFile(
 // --- internal ---
 
 const PIECE_SECTORS = 2048;
-const EAGAIN = 11;
 /** Signals are noticed this often, in pieces: about every 30 ms. */
 const BREATH_PIECES = 32;
 
-/** Looked at with another descriptor: nobody is kept from the disk while it is read. */
-function warnInUse(path: string): void {
-  using probe = new InputFile(path);
-  if (lockFile(probe.fd, "shared") === -EAGAIN) {
-    const advice = "what is written meanwhile may be half in the output";
-    log.warn(`${path} is in use by ${lockHolder(probe.fd)}: ${advice}`);
+/** Who only looks takes no lock, not even for a moment: a backend that starts would be refused. */
+function warnInUse(fd: number, path: string): void {
+  const user = seenLockHolder(fd);
+  if (user !== undefined) {
+    log.warn(`${path} is in use by ${user}: what is written meanwhile may be half in the output`);
   }
 }
 

@@ -5,10 +5,9 @@ import type { DataFile } from "../disk/data-file.ts";
 import { UbiError } from "../errors.ts";
 import { type Metadata, STRIPE_FLAG, stripeBytes } from "../formats/metadata.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
-import { type ArchiveSourceLimits, openArchiveSource } from "../sources/archive-source.ts";
+import type { ArchiveSourceLimits } from "../sources/archive-source.ts";
 import { openRawSource } from "../sources/open-raw-source.ts";
 import type { OpenedSource } from "../sources/opened-source.ts";
-import { openRemoteSource } from "../sources/remote-source.ts";
 import { SourceReader } from "../sources/source-reader.ts";
 import { WorkerSource } from "../sources/worker-source.ts";
 import { openStripeImage } from "./stripe-image.ts";
@@ -18,6 +17,7 @@ type StripeSourceSettings = NonNullable<DeviceConfig["stripeSource"]>;
 export type WorkerSourceSettings = Exclude<StripeSourceSettings, { readonly type: "raw" }>;
 
 /**
+ * Loads what such a source needs: most disks have none.
  * @param secrets those of `[stripe_source]` among them
  * @throws UbiError E_STRIPE_SOURCE, E_STORE, E_ARCHIVE*, E_REMOTE, E_REMOTE_PSK; the signal's reason
  */
@@ -27,10 +27,14 @@ export async function openSource(
   limits: ArchiveSourceLimits = {},
 ): Promise<OpenedSource> {
   switch (settings.type) {
-    case "archive":
+    case "archive": {
+      const { openArchiveSource } = await import("../sources/archive-source.ts");
       return openArchiveSource(settings, secrets, limits);
-    case "remote":
+    }
+    case "remote": {
+      const { openRemoteSource } = await import("../sources/remote-source.ts");
       return openRemoteSource(settings, secrets);
+    }
   }
 }
 

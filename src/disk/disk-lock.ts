@@ -70,9 +70,15 @@ export function claimDevice(fd: number, what: string): number {
   }
 }
 
-/** Who has the file locked, for messages. */
+/** Who has the file locked, for messages: of one that is locked. */
 export function lockHolder(fd: number): string {
   return holderText(holderOf(fd));
+}
+
+/** The process that has the file locked, as far as it can be seen without a lock. */
+export function seenLockHolder(fd: number): string | undefined {
+  const pid = holderOf(fd);
+  return pid === undefined ? undefined : holderText(pid);
 }
 
 // --- internal ---

@@ -9,11 +9,10 @@ import {
   areSame,
   CREDENTIALS_BYTES_MAX,
   type Credentials,
-  decodeCredentials,
   encodeCredentials,
 } from "./credentials.ts";
 import { PublishedBytes } from "./published-bytes.ts";
-import { CLOSED, CONTROL, type SharedCredentials } from "./shared-credentials.ts";
+import { CLOSED, CONTROL, readCredentials, type SharedCredentials } from "./shared-credentials.ts";
 
 export class CredentialKeeper implements Disposable {
   readonly shared: SharedCredentials;
@@ -88,8 +87,8 @@ export class CredentialKeeper implements Disposable {
       if (signal.aborted) {
         return;
       }
-      const known = this.#current.read();
-      if (known !== undefined && areSame(credentials, decodeCredentials(known.bytes))) {
+      const known = readCredentials(this.#current);
+      if (known !== undefined && areSame(credentials, known.credentials)) {
         this.#fail("they were read again and are the same as before", false);
       } else {
         this.#publish(credentials);

@@ -4,6 +4,7 @@ import {
   absent,
   type ProviderAnswer,
   type ProviderSurroundings,
+  pairOf,
   providerError,
 } from "./provider.ts";
 
@@ -11,16 +12,12 @@ export async function environmentCredentials({
   variable,
   hide,
 }: Pick<ProviderSurroundings, "variable" | "hide">): Promise<ProviderAnswer> {
-  const accessKeyId = variable(ID);
-  const secretAccessKey = variable(SECRET);
-  const sessionToken = variable(TOKEN);
-  if (accessKeyId === undefined && secretAccessKey === undefined) {
+  const keys = pairOf("environment", variable, [ID, SECRET]);
+  if (keys === undefined) {
     return absent(`${ID} is not set`);
   }
-  if (accessKeyId === undefined || secretAccessKey === undefined) {
-    const [is, lacks] = accessKeyId === undefined ? [SECRET, ID] : [ID, SECRET];
-    throw providerError("environment", `${is} is set and ${lacks} is not; set both, or none`);
-  }
+  const [accessKeyId, secretAccessKey] = keys;
+  const sessionToken = variable(TOKEN);
   for (const [name, value] of [
     [ID, accessKeyId],
     [TOKEN, sessionToken],

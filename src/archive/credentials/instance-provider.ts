@@ -9,10 +9,10 @@
  */
 import { isHeaderText } from "../../config/header-text.ts";
 import { isLoopback } from "../../config/loopback.ts";
-import { UbiError } from "../../errors.ts";
 import type { ExchangeResponse } from "../s3-exchange.ts";
 import {
   absent,
+  namedService,
   type ProviderAnswer,
   type ProviderSurroundings,
   providerError,
@@ -68,26 +68,15 @@ const IPV4_HOST = "169.254.169.254";
 const IPV6_HOST = "[fd00:ec2::254]";
 const AWS_HOSTS: ReadonlySet<string> = new Set([IPV4_HOST, IPV6_HOST]);
 
-/** @throws UbiError E_CREDENTIALS, E_CONFIG_DANGER: what is answered there is secret */
-function metadataEndpoint({ variable, mayConnectUnencrypted }: ProviderSurroundings): string {
-  const named = variable(ENDPOINT);
-  if (named === undefined) {
-    const isIpv6 = variable("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE")?.toLowerCase() === "ipv6";
-    return `http://${isIpv6 ? IPV6_HOST : IPV4_HOST}`;
+/** @throws UbiError E_CREDENTIALS, E_CONFIG_DANGER */
+function metadataEndpoint(surroundings: ProviderSurroundings): string {
+  const isNear = (host: string) => isLoopback(host) || AWS_HOSTS.has(host);
+  const named = namedService("instance", ENDPOINT, surroundings, isNear);
+  if (named !== undefined) {
+    return named.href.replace(/\/+$/, "");
   }
-  const url = URL.canParse(named) ? new URL(named) : undefined;
-  if (url === undefined || (url.protocol !== "http:" && url.protocol !== "https:")) {
-    throw providerError("instance", `${ENDPOINT} is not a URL of a service`);
-  }
-  const isNear = isLoopback(url.hostname) || AWS_HOSTS.has(url.hostname);
-  if (url.protocol === "http:" && !isNear && !mayConnectUnencrypted) {
-    throw new UbiError(
-      "E_CONFIG_DANGER",
-      'credentials "instance": AWS_EC2_METADATA_SERVICE_ENDPOINT is http to another machine; use https, or set ' +
-        "danger_zone.enabled with danger_zone.allow_unencrypted_connection",
-    );
-  }
-  return named.replace(/\/+$/, "");
+  const mode = surroundings.variable("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE");
+  return `http://${mode?.toLowerCase() === "ipv6" ? IPV6_HOST : IPV4_HOST}`;
 }
 
 function checkStatus({ status }: ExchangeResponse, what: string): void {

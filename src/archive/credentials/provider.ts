@@ -37,3 +37,58 @@ export function absent(why: string): ProviderAnswer {
 export function providerError(provider: CredentialProvider, what: string): UbiError {
   return new UbiError("E_CREDENTIALS", `credentials "${provider}": ${what}`);
 }
+
+/**
+ * Two variables of which one is nothing without the other; undefined when neither is set.
+ * @throws UbiError E_CREDENTIALS
+ */
+export function pairOf(
+  provider: CredentialProvider,
+  variable: ProviderSurroundings["variable"],
+  [one, other]: readonly [string, string],
+): readonly [string, string] | undefined {
+  const [first, second] = [variable(one), variable(other)];
+  if (first === undefined && second === undefined) {
+    return undefined;
+  }
+  if (first === undefined || second === undefined) {
+    const [is, lacks] = first === undefined ? [other, one] : [one, other];
+    throw providerError(provider, `${is} is set and ${lacks} is not; set both, or none`);
+  }
+  return [first, second];
+}
+
+/**
+ * The address of a service where a variable names one. What is said and answered there is secret.
+ * @param isNear whether a host is this machine, or as good as that
+ * @throws UbiError E_CREDENTIALS, E_CONFIG_DANGER
+ */
+export function namedService(
+  provider: CredentialProvider,
+  name: string,
+  {
+    variable,
+    mayConnectUnencrypted,
+  }: Pick<ProviderSurroundings, "variable" | "mayConnectUnencrypted">,
+  isNear: (hostname: string) => boolean,
+): URL | undefined {
+  const named = variable(name);
+  if (named === undefined) {
+    return undefined;
+  }
+  if (!URL.canParse(named)) {
+    throw providerError(provider, `${name} is not a URL`);
+  }
+  const url = new URL(named);
+  if (url.protocol !== "http:" && url.protocol !== "https:") {
+    throw providerError(provider, `${name} is not the URL of a service: http or https is expected`);
+  }
+  if (url.protocol === "http:" && !isNear(url.hostname) && !mayConnectUnencrypted) {
+    throw new UbiError(
+      "E_CONFIG_DANGER",
+      `credentials "${provider}": ${name} is http to another machine; use https, or set danger_zone.enabled with ` +
+        "danger_zone.allow_unencrypted_connection",
+    );
+  }
+  return url;
+}

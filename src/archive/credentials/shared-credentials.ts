@@ -48,6 +48,18 @@ const RECHECK_MS = 500;
 /** What the keeper may need beside reading. */
 const SLACK_MS = 5_000;
 
+/** What was published last; undefined once it was wiped. */
+export function readCredentials(published: PublishedBytes): CurrentCredentials | undefined {
+  const publication = published.read();
+  if (publication === undefined) {
+    return undefined;
+  }
+  const { version, bytes } = publication;
+  const credentials = decodeCredentials(bytes);
+  bytes.fill(0);
+  return { generation: version, credentials };
+}
+
 export class CredentialUser {
   readonly #shared: SharedCredentials;
   readonly #control: Int32Array<SharedArrayBuffer>;
@@ -135,13 +147,11 @@ export class CredentialUser {
 
   #read(): CurrentCredentials {
     if (this.#current?.generation !== this.#published.version || this.#current === undefined) {
-      const publication = this.#published.read();
-      if (publication === undefined) {
+      const current = readCredentials(this.#published);
+      if (current === undefined) {
         throw new UbiError("E_STORE", STORE_CLOSED);
       }
-      const { version, bytes } = publication;
-      this.#current = { generation: version, credentials: decodeCredentials(bytes) };
-      bytes.fill(0);
+      this.#current = current;
     }
     return this.#current;
   }

@@ -1,8 +1,8 @@
 /** Credentials with an end, in the two forms in which services answer them. Pure. */
 import { isHeaderText } from "../../config/header-text.ts";
 import { childText, parseXml } from "../s3-xml.ts";
+import { shownText } from "../shown-text.ts";
 import type { Credentials } from "./credentials.ts";
-import { shownText } from "./shown-text.ts";
 
 /** Credentials, or what is wrong with the answer: never a part of it that can hold a secret. */
 export type ReadCredentials = Credentials | { readonly wrong: string };
@@ -20,7 +20,7 @@ export function readJsonCredentials(body: Uint8Array, token?: string): ReadCrede
   const code = members.get("Code");
   if (code !== undefined && code !== "Success") {
     return {
-      wrong: `its Code is ${typeof code === "string" ? shownText(code, token) : "not a text"}`,
+      wrong: `its Code is ${typeof code === "string" ? withoutToken(code, token) : "not a text"}`,
     };
   }
   return credentialsFrom((name) => members.get(name === "SessionToken" ? "Token" : name));
@@ -47,10 +47,14 @@ export function readXmlRefusal(body: Uint8Array, token: string): string | undefi
   const [code, message] = [childText(error, "Code"), childText(error, "Message")];
   return code === undefined
     ? undefined
-    : `${shownText(code, token)}: ${shownText(message ?? "", token)}`;
+    : `${withoutToken(code, token)}: ${withoutToken(message ?? "", token)}`;
 }
 
 // --- internal ---
+
+function withoutToken(text: string, token: string | undefined): string {
+  return shownText(text, { secrets: token === undefined ? [] : [token], instead: "(token)" });
+}
 
 function parsedJson(body: Uint8Array): unknown {
   try {

@@ -1,5 +1,4 @@
 /** Files of one token, which platforms put beside a program and exchange from time to time. */
-
 import { isHeaderText } from "../../config/header-text.ts";
 import type { CredentialProvider } from "../../config/schema.ts";
 import {

@@ -5,11 +5,12 @@
  */
 import { hostname } from "node:os";
 import { isLoopback } from "../../config/loopback.ts";
-import { UbiError } from "../../errors.ts";
 import {
   absent,
+  namedService,
   type ProviderAnswer,
   type ProviderSurroundings,
+  pairOf,
   providerError,
 } from "./provider.ts";
 import { askProvider } from "./provider-request.ts";
@@ -20,15 +21,11 @@ export async function webIdentityCredentials(
   surroundings: ProviderSurroundings,
 ): Promise<ProviderAnswer> {
   const { variable, files } = surroundings;
-  const file = variable(TOKEN_FILE);
-  const role = variable(ROLE);
-  if (file === undefined && role === undefined) {
+  const names = pairOf("web_identity", variable, [TOKEN_FILE, ROLE]);
+  if (names === undefined) {
     return absent(`${TOKEN_FILE} is not set`);
   }
-  if (file === undefined || role === undefined) {
-    const [is, lacks] = file === undefined ? [ROLE, TOKEN_FILE] : [TOKEN_FILE, ROLE];
-    throw providerError("web_identity", `${is} is set and ${lacks} is not; set both, or none`);
-  }
+  const [file, role] = names;
   const url = tokenServiceUrl(surroundings);
   const token = await readTokenFile("web_identity", { variable: TOKEN_FILE, path: file }, files);
   const form = new URLSearchParams({
@@ -69,33 +66,19 @@ const ROLE = "AWS_ROLE_ARN";
 const ENDPOINT = "AWS_ENDPOINT_URL_STS";
 const TIMEOUT_MS = 5000;
 
-/** @throws UbiError E_CREDENTIALS, E_CONFIG_DANGER: the token is a secret, and so is the answer */
-function tokenServiceUrl({
-  variable,
-  region,
-  mayConnectUnencrypted,
-}: ProviderSurroundings): string {
-  const named = variable(ENDPOINT);
-  if (named === undefined) {
-    if (!/^[a-z]{2,}(-[a-z]+)+-\d+$/.test(region)) {
-      const what = `${JSON.stringify(region)} is no region of AWS; set region, or ${ENDPOINT}`;
-      throw providerError("web_identity", what);
-    }
-    const domain = region.startsWith("cn-") ? "amazonaws.com.cn" : "amazonaws.com";
-    return `https://sts.${region}.${domain}/`;
+/** @throws UbiError E_CREDENTIALS, E_CONFIG_DANGER */
+function tokenServiceUrl(surroundings: ProviderSurroundings): string {
+  const named = namedService("web_identity", ENDPOINT, surroundings, isLoopback);
+  if (named !== undefined) {
+    return named.href;
   }
-  const url = URL.canParse(named) ? new URL(named) : undefined;
-  if (url === undefined || (url.protocol !== "http:" && url.protocol !== "https:")) {
-    throw providerError("web_identity", `${ENDPOINT} is not the URL of a service`);
+  const { region } = surroundings;
+  if (!/^[a-z]{2,}(-[a-z]+)+-\d+$/.test(region)) {
+    const what = `${JSON.stringify(region)} is no region of AWS; set region, or ${ENDPOINT}`;
+    throw providerError("web_identity", what);
   }
-  if (url.protocol === "http:" && !isLoopback(url.hostname) && !mayConnectUnencrypted) {
-    throw new UbiError(
-      "E_CONFIG_DANGER",
-      `credentials "web_identity": ${ENDPOINT} is http to another machine; use https, or set danger_zone.enabled ` +
-        "with danger_zone.allow_unencrypted_connection",
-    );
-  }
-  return url.href;
+  const domain = region.startsWith("cn-") ? "amazonaws.com.cn" : "amazonaws.com";
+  return `https://sts.${region}.${domain}/`;
 }
 
 /** Who it was, in the log of the service: 2 to 64 of the characters that it accepts. */

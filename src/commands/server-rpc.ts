@@ -1,0 +1,48 @@
+/** The RPC socket of a stripe server. */
+import packageJson from "../../package.json" with { type: "json" };
+import type { ServerConfig } from "../config/index.ts";
+import { clockNs } from "../ffi/event.ts";
+import { countStripes, stripeBytes } from "../formats/metadata.ts";
+import { RpcServer } from "../rpc/index.ts";
+import type { ServedDisk } from "../serve/served-disk.ts";
+import { type ServerFacts, serverAnswer } from "../serve/server-answers.ts";
+import type { ServerStatistics } from "../serve/server-statistics.ts";
+import { buffersFor } from "../serve/stripe-reads.ts";
+import type { StripeServer } from "../serve/stripe-server.ts";
+
+export interface WatchedServer {
+  readonly disk: ServedDisk;
+  readonly statistics: ServerStatistics;
+  /** Undefined until it listens. */
+  readonly server: () => StripeServer | undefined;
+}
+
+/** Undefined when the config names no socket. */
+export function startServerRpc(
+  config: ServerConfig,
+  { disk, statistics, server }: WatchedServer,
+): RpcServer | undefined {
+  const path = config.server.rpcSocket;
+  if (path === undefined) {
+    return undefined;
+  }
+  const { metadata } = disk;
+  const bytes = stripeBytes(metadata);
+  const nowMs = () => clockNs() / 1e6;
+  const facts: ServerFacts = {
+    version: packageJson.version,
+    serves: disk.name,
+    stripeCount: metadata.stripeCount,
+    stripeBytes: bytes,
+    fromSource: countStripes(metadata.flags).unfetched,
+    sourceState: () => disk.sourceState,
+    isTls: config.server.psk !== undefined,
+    listeners: () => server()?.places.map(({ name }) => name) ?? [],
+    isDraining: () => server()?.isStopping === true,
+    statistics,
+    bufferCount: buffersFor(bytes),
+    nowMs,
+    startMs: nowMs(),
+  };
+  return RpcServer.start(path, "server.rpc_socket", ({ command }) => serverAnswer(facts, command));
+}
