@@ -28,6 +28,9 @@ losetup /dev/loop0 /data/disk.raw
 block() { yes "this is block $1" | head -c 4096; }
 `;
 
+/** Setting a terminal waits for what was written to it: a reset takes what the kernel still holds of it. */
+const DRAIN = "stty -F /dev/ttyS1 -opost";
+
 /**
  * Told over the serial line, which needs no disk: a line is out before the next write begins. Three write at the same
  * time, then one alone: nothing helps its last writes but what they ask for themselves.
@@ -68,6 +71,7 @@ ${last}
 for block in $(seq ${FIRST_BLOCK + 1000} ${FIRST_BLOCK + 1000 + UNFLUSHED - 1}); do block $block; done >/tmp/unflushed
 dd if=/tmp/unflushed of=$node bs=4k seek=${FIRST_BLOCK + 1000} oflag=direct conv=notrunc,nocreat 2>/dev/null
 echo "written unflushed"
+${DRAIN}
 echo b >/proc/sysrq-trigger
 sleep 60
 `;
