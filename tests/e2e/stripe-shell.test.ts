@@ -7,6 +7,7 @@ import { MetadataDisk, metadataFile } from "../support/metadata-disk.ts";
 import { skipUnlessInstalled } from "../support/requires.ts";
 import { type RunningServer, startStripeServer } from "../support/stripe-server.ts";
 import { TmuxTerminal } from "../support/tmux.ts";
+import { until } from "../support/until.ts";
 
 /** Stripes of 2^6 sectors. */
 const STRIPE = 64 * 512;
@@ -137,14 +138,18 @@ test("a connection that the server has closed is made again, unless the disk is 
     stdout: "pipe",
     stderr: "ignore",
   });
-  const output = child.stdout.text();
-  child.stdin.write("fetch_stripe 0\n");
-  await child.stdin.flush();
-  await Bun.sleep(900);
-  expect(server.log()).toContain('why="it was idle"');
-  child.stdin.write("fetch_stripe 0\n");
-  await child.stdin.flush();
-  await Bun.sleep(300);
+  const parts: string[] = [];
+  const reading = child.stdout.pipeTo(
+    new WritableStream({ write: (bytes) => void parts.push(Buffer.from(bytes).toString()) }),
+  );
+  const fetch = async (answers: number) => {
+    child.stdin.write("fetch_stripe 0\n");
+    await child.stdin.flush();
+    await until("an answer", () => parts.join("").split("\n").length > answers);
+  };
+  await fetch(1);
+  await until("it is closed", () => server.log().includes('why="it was idle"'));
+  await fetch(2);
   await server.stop();
   disk.write("meta", metadata([0, HAS_SOURCE, HAS_SOURCE, WRITTEN]));
   disk.write("listen.toml", `[server]\naddress = "127.0.0.1:${server.port}"\n${DANGER}`);
@@ -152,7 +157,8 @@ test("a connection that the server has closed is made again, unless the disk is 
   child.stdin.write("fetch_stripe 0\n");
   await child.stdin.end();
   expect(await child.exited).toBe(0);
-  const [first, second, third] = (await output).trim().split("\n");
+  await reading;
+  const [first, second, third] = parts.join("").trim().split("\n");
   expect([first, second]).toEqual(["FETCHED", "FETCHED"]);
   expect(third).toContain("its disk changed across reconnect: other stripes hold data");
 });

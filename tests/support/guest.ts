@@ -50,7 +50,7 @@ export async function runGuest(options: GuestOptions): Promise<GuestResult> {
       ...["-chardev", `socket,id=disk,path=${options.socketPath}`],
       ...["-device", `vhost-user-blk-pci,chardev=disk${queues}`],
     ],
-    timeoutMs: options.timeoutMs ?? 180_000,
+    timeoutMs: options.timeoutMs ?? 480_000,
   });
 }
 

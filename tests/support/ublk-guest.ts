@@ -81,7 +81,7 @@ export async function runUblkGuest(options: UblkGuestOptions): Promise<GuestResu
     memoryMiB: options.memoryMiB ?? 1024,
     devices: drives.flat(),
     words: "cryptomgr.notests", // QEMU 7 emulates AVX so that the kernel's test of AES-GCM traps
-    timeoutMs: options.timeoutMs ?? 180_000,
+    timeoutMs: options.timeoutMs ?? 480_000,
   });
 }
 

@@ -12,7 +12,7 @@ import {
 /** A test that is skipped where such a guest cannot be had. */
 export function testIn(suite: UblkSuite, name: string, body: () => Promise<void>): void {
   const missing = missingForUblkGuest(suite);
-  skipUnless(missing ?? "", missing === undefined)(`${suite}: ${name}`, body, 240_000);
+  skipUnless(missing ?? "", missing === undefined)(`${suite}: ${name}`, body, 600_000);
 }
 
 /** Runs a script that must end well; what the guest said is shown when it does not. */
