@@ -4,7 +4,7 @@
  */
 import { dlopen } from "bun:ffi";
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { closeSync, openSync, writeSync } from "node:fs";
+import { closeSync, openSync, readdirSync, readlinkSync, writeSync } from "node:fs";
 import { createEvent } from "../../src/ffi/event.ts";
 import { closeDescriptor } from "../../src/ffi/socket.ts";
 import {
@@ -31,6 +31,12 @@ const REFUSALS = ["refused", "closed"];
 const ring = (value: number, index = 0) => encodeVringState({ index, value });
 const devNull = openSync("/dev/null", "r+");
 const zeros = (length: number) => new Uint8Array(length);
+
+/** How many of each kind a backend holds. */
+type Descriptors = Readonly<Record<string, number>>;
+
+/** What clients bring: connections, events, memory and the null device. The runtime opens others when it likes. */
+const BROUGHT = /^(socket:|anon_inode:\[eventfd\]|\/memfd:|\/dev\/null$)/;
 
 interface MessageCase {
   readonly name: string;
@@ -194,13 +200,17 @@ const NO_MESSAGES: readonly { readonly name: string; readonly bytes: Uint8Array 
 
 describe("hostile messages", () => {
   let disk: HostileDisk;
-  let descriptorsBefore = 0;
+  let descriptorsAtRest: Descriptors = {};
 
   beforeAll(async () => {
     disk = await serveHostileDisk({ isEncrypted: false });
     expect(disk.isServing()).toBe(true);
-    await Bun.sleep(100);
-    descriptorsBefore = disk.descriptorCount();
+    // The socket of a client is closed after all else that it brought: then only the listening one is left.
+    descriptorsAtRest = await lookUntil(
+      () => descriptorsOf(disk.backend.pid),
+      (held) => held["socket:"] === 1,
+    );
+    expect(descriptorsAtRest).toMatchObject({ "socket:": 1 });
   });
 
   afterAll(async () => {
@@ -264,8 +274,7 @@ describe("hostile messages", () => {
       client.send(REQUEST.GET_FEATURES, zeros(0), many);
     }
     expect(disk.isServing()).toBe(true);
-    await Bun.sleep(200);
-    expect(disk.descriptorCount()).toBe(descriptorsBefore);
+    await expectAtRest();
   });
 
   test("what QEMU sends for rings that were never set up is accepted", () => {
@@ -278,7 +287,7 @@ describe("hostile messages", () => {
     expect(client.stopRing()).toBe(0);
   });
 
-  test("a call descriptor whose counter is full does not stop the queue", () => {
+  test("a call descriptor whose counter is full does not stop the queue", async () => {
     using client = disk.attach();
     const full = createEvent();
     writeSync(full, encodeU64(2n ** 64n - 2n)); // the most that an eventfd holds
@@ -287,13 +296,14 @@ describe("hostile messages", () => {
     client.setChain(0, chain);
     client.offer(0);
     client.kick();
+    await expectUsed(client); // a ring that stops before its kick is seen has taken nothing
     client.command(REQUEST.SET_VRING_CALL, encodeU64(0n), [client.callFd]);
     expect(client.stopRing()).toBe(1);
     expect(client.status(0)).toBe(STATUS.OK);
     closeDescriptor(full);
   });
 
-  test("a call descriptor made to block, and full, holds up its own front end only", () => {
+  test("a call descriptor made to block, and full, holds up its own front end only", async () => {
     {
       using client = disk.attach();
       makeBlocking(client.callFd); // after it was looked at
@@ -301,9 +311,7 @@ describe("hostile messages", () => {
       client.setChain(0, [client.header(0, REQUEST_TYPE.FLUSH, 0), client.statusByte(0)]);
       client.offer(0);
       client.kick();
-      while (client.usedIndex() === 0) {
-        Bun.sleepSync(1);
-      }
+      await expectUsed(client);
     }
     expect(disk.isServing()).toBe(true);
   });
@@ -339,12 +347,56 @@ describe("hostile messages", () => {
   });
 
   test("after all of it no descriptor is left open", async () => {
-    await Bun.sleep(200);
+    expect(disk.isServing()).toBe(true);
+    await expectAtRest();
     expect(disk.backend.isRunning()).toBe(true);
-    expect(disk.descriptorCount()).toBe(descriptorsBefore);
     closeSync(devNull);
   });
+
+  async function expectAtRest(): Promise<void> {
+    const held = await lookUntil(
+      () => descriptorsOf(disk.backend.pid),
+      (now) => Bun.deepEquals(now, descriptorsAtRest),
+    );
+    expect(held).toEqual(descriptorsAtRest);
+  }
 });
+
+/** Looks until what it sees is as expected, 10 s at most: what it saw last. */
+async function lookUntil<T>(look: () => T, isExpected: (seen: T) => boolean): Promise<T> {
+  const deadlineMs = performance.now() + 10_000;
+  let seen = look();
+  while (!isExpected(seen) && performance.now() < deadlineMs) {
+    await Bun.sleep(2);
+    seen = look();
+  }
+  return seen;
+}
+
+/** Waits until the first request is used, whether or not somebody could be told. */
+async function expectUsed(client: HostileClient): Promise<void> {
+  const isUsed = (index: number) => index === 1;
+  expect(await lookUntil(() => client.usedIndex(), isUsed)).toBe(1);
+}
+
+function descriptorsOf(pid: number): Descriptors {
+  const held: Record<string, number> = {};
+  for (const fd of readdirSync(`/proc/${pid}/fd`)) {
+    const kind = BROUGHT.exec(linkOf(`/proc/${pid}/fd/${fd}`))?.[1];
+    if (kind !== undefined) {
+      held[kind] = (held[kind] ?? 0) + 1;
+    }
+  }
+  return held;
+}
+
+function linkOf(path: string): string {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return ""; // closed meanwhile
+  }
+}
 
 /** Clears O_NONBLOCK: the flags of a description are everybody's who holds it. */
 function makeBlocking(fd: number): void {

@@ -37,14 +37,15 @@ export interface GuestMachine {
 
 /**
  * Boots a guest and waits until it has powered off. The emulator of QEMU 7 now and then lets an
- * innocent kernel panic at boot (seen without any disk): such a boot is tried once more, and said so.
+ * innocent kernel panic at boot (seen without any disk), or ends by an assertion of its own: such a boot is tried
+ * once more, and said so.
  */
 export async function bootGuest(machine: GuestMachine): Promise<GuestResult> {
   const result = await bootOnce(machine);
-  if (result.hasBegun || !/Kernel panic|Oops/.test(result.console)) {
+  if (result.hasBegun || !/Kernel panic|Oops|Assertion .* failed/.test(result.console)) {
     return result;
   }
-  console.log("guest: the kernel panicked before the script began; booting once more");
+  console.log("guest: the kernel or its emulator broke before the script began; booting once more");
   return await bootOnce(machine);
 }
 

@@ -1,12 +1,5 @@
 /** A small disk served by the executable for hostile clients, and what is asked of it after each of them. */
-import {
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  truncateSync,
-  writeFileSync,
-} from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Backend, type DiskFiles, startUbiblk, writeDiskConfig } from "./backend.ts";
@@ -22,8 +15,6 @@ export interface HostileDisk {
   connect(): HostileClient;
   /** A new client writes and reads: the backend lives and serves. */
   isServing(): boolean;
-  /** Open descriptors of the backend. */
-  descriptorCount(): number;
   /** Private memory of the backend at its peak, bytes. */
   peakMemoryBytes(): number;
   /** Ends the backend: its exit code. */
@@ -51,7 +42,6 @@ export async function serveHostileDisk(options: {
       using client = attach();
       return client.isServed();
     },
-    descriptorCount: () => readdirSync(`/proc/${backend.pid}/fd`).length,
     peakMemoryBytes: () => {
       const status = readFileSync(`/proc/${backend.pid}/status`, "latin1");
       return Number(/^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1]) * 1024;
