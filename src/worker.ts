@@ -12,47 +12,39 @@ import type { UblkQueueData } from "./ublk/queue-worker.ts";
 import type { ControlWorkerData } from "./vhost/control-worker.ts";
 import type { QueueWorkerData } from "./vhost/queue-worker.ts";
 
+/** What each role runs with what it was spawned with. */
+const ROLES = {
+  "archive-source": async (data: ArchiveWorkerData) =>
+    (await import("./sources/archive-worker.ts")).runArchiveWorker(data),
+  "object-maker": async (data: ObjectMakerData) =>
+    (await import("./copy/object-maker.ts")).runObjectMaker(data),
+  "object-reader": async (data: ObjectReaderData) =>
+    (await import("./copy/object-reader.ts")).runObjectReader(data),
+  "remote-source": async (data: RemoteWorkerData) =>
+    (await import("./sources/remote-worker.ts")).runRemoteWorker(data),
+  "stripe-server": async (data: ServerWorkerData) =>
+    (await import("./serve/server-worker.ts")).runServerWorker(data),
+  stripes: async (data: StripeWorkerData) =>
+    (await import("./device/stripe-worker.ts")).runStripeWorker(data),
+  "ublk-queue": async (data: UblkQueueData) =>
+    (await import("./ublk/queue-worker.ts")).runUblkQueueWorker(data),
+  "vhost-control": async (data: ControlWorkerData) =>
+    (await import("./vhost/control-worker.ts")).runControlWorker(data),
+  "vhost-queue": async (data: QueueWorkerData) =>
+    (await import("./vhost/queue-worker.ts")).runQueueWorker(data),
+};
+
 /** Runs the role that the first message gives this thread, to its end. */
-export async function runWorker(start: WorkerStart<unknown>): Promise<void> {
-  adoptNativeLibrary(start);
-  switch (start.role) {
-    case "vhost-control": {
-      const { runControlWorker } = await import("./vhost/control-worker.ts");
-      return runControlWorker(start.data as ControlWorkerData); // what the role was spawned with
-    }
-    case "vhost-queue": {
-      const { runQueueWorker } = await import("./vhost/queue-worker.ts");
-      return runQueueWorker(start.data as QueueWorkerData); // what the role was spawned with
-    }
-    case "object-maker": {
-      const { runObjectMaker } = await import("./copy/object-maker.ts");
-      return runObjectMaker(start.data as ObjectMakerData); // what the role was spawned with
-    }
-    case "object-reader": {
-      const { runObjectReader } = await import("./copy/object-reader.ts");
-      return runObjectReader(start.data as ObjectReaderData); // what the role was spawned with
-    }
-    case "ublk-queue": {
-      const { runUblkQueueWorker } = await import("./ublk/queue-worker.ts");
-      return runUblkQueueWorker(start.data as UblkQueueData); // what the role was spawned with
-    }
-    case "stripes": {
-      const { runStripeWorker } = await import("./device/stripe-worker.ts");
-      return runStripeWorker(start.data as StripeWorkerData); // what the role was spawned with
-    }
-    case "archive-source": {
-      const { runArchiveWorker } = await import("./sources/archive-worker.ts");
-      return runArchiveWorker(start.data as ArchiveWorkerData); // what the role was spawned with
-    }
-    case "remote-source": {
-      const { runRemoteWorker } = await import("./sources/remote-worker.ts");
-      return runRemoteWorker(start.data as RemoteWorkerData); // what the role was spawned with
-    }
-    case "stripe-server": {
-      const { runServerWorker } = await import("./serve/server-worker.ts");
-      return runServerWorker(start.data as ServerWorkerData); // what the role was spawned with
-    }
-    default:
-      throw new AssertionError(`a worker was started as ${start.role}`);
+export async function runWorker({ role, data, ...native }: WorkerStart<unknown>): Promise<void> {
+  adoptNativeLibrary(native);
+  if (!isRole(role)) {
+    throw new AssertionError(`a worker was started as ${role}`);
   }
+  await ROLES[role](data as never); // what the role was spawned with
+}
+
+// --- internal ---
+
+function isRole(role: string): role is keyof typeof ROLES {
+  return Object.hasOwn(ROLES, role);
 }
