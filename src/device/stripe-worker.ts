@@ -10,6 +10,7 @@ import { clockNs, signalEvent } from "../ffi/event.ts";
 import { unmap } from "../ffi/memory.ts";
 import { nameThread } from "../ffi/process.ts";
 import { f64 } from "../ffi/view.ts";
+import { stayToTheEnd } from "../ffi/worker.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { log } from "../log.ts";
 import { NO_SOURCE } from "../sources/no-source.ts";
@@ -64,14 +65,19 @@ export type StripeMessage = "ready" | "source-closed" | "stopped";
 /** Runs the stripe worker of this thread until it is told to stop. */
 export function runStripeWorker(data: StripeWorkerData): void {
   nameThread("stripes");
+  let isReading: boolean;
   {
     using worker = new StripeWorker(data);
     tell("ready");
     while (worker.turn()) {
       // Everything happens in a turn.
     }
+    isReading = worker.isReading;
   }
   tell("stopped"); // now that it uses nothing any more
+  if (isReading) {
+    stayToTheEnd();
+  }
 }
 
 // --- internal ---
@@ -139,6 +145,11 @@ class StripeWorker implements Disposable {
     });
     this.#isSourceOpen = source !== NO_SOURCE;
     this.#fetchedAtStart = this.#state.counter("fetched");
+  }
+
+  /** Whether the source has not answered all that it was asked for. */
+  get isReading(): boolean {
+    return !this.#service.fetcher.isIdle;
   }
 
   /** One turn of the loop. False when the worker is to end. */

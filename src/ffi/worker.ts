@@ -22,6 +22,14 @@ export function spawnWorker<Data>(role: string, data: Data): Worker {
   return worker;
 }
 
+/**
+ * Keeps this thread until the process ends: for one whose I/O may never end. The kernel lets a thread end only behind
+ * its I/O, and the main thread, which joins what has ended, would wait as long.
+ */
+export function stayToTheEnd(): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
+}
+
 // --- internal ---
 
 /** Compiled, the entry is what the process was started with; in development it lies two folders up. */

@@ -13,6 +13,7 @@ import { nameThread } from "../ffi/process.ts";
 import { acceptSocket, PollSet } from "../ffi/socket.ts";
 import { PlainStream, peerOf, tuneStream } from "../ffi/stream.ts";
 import { TlsContext } from "../ffi/tls.ts";
+import { stayToTheEnd } from "../ffi/worker.ts";
 import { LogLimiter } from "../log.ts";
 import { FixedAnswers, type MetadataAnswer } from "./fixed-answers.ts";
 import { openServedStripes, type ServedStripes } from "./served-stripes.ts";
@@ -67,14 +68,19 @@ const LISTENERS = 3;
 /** Runs the stripe server of this thread until it is told to stop. */
 export function runServerWorker(data: ServerWorkerData): void {
   nameThread("stripe-server");
+  let isReading: boolean;
   {
     using worker = new ServerWorker(data);
     tell("ready");
     while (worker.turn()) {
       // Everything happens in a turn.
     }
+    isReading = worker.isReading;
   }
   tell("stopped"); // now that nothing of the disk is used any more
+  if (isReading) {
+    stayToTheEnd();
+  }
 }
 
 // --- internal ---
@@ -125,6 +131,11 @@ class ServerWorker implements Disposable {
     for (let place = 0; place < connectionsMax; place++) {
       this.#poll.watch(this.#pollPlace(place), -1);
     }
+  }
+
+  /** Whether the disk or its source has not answered all that it was asked for. */
+  get isReading(): boolean {
+    return this.#reads.isReading;
   }
 
   /** One turn of the loop. False when the worker is to end. */

@@ -107,6 +107,10 @@ export class StripeReads implements Disposable {
     return this.count - this.#free.length;
   }
 
+  get isReading(): boolean {
+    return this.#stripes.some((stripe) => stripe !== -1);
+  }
+
   /** Descriptors that are signalled when something ends; -1 for those that need none. */
   get waitFds(): { readonly disk: number; readonly source: number } {
     const { disk, source } = this.#options;
@@ -189,7 +193,7 @@ export class StripeReads implements Disposable {
   [Symbol.dispose](): void {
     this.#options.disk?.[Symbol.dispose]();
     this.#options.source?.[Symbol.dispose]();
-    if (this.#stripes.every((stripe) => stripe === -1)) {
+    if (!this.isReading) {
       unmap(this.#address, this.count * this.#bytesEach);
     }
   }

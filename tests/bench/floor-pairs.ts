@@ -49,5 +49,5 @@ export function floorCheck(pairs: readonly FloorPair[]): ResultLine {
 
 // --- internal ---
 
-const PAIRS_A_TURN = 4;
+const PAIRS_A_TURN = 8;
 const PAIR_SECONDS = 0.6;
