@@ -1,11 +1,13 @@
 /** The RPC socket of the running stripe server: what it tells, and that it is in nobody's way. */
 import { expect, test } from "bun:test";
-import { existsSync, lstatSync, writeFileSync } from "node:fs";
+import { existsSync, lstatSync, renameSync, writeFileSync } from "node:fs";
 import packageJson from "../../package.json" with { type: "json" };
 import { runCommand } from "../../scripts/command.ts";
 import { EXECUTABLE } from "../support/backend.ts";
+import { FuseImage, missingFuse } from "../support/fuse-image.ts";
 import { HandMadeTls } from "../support/hand-made-tls.ts";
 import { MetadataDisk, metadataFile } from "../support/metadata-disk.ts";
+import { skipUnless } from "../support/requires.ts";
 import { ask, converse, RpcClient } from "../support/rpc-client.ts";
 import {
   RawClient,
@@ -45,6 +47,28 @@ function serve(disk: MetadataDisk, listen: string): Promise<RunningServer> {
   disk.write("listen.toml", listen);
   return startStripeServer(disk.folder, ["-f", "disk.toml", "--listen-config", "listen.toml"]);
 }
+
+const noFuse = missingFuse();
+
+skipUnless(noFuse ?? "", noFuse === undefined)(
+  "an image that hangs: what is on the disk is served, and a stop waits a bounded time",
+  async () => {
+    using disk = servedDisk();
+    renameSync(disk.file("image.raw"), disk.file("real.raw"));
+    await using image = new FuseImage(disk.file("real.raw"), disk.file("image.raw"));
+    const server = await serve(disk, LISTEN + PLAIN);
+    using waiting = await RawClient.connect(server.port);
+    image.halt();
+    waiting.send(readRequest(2));
+    using other = await RawClient.connect(server.port);
+    other.send(readRequest(0));
+    expect((await other.take(9 + STRIPE)).subarray(9).every((byte) => byte === 0x61)).toBe(true);
+    const beginMs = performance.now();
+    expect(await server.stop()).toBe(0);
+    expect(performance.now() - beginMs).toBeWithin(9_000, 20_000); // answers under way get 10 s
+  },
+  60_000,
+);
 
 test("status, stats and clients tell what is served, what was done, and for whom", async () => {
   using disk = servedDisk();

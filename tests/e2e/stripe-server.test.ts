@@ -1,12 +1,11 @@
 /** `ubiblk stripe-server`: what it serves and how it answers, byte by byte, to clients of other code. */
 import { describe, expect, test } from "bun:test";
 import { createCipheriv, createHash } from "node:crypto";
-import { renameSync, truncateSync } from "node:fs";
+import { truncateSync } from "node:fs";
 import { runCommand } from "../../scripts/command.ts";
 import { EXECUTABLE, startUbiblk, writeDiskConfig } from "../support/backend.ts";
-import { FuseImage, missingFuse } from "../support/fuse-image.ts";
 import { MetadataDisk, metadataFile } from "../support/metadata-disk.ts";
-import { skipUnless, skipUnlessInstalled } from "../support/requires.ts";
+import { skipUnlessInstalled } from "../support/requires.ts";
 import {
   RawClient,
   type RunningServer,
@@ -14,9 +13,6 @@ import {
   startStripeServer,
 } from "../support/stripe-server.ts";
 import { until } from "../support/until.ts";
-
-const noFuse = missingFuse();
-const testWithFuse = skipUnless(noFuse ?? "", noFuse === undefined);
 
 /** Stripes of 2^6 sectors. */
 const SHIFT = 6;
@@ -65,26 +61,6 @@ describe("the protocol", () => {
     expect(await stripeOf(client, 2)).toEqual(contentOf(disk, "image.raw", 2));
     expect(await stripeOf(client, 0)).toEqual(contentOf(disk, "disk.raw", 0));
   });
-
-  testWithFuse(
-    "an image that hangs: what is on the disk is served, and a stop does not wait for it",
-    async () => {
-      using disk = servedDisk([WRITTEN, HAS_SOURCE | WRITTEN, HAS_SOURCE, 0], {});
-      const path = disk.file("image.raw");
-      renameSync(path, disk.file("real.raw"));
-      await using image = new FuseImage(disk.file("real.raw"), path);
-      const server = await serve(disk);
-      using client = await RawClient.connect(server.port);
-      image.halt();
-      client.send(readRequest(2));
-      using other = await RawClient.connect(server.port);
-      expect(await stripeOf(other, 0)).toEqual(contentOf(disk, "disk.raw", 0));
-      const beginMs = performance.now();
-      expect(await server.stop()).toBe(0);
-      expect(performance.now() - beginMs).toBeWithin(9_000, 20_000); // answers under way get 10 s
-    },
-    60_000,
-  );
 
   test("a sparse read of zeros is one byte, and of data a whole stripe", async () => {
     using disk = servedDisk([WRITTEN, WRITTEN, WRITTEN, WRITTEN], {});
