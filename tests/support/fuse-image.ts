@@ -57,8 +57,15 @@ export class FuseImage implements AsyncDisposable {
     closeSync(fd);
   }
 
+  /**
+   * Returns when the program stands still. Before that it might take one more request, and a process that waits for
+   * the answer to one that was taken cannot be ended by anything.
+   */
   halt(): void {
     this.#server.kill("SIGSTOP");
+    while (!/\) [Tt] /.test(readFileSync(`/proc/${this.#server.pid}/stat`, "latin1"))) {
+      Bun.sleepSync(1);
+    }
   }
 
   goOn(): void {
