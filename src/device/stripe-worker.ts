@@ -147,7 +147,7 @@ class StripeWorker implements Disposable {
     this.#fetchedAtStart = this.#state.counter("fetched");
   }
 
-  /** Whether the source has not answered all that it was asked for. */
+  /** Whether something is still wanted of the source: then it may be reading. */
   get isReading(): boolean {
     return !this.#service.fetcher.isIdle;
   }

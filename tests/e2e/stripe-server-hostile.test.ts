@@ -33,7 +33,7 @@ test("a request that never becomes whole is dropped in time, and so is a silent 
   const beginMs = performance.now();
   using slow = await RawClient.connect(server.port);
   using silent = await RawClient.connect(server.port);
-  // A byte now and then does not make the request any younger: else it would live for 2400 ms.
+  // A byte now and then does not make the request any younger: else it would live for 2600 ms.
   const bytes = readRequest(1).subarray(0, 8).values();
   const trickle = setInterval(() => slow.send(bytes.next().value ?? new Uint8Array(0)), 200);
   expect((await slow.rest()).length).toBe(0);
@@ -197,16 +197,15 @@ test.each([
     await using server = await serve(disk);
     await using flood = startFlood(server.port, bytes);
     await flood.isFlowing();
-    const waitedMs = async () => {
+    const waitedMs: number[] = [];
+    for (let i = 0; i < 5; i++) {
       const beginMs = performance.now();
       using good = await RawClient.connect(server.port);
       expect(await isServed(good)).toBe(true);
-      return performance.now() - beginMs;
-    };
-    const five = [await waitedMs(), await waitedMs(), await waitedMs()];
-    five.push(await waitedMs(), await waitedMs());
+      waitedMs.push(performance.now() - beginMs);
+    }
     // Flood, server and this test share what cores there are: in the middle, not each.
-    expect(five.sort((a, b) => a - b)[2]).toBeLessThan(1_000);
+    expect(waitedMs.sort((a, b) => a - b)[2]).toBeLessThan(1_000);
     const beginMs = performance.now();
     expect(await server.stop()).toBe(0);
     expect(performance.now() - beginMs).toBeLessThan(5_000);

@@ -63,7 +63,7 @@ export class FuseImage implements AsyncDisposable {
    */
   halt(): void {
     this.#server.kill("SIGSTOP");
-    while (!/\) [Tt] /.test(readFileSync(`/proc/${this.#server.pid}/stat`, "latin1"))) {
+    while (!/\) [TtZ] /.test(readFileSync(`/proc/${this.#server.pid}/stat`, "latin1"))) {
       Bun.sleepSync(1);
     }
   }
