@@ -66,6 +66,10 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     description: "Enciphers or deciphers an image with the key of a disk",
     load: async (wrap) => wrap((await import("./xts.ts")).default),
   },
+  config: {
+    description: "Checks configurations, and tells what can stand in one",
+    load: async (wrap) => wrap((await import("./config.ts")).default, CONFIG_TOOLS),
+  },
   "wrap-secret": {
     description: "Encrypts a secret of a configuration with a key-encryption key",
     load: async (wrap) => wrap((await import("./wrap-secret.ts")).default),
@@ -89,6 +93,22 @@ const ARCHIVE_TOOLS: Readonly<Record<string, CommandEntry>> = {
   rekey: {
     description: "Gives an archive another key-encryption key",
     load: async (wrap) => wrap((await import("./archive-rekey.ts")).default),
+  },
+};
+
+/** What follows the word `config`. */
+const CONFIG_TOOLS: Readonly<Record<string, CommandEntry>> = {
+  check: {
+    description: "Tells what is wrong with configurations, and what they say",
+    load: async (wrap) => wrap((await import("./config-check.ts")).default),
+  },
+  schema: {
+    description: "Prints the JSON Schema of configurations, for editors",
+    load: async (wrap) => wrap((await import("./config-schema.ts")).default),
+  },
+  example: {
+    description: "Prints a sample with all keys, each explained",
+    load: async (wrap) => wrap((await import("./config-example.ts")).default),
   },
 };
 

@@ -21,10 +21,15 @@ export function ignoredFlags(zone: Static<typeof DangerZoneSection>): readonly s
   return zone.enabled ? [] : setFlags(zone);
 }
 
+export interface FlagInForce {
+  readonly flag: string;
+  readonly users: readonly string[];
+}
+
 /** Asks the zone for permissions and remembers which were used, and by what. */
 export class DangerGate {
   readonly #zone: Static<typeof DangerZoneSection>;
-  readonly #uses: string[] = [];
+  readonly #uses: { readonly flag: DangerFlag; readonly user: string }[] = [];
 
   constructor(zone: Static<typeof DangerZoneSection>) {
     this.#zone = zone;
@@ -39,9 +44,17 @@ export class DangerGate {
   allows(flag: DangerFlag, user: string): boolean {
     const isAllowed = this.isAllowed(flag);
     if (isAllowed) {
-      this.#uses.push(`${user} (${flag})`);
+      this.#uses.push({ flag, user });
     }
     return isAllowed;
+  }
+
+  /** The flags that are in force, each with the sections and secrets that need it. */
+  get inForce(): readonly FlagInForce[] {
+    return this.#active().map((flag) => ({
+      flag,
+      users: this.#uses.filter((use) => use.flag === flag).map((use) => use.user),
+    }));
   }
 
   /** Warns of flags that are set but not in force, and of those in force with what uses them. */
@@ -51,11 +64,18 @@ export class DangerGate {
       const flags = ignored.join(", ");
       findings.warn(path, `ignored, because danger_zone.enabled is not true: ${flags}`);
     }
-    const active = this.#zone.enabled ? setFlags(this.#zone) : [];
+    const active = this.#active();
     if (active.length > 0) {
-      const users = this.#uses.length > 0 ? this.#uses.join(", ") : "nothing";
+      const uses = this.#uses.map(({ flag, user }) => `${user} (${flag})`);
+      const users = uses.length > 0 ? uses.join(", ") : "nothing";
       findings.warn(path, `in force: ${active.join(", ")}; used by: ${users}`);
     }
+  }
+
+  // --- internal ---
+
+  #active(): readonly string[] {
+    return this.#zone.enabled ? setFlags(this.#zone) : [];
   }
 }
 

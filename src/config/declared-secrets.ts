@@ -4,8 +4,9 @@
  */
 import { statSync } from "node:fs";
 import type { Static } from "@sinclair/typebox";
+import { isCredential, isCredentialName } from "./credential-folder.ts";
 import type { DangerGate } from "./danger-zone.ts";
-import { Findings, type KeyOrigin } from "./findings.ts";
+import { Findings, type KeyOrigin, type TellWarning } from "./findings.ts";
 import type { KeyPath } from "./key-positions.ts";
 import { nearestName } from "./nearest-name.ts";
 import type { DangerFlag, SecretSection, SecretSize } from "./schema.ts";
@@ -26,6 +27,8 @@ export interface DeclaredSecretsOptions {
   readonly originOf: (path: KeyPath) => KeyOrigin;
   /** Which flags of the danger zone are in force. */
   readonly isAllowed: (flag: DangerFlag) => boolean;
+  /** Gets the warnings of findings; the log, if nobody else. */
+  readonly tell?: TellWarning | undefined;
 }
 
 /** The secrets of a checked document; `resolveSecrets` reads those that a program needs. */
@@ -34,12 +37,14 @@ export class DeclaredSecrets {
   readonly isAllowed: (flag: DangerFlag) => boolean;
   readonly #declarations: ReadonlyMap<string, SecretDeclaration>;
   readonly #originOf: (path: KeyPath) => KeyOrigin;
+  readonly #tell: TellWarning | undefined;
 
   constructor(options: DeclaredSecretsOptions) {
     this.uses = options.uses;
     this.isAllowed = options.isAllowed;
     this.#declarations = options.declarations;
     this.#originOf = options.originOf;
+    this.#tell = options.tell;
   }
 
   get names(): readonly string[] {
@@ -51,7 +56,7 @@ export class DeclaredSecrets {
   }
 
   newFindings(): Findings {
-    return new Findings(this.#originOf);
+    return new Findings(this.#originOf, this.#tell);
   }
 
   /** The secret and the KEKs above it, outermost first; one that is not declared is left out. */
@@ -106,7 +111,10 @@ export class DeclaredSecrets {
     if (source.env !== undefined && !gate.allows("allow_env_secrets", user)) {
       findings.error("E_CONFIG_DANGER", [...path, "env"], ENV_REFUSED);
     }
-    if (source.file !== undefined && isRegularFile(source.file)) {
+    if (source.credential !== undefined && !isCredentialName(source.credential)) {
+      findings.error("E_CONFIG_VALUE", [...path, "credential"], CREDENTIAL_NAME_EXPECTED);
+    }
+    if (source.file !== undefined && needsPermission(source.file)) {
       // Noted for the report only: a file is refused when it is read, and only then.
       gate.allows("allow_secret_over_regular_file", user);
     }
@@ -149,15 +157,18 @@ export class DeclaredSecrets {
 
 // --- internal ---
 
-function isRegularFile(path: string): boolean {
+function needsPermission(path: string): boolean {
   try {
-    return statSync(path).isFile();
+    const stats = statSync(path);
+    return stats.isFile() && !isCredential(path, stats);
   } catch {
     // Whatever is wrong with the path is reported when a program needs the secret.
     return false;
   }
 }
 
+const CREDENTIAL_NAME_EXPECTED =
+  "not the name of a credential: it is a name of 1 to 255 bytes without / and :";
 const INLINE_REFUSED =
   "an inline secret needs encrypted_by (a KEK), or danger_zone.enabled with " +
   "danger_zone.allow_inline_plaintext_secrets";

@@ -4,6 +4,7 @@
  */
 import { type ErrorCode, UbiError, UbiErrors } from "../errors.ts";
 import { log } from "../log.ts";
+import { ConfigError, placeText } from "./config-error.ts";
 import { dottedKey, type KeyPath } from "./key-positions.ts";
 
 /** Where a key stands. `fileIndex` 0 is the root file, then its includes in their order. */
@@ -13,16 +14,22 @@ export interface KeyOrigin {
   readonly line?: number | undefined;
 }
 
+/** Gets each warning once. */
+export type TellWarning = (warning: string) => void;
+
 /** More errors than this in one document are counted, not listed. */
 const ERRORS_MAX = 100;
 
 export class Findings {
   readonly #originOf: (path: KeyPath) => KeyOrigin;
+  readonly #tell: TellWarning;
   readonly #errors: { readonly origin: KeyOrigin; readonly error: UbiError }[] = [];
   readonly #warnings: string[] = [];
 
-  constructor(originOf: (path: KeyPath) => KeyOrigin) {
+  /** @param tell gets the warnings at the end; the log, if nobody else */
+  constructor(originOf: (path: KeyPath) => KeyOrigin, tell: TellWarning = log.warn) {
     this.#originOf = originOf;
+    this.#tell = tell;
   }
 
   get warnings(): readonly string[] {
@@ -36,13 +43,14 @@ export class Findings {
   /** `path` is the key at fault (an absent one is placed at its nearest table that exists). */
   error(code: ErrorCode, path: KeyPath, message: string): void {
     const origin = this.#originOf(path);
-    const error = new UbiError(code, `${place(origin)}: ${dottedKey(path)}: ${message}`);
-    this.#errors.push({ origin, error });
+    const place = { file: origin.file, line: origin.line, key: dottedKey(path) };
+    this.#errors.push({ origin, error: new ConfigError(code, place, message) });
   }
 
   /** A warning about a key. */
   warn(path: KeyPath, message: string): void {
-    this.note(`${place(this.#originOf(path))}: ${dottedKey(path)}: ${message}`);
+    const { file, line } = this.#originOf(path);
+    this.note(`${placeText({ file, line, key: dottedKey(path) })}: ${message}`);
   }
 
   /** A warning that no single key causes. */
@@ -50,10 +58,10 @@ export class Findings {
     this.#warnings.push(message);
   }
 
-  /** Logs the warnings; then, when there are errors, throws all of them. */
+  /** Tells the warnings; then, when there are errors, throws all of them. */
   finish(): void {
     for (const warning of this.#warnings) {
-      log.warn(warning);
+      this.#tell(warning);
     }
     const sorted = this.#errors.toSorted(
       (a, b) =>
@@ -68,10 +76,4 @@ export class Findings {
       throw new UbiErrors(listed);
     }
   }
-}
-
-// --- internal ---
-
-function place(origin: KeyOrigin): string {
-  return origin.line === undefined ? origin.file : `${origin.file}:${origin.line}`;
 }

@@ -1,27 +1,24 @@
 /** Loads each kind of document into the plain, checked data that programs work with. */
 import type { Static, TObject } from "@sinclair/typebox";
-import { allowedCpus } from "./allowed-cpus.ts";
 import { camelKeys } from "./camel-keys.ts";
 import type { DeclaredSecrets } from "./declared-secrets.ts";
-import type { Findings } from "./findings.ts";
-import { loadDocument, type RuleContext } from "./load-document.ts";
 import {
+  ARCHIVE_RULES,
+  type DeviceConfigOptions,
+  deviceRules,
+  KEY_RULES,
+  SERVER_RULES,
+  TARGET_RULES,
+} from "./document-rules.ts";
+import { type LoadedDocument, loadDocument } from "./load-document.ts";
+import type {
   ArchiveDocument,
   DeviceDocument,
   KeyDocument,
   ServerDocument,
-  type Settings,
+  Settings,
   TargetDocument,
 } from "./schema.ts";
-import {
-  checkArchiveStore,
-  checkDevice,
-  checkRemote,
-  checkServer,
-  checkStripeSource,
-  checkTuning,
-  checkUblkTuning,
-} from "./section-rules.ts";
 
 /** What every loaded document has besides its sections. Paths in sections are resolved. */
 interface Loaded {
@@ -41,16 +38,6 @@ export type TargetConfig = Loaded & Sections<typeof TargetDocument>;
 type ArchiveConfig = Loaded & Sections<typeof ArchiveDocument>;
 export type ServerConfig = Loaded & Sections<typeof ServerDocument>;
 
-/** Keys that a document may lack, but a program may need. */
-type DemandedKey = "vhost_socket" | "metadata_path" | "rpc_socket";
-
-export interface DeviceConfigOptions {
-  /** Keys of `[device]` that the program cannot do without: checked before any secret is read. */
-  readonly require?: readonly DemandedKey[];
-  /** The front end that will serve the device: keys that it ignores are warned about. */
-  readonly backend?: "vhost" | "ublk";
-}
-
 /**
  * Loads a device document.
  *
@@ -61,12 +48,7 @@ export async function loadDeviceConfig(
   path: string,
   options: DeviceConfigOptions = {},
 ): Promise<DeviceConfig> {
-  const { values, secrets, files, warnings } = await loadDocument(path, {
-    schema: DeviceDocument,
-    check: (context) => checkDeviceDocument(context, options),
-  });
-  const { secrets: _, ...sections } = values;
-  return { ...camelKeys(sections), secrets, files, warnings };
+  return deviceConfigOf(await loadDocument(path, deviceRules(options)));
 }
 
 /**
@@ -76,162 +58,40 @@ export async function loadDeviceConfig(
  * @throws UbiErrors with every mistake of the document.
  */
 export async function loadKeyConfig(path: string): Promise<KeyConfig> {
-  const { values, secrets, files, warnings } = await loadDocument(path, {
-    schema: KeyDocument,
-    check: checkSharedRules,
-  });
+  const { values, secrets, files, warnings } = await loadDocument(path, KEY_RULES);
   const { secrets: _, ...sections } = values;
   return { ...camelKeys(sections), secrets, files, warnings };
 }
 
 /** Loads the document of where an archive is written to. Its `path` stays as written. */
 export async function loadTargetConfig(path: string): Promise<TargetConfig> {
-  const { values, secrets, files, warnings } = await loadDocument(path, {
-    schema: TargetDocument,
-    unresolvedSections: ["target"],
-    check: ({ sections: { target }, gate, findings }) => {
-      if (target !== undefined) {
-        checkArchiveStore("target", target, gate, findings);
-        warnIgnored("target", { autofetch: target.autofetch }, findings);
-        // Whether they are needed depends on the disk and on the command line.
-        gate.allows("allow_plain_archive", "target");
-        if (target.archive_kek === undefined) {
-          gate.allows("allow_archive_keys_in_clear", "target");
-        }
-      }
-    },
-  });
+  const { values, secrets, files, warnings } = await loadDocument(path, TARGET_RULES);
   const { secrets: _, ...sections } = values;
   return { ...camelKeys(sections), secrets, files, warnings };
 }
 
 /** Loads the document of where an archive is read from for an export. */
 export async function loadArchiveConfig(path: string): Promise<ArchiveConfig> {
-  const { values, secrets, files, warnings } = await loadDocument(path, {
-    schema: ArchiveDocument,
-    check: ({ sections: { archive }, gate, findings }) => {
-      if (archive !== undefined) {
-        checkArchiveStore("archive", archive, gate, findings);
-        warnIgnored("archive", { autofetch: archive.autofetch }, findings);
-      }
-    },
-  });
+  const { values, secrets, files, warnings } = await loadDocument(path, ARCHIVE_RULES);
   const { secrets: _, ...sections } = values;
   return { ...camelKeys(sections), secrets, files, warnings };
 }
 
 /** Loads the document of a stripe server, for the server and for its clients. */
 export async function loadServerConfig(path: string): Promise<ServerConfig> {
-  const { values, secrets, files, warnings } = await loadDocument(path, {
-    schema: ServerDocument,
-    check: ({ sections: { server }, gate, findings }) => {
-      if (server !== undefined) {
-        checkRemote("server", server, gate, findings);
-        checkServer(server, findings);
-        warnIgnored(
-          "server",
-          { autofetch: server.autofetch, connections: server.connections !== 16 },
-          findings,
-        );
-      }
-    },
-  });
+  return serverConfigOf(await loadDocument(path, SERVER_RULES));
+}
+
+/** What programs get of a device document that was checked. */
+export function deviceConfigOf(document: LoadedDocument<typeof DeviceDocument>): DeviceConfig {
+  const { values, secrets, files, warnings } = document;
   const { secrets: _, ...sections } = values;
   return { ...camelKeys(sections), secrets, files, warnings };
 }
 
-// --- internal ---
-
-function checkSharedRules({
-  sections,
-  gate,
-  findings,
-}: Pick<RuleContext<typeof DeviceDocument>, "sections" | "gate" | "findings">): void {
-  if (sections.device !== undefined) {
-    checkDevice(sections.device, findings);
-  }
-  if (sections.tuning !== undefined) {
-    checkTuning(sections.tuning, findings);
-  }
-  if (sections.stripe_source !== undefined) {
-    checkStripeSource(sections.stripe_source, gate, findings);
-  }
+/** The same of a server's. */
+export function serverConfigOf(document: LoadedDocument<typeof ServerDocument>): ServerConfig {
+  const { values, secrets, files, warnings } = document;
+  const { secrets: _, ...sections } = values;
+  return { ...camelKeys(sections), secrets, files, warnings };
 }
-
-function checkDeviceDocument(
-  context: RuleContext<typeof DeviceDocument>,
-  options: DeviceConfigOptions,
-): void {
-  const { sections, isPresent, gate, findings } = context;
-  checkSharedRules(context);
-  if (!isPresent("encryption") && !gate.allows("allow_unencrypted_disk", "device.data_path")) {
-    findings.error("E_CONFIG_DANGER", ["encryption"], ENCRYPTION_REQUIRED);
-  }
-  if (sections.device !== undefined) {
-    for (const key of options.require ?? []) {
-      if (sections.device[key] === undefined) {
-        findings.error("E_CONFIG", ["device", key], "missing: this command needs it");
-      }
-    }
-    if (isPresent("stripe_source") && sections.device.metadata_path === undefined) {
-      findings.error("E_CONFIG", ["device", "metadata_path"], METADATA_REQUIRED);
-    }
-  }
-  if (sections.device?.track_written === true && sections.device.metadata_path === undefined) {
-    const message = "has no effect without device.metadata_path";
-    if (options.backend === undefined) {
-      findings.warn(["device", "track_written"], message);
-    } else {
-      findings.error("E_CONFIG", ["device", "track_written"], `${message}; add it`);
-    }
-  }
-  if (options.backend !== undefined) {
-    checkBackend(options.backend, context);
-  }
-}
-
-/** Warns of what a front end ignores, and of CPUs that it cannot use. */
-function checkBackend(
-  backend: "vhost" | "ublk",
-  { sections, findings }: RuleContext<typeof DeviceDocument>,
-): void {
-  const { tuning, device } = sections;
-  if (backend === "ublk") {
-    const isSet = {
-      poll_timeout_us: (tuning?.poll_timeout_us ?? 1000) !== 1000,
-      seg_size_max: (tuning?.seg_size_max ?? 65_536) !== 65_536,
-      seg_count_max: (tuning?.seg_count_max ?? 4) !== 4,
-    };
-    warnIgnored("tuning", isSet, findings);
-    warnIgnored("device", { vhost_socket: device?.vhost_socket !== undefined }, findings);
-    if (tuning !== undefined) {
-      checkUblkTuning(tuning, findings);
-    }
-  }
-  if (tuning?.cpus !== undefined) {
-    const allowed = allowedCpus();
-    const absent = tuning.cpus.filter((cpu) => allowed !== undefined && !allowed.has(cpu));
-    if (absent.length > 0) {
-      const message = `this process may not run on CPU ${absent.join(", ")}: not pinned there`;
-      findings.warn(["tuning", "cpus"], message);
-    }
-  }
-}
-
-function warnIgnored(
-  section: string,
-  isSet: Readonly<Record<string, boolean>>,
-  findings: Findings,
-): void {
-  for (const [key, isIgnored] of Object.entries(isSet)) {
-    if (isIgnored) {
-      findings.warn([section, key], "has no effect here");
-    }
-  }
-}
-
-const ENCRYPTION_REQUIRED =
-  "missing: the disk would not be encrypted; add it, or set danger_zone.enabled with " +
-  "danger_zone.allow_unencrypted_disk";
-const METADATA_REQUIRED =
-  "missing: without it stripe_source is not used and the guest would see the bare disk";

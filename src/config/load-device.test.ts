@@ -146,7 +146,7 @@ test("all mistakes of a document are reported at once, in the order of its lines
     "4: device.data_path: missing: this key is required",
     "5: device.data_pth: unknown key; did you mean data_path?",
     '7: encryption.xts_key: a reference to a secret is expected, not a string; write { ref = "NAME" }',
-    "9: secrets.a.source: exactly one of file, inline, env is expected",
+    "9: secrets.a.source: exactly one of file, inline, env, credential is expected",
   ]);
 });
 

@@ -7,12 +7,15 @@ import { Check } from "@sinclair/typebox/value";
 import { assert } from "../errors.ts";
 import { DANGER_ZONE_OFF, DangerGate } from "./danger-zone.ts";
 import { DeclaredSecrets, type SecretDeclaration, type SecretUse } from "./declared-secrets.ts";
-import { Findings } from "./findings.ts";
+import { Findings, type TellWarning } from "./findings.ts";
 import { nearestName } from "./nearest-name.ts";
 import { DangerZoneSection, SecretSection } from "./schema.ts";
 import { annotatedValues, checkSection, secretSizeOf } from "./section-check.ts";
 import { joinPath, readSourceDocument, type SourceDocument } from "./source-files.ts";
 import { emptyTable, isTable, type TomlTable, typeName } from "./toml.ts";
+
+/** What tells the kinds of documents apart. */
+const MAIN_SECTIONS = ["device", "target", "archive", "server", "encryption"] as const;
 
 export interface LoadRules<Schema extends TObject> {
   readonly schema: Schema;
@@ -33,9 +36,11 @@ export interface RuleContext<Schema extends TObject> {
 export interface LoadedDocument<Schema extends TObject> {
   readonly values: Static<Schema>;
   readonly secrets: DeclaredSecrets;
+  /** What the document allows, and uses of it. */
+  readonly gate: DangerGate;
   /** Those that the document was read from, then all paths in it: what no tool may write over. */
   readonly files: readonly string[];
-  /** Logged already. */
+  /** Told already. */
   readonly warnings: readonly string[];
 }
 
@@ -48,29 +53,42 @@ export async function loadDocument<Schema extends TObject>(
   path: string,
   rules: LoadRules<Schema>,
 ): Promise<LoadedDocument<Schema>> {
-  const source = await readSourceDocument(path);
-  const checker = new DocumentChecker(source, rules);
+  return checkDocument(await readSourceDocument(path), rules);
+}
+
+/**
+ * Checks a document whose files were read.
+ *
+ * @param tell gets the warnings; the log, if nobody else
+ * @throws UbiErrors with every mistake found.
+ */
+export function checkDocument<Schema extends TObject>(
+  source: SourceDocument,
+  rules: LoadRules<Schema>,
+  tell?: TellWarning,
+): LoadedDocument<Schema> {
+  const checker = new DocumentChecker(source, rules, tell);
   return checker.check();
 }
 
 // --- internal ---
 
-/** What tells the kinds of documents apart. */
-const MAIN_SECTIONS = ["device", "target", "archive", "server", "encryption"];
 /** They have the same keys. */
-const STORE_SECTIONS = ["target", "archive"];
+const STORE_SECTIONS: readonly string[] = ["target", "archive"];
 
 class DocumentChecker<Schema extends TObject> {
   readonly #rules: LoadRules<Schema>;
   readonly #source: SourceDocument;
+  readonly #tell: TellWarning | undefined;
   readonly #findings: Findings;
   readonly #sections = emptyTable();
   readonly #paths: string[] = [];
 
-  constructor(source: SourceDocument, rules: LoadRules<Schema>) {
+  constructor(source: SourceDocument, rules: LoadRules<Schema>, tell?: TellWarning) {
     this.#rules = rules;
     this.#source = source;
-    this.#findings = new Findings(source.originOf);
+    this.#tell = tell;
+    this.#findings = new Findings(source.originOf, tell);
     for (const warning of source.warnings) {
       this.#findings.note(warning);
     }
@@ -85,7 +103,8 @@ class DocumentChecker<Schema extends TObject> {
     const { originOf } = this.#source;
     const uses = this.#secretUses();
     const isAllowed = gate.isAllowed.bind(gate);
-    const secrets = new DeclaredSecrets({ declarations, uses, originOf, isAllowed });
+    const tell = this.#tell;
+    const secrets = new DeclaredSecrets({ declarations, uses, originOf, isAllowed, tell });
     secrets.check(gate, this.#findings);
     this.#rules.check({
       sections: this.#checkedSections(),
@@ -98,7 +117,7 @@ class DocumentChecker<Schema extends TObject> {
     const values: unknown = { ...this.#sections, secrets: Object.fromEntries(declarations) };
     assert(Check(this.#rules.schema, values), "a document without errors fits its schema");
     const files = [...this.#source.files, ...this.#paths];
-    return { values, secrets, files, warnings: this.#findings.warnings };
+    return { values, secrets, gate, files, warnings: this.#findings.warnings };
   }
 
   /** Of a document of another kind only that is told: all else in it would be found wrong as well. */

@@ -4,14 +4,19 @@
  */
 import { assert, UbiError } from "../errors.ts";
 import { base64Size } from "./base64.ts";
-import type { DeclaredSecrets, SecretUse } from "./declared-secrets.ts";
+import type { DeclaredSecrets, SecretDeclaration, SecretUse } from "./declared-secrets.ts";
 import { KEK_BYTES, openEnvelope } from "./envelope.ts";
 import type { Findings } from "./findings.ts";
 import { isHeaderText } from "./header-text.ts";
 import { hideVariable } from "./hidden-variables.ts";
 import type { DangerFlag, SecretSize } from "./schema.ts";
 import { Secret } from "./secret.ts";
-import { type FileSourcePolicy, inspectFileSource, readSecretSource } from "./secret-sources.ts";
+import {
+  type FileSourcePolicy,
+  fileOf,
+  inspectFileSource,
+  readSecretSource,
+} from "./secret-sources.ts";
 
 /** A key of a document that names a secret: `config.encryption.xtsKey`. */
 export interface SecretReference {
@@ -125,12 +130,16 @@ function originOf(
   const chain = new Set(wanted.flatMap(({ name }) => declared.chain(name)));
   const fromFiles = [...chain]
     .map((name) => declared.declaration(name))
-    .filter((declaration) => declaration?.source.file !== undefined);
+    .filter((declaration) => declaration !== undefined && isFromFile(declaration));
   return {
     canChange: fromFiles.length > 0,
     waitMsMax: fromFiles.reduce((sum, each) => sum + (each?.pipe_timeout_ms ?? 0), 0),
     read: (signal) => readUses(declared, wanted, signal),
   };
+}
+
+function isFromFile({ source }: SecretDeclaration): boolean {
+  return source.file !== undefined || source.credential !== undefined;
 }
 
 class Resolver {
@@ -223,7 +232,8 @@ class Resolver {
   }
 
   #inspect(name: string): void {
-    const file = this.#declared.declaration(name)?.source.file;
+    const declaration = this.#declared.declaration(name);
+    const file = declaration === undefined ? undefined : fileOf(declaration.source);
     if (file !== undefined) {
       inspectFileSource(file, this.#policy);
     }

@@ -2,7 +2,15 @@ import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { TSchema } from "@sinclair/typebox";
-import { DeviceDocument, SecretSection, ServerDocument, TargetDocument } from "./schema.ts";
+import { Check } from "@sinclair/typebox/value";
+import {
+  ArchiveDocument,
+  DeviceDocument,
+  KeyDocument,
+  SecretSection,
+  ServerDocument,
+  TargetDocument,
+} from "./schema.ts";
 
 const MANUAL = readFileSync(join(import.meta.dir, "../../docs/config.md"), "utf8");
 
@@ -11,17 +19,28 @@ interface Leaf {
   readonly schema: TSchema;
 }
 
+const membersOf = (schema: TSchema): readonly TSchema[] =>
+  schema.variants === undefined ? [schema] : schema.anyOf;
+
 /** Every key below a section that holds a value, dotted; a reference counts as `key.ref`. */
 const leavesOf = (schema: TSchema, prefix = ""): readonly Leaf[] => {
-  const members: readonly TSchema[] = schema.variants === undefined ? [schema] : schema.anyOf;
-  const properties: readonly (readonly [string, TSchema])[] = members.flatMap((member) =>
-    Object.entries(member.properties ?? {}),
+  const properties = membersOf(schema).flatMap((member) =>
+    Object.entries<TSchema>(member.properties ?? {}),
   );
   return properties.flatMap(([name, inner]) =>
     inner.properties === undefined
       ? [{ key: `${prefix}${name}`, schema: inner }]
       : leavesOf(inner, `${prefix}${name}.`),
   );
+};
+
+const DOCUMENTS: Readonly<Record<string, TSchema>> = {
+  device: DeviceDocument,
+  key: KeyDocument,
+  target: TargetDocument,
+  archive: ArchiveDocument,
+  server: ServerDocument,
+  secret: SecretSection,
 };
 
 const sections: readonly TSchema[] = [
@@ -36,8 +55,41 @@ const LEAVES = sections
   .flatMap((section) => leavesOf(section))
   .filter(({ schema }) => schema.const === undefined);
 
+/** Every table and key at any depth, members of unions included. */
+const nodesOf = (schema: TSchema, at: string): readonly Leaf[] => [
+  { key: at, schema },
+  ...membersOf(schema).flatMap((member) => propertiesOf(member, at)),
+];
+const propertiesOf = (schema: TSchema, at: string): readonly Leaf[] =>
+  Object.entries<TSchema>(schema.properties ?? {}).flatMap(([name, inner]) =>
+    nodesOf(inner, `${at}.${name}`),
+  );
+const NODES = Object.entries(DOCUMENTS).flatMap(([name, document]) => nodesOf(document, name));
+
 const rowsOf = (key: string) =>
   MANUAL.split("\n").filter((line) => line.startsWith(`| \`${key}\` |`));
+
+test("every document, section and key has a description of one or two sentences", () => {
+  const described = (text: unknown) =>
+    typeof text === "string" && /^[^\n]{8,160}[.!]$/.test(text) && /^[A-Z]|^[a-z_]+ /.test(text);
+  const wrong = NODES.filter(({ schema }) => !described(schema.description));
+  expect(NODES.length).toBeGreaterThan(150);
+  expect(wrong.map(({ key }) => key)).toEqual([]);
+});
+
+test("every key without a default has an example that fits it", () => {
+  const values = NODES.filter(
+    ({ schema }) =>
+      schema.properties === undefined &&
+      schema.variants === undefined &&
+      schema.patternProperties === undefined &&
+      schema.const === undefined &&
+      schema.default === undefined,
+  );
+  const wrong = values.filter(({ schema }) => !Check(schema, schema.examples?.[0]));
+  expect(values.length).toBeGreaterThan(30);
+  expect(wrong.map(({ key }) => key)).toEqual([]);
+});
 
 test("every key of the schema has a row in the manual", () => {
   expect(LEAVES.length).toBeGreaterThan(50);
@@ -85,6 +137,6 @@ const rangeOf = (schema: TSchema) => `${schema.minimum} to ${schema.maximum}`;
 
 test("the examples of the manual are valid documents", () => {
   const examples = [...MANUAL.matchAll(/```toml\n([^`]*)```/g)].map((match) => match[1] ?? "");
-  expect(examples).toHaveLength(7);
+  expect(examples).toHaveLength(8);
   expect(examples.map((text) => Object.keys(Bun.TOML.parse(text)).length > 0)).not.toContain(false);
 });

@@ -3,6 +3,7 @@ import { type Stats, statSync } from "node:fs";
 import { errorText, UbiError } from "../errors.ts";
 import { Base64Error, decodeBase64 } from "./base64.ts";
 import { ReadTimeoutError, readBounded, systemErrorCode } from "./bounded-read.ts";
+import { credentialPath, isCredential } from "./credential-folder.ts";
 import type { SecretDeclaration } from "./declared-secrets.ts";
 import { permissionProblem } from "./file-permissions.ts";
 import { variableOf } from "./hidden-variables.ts";
@@ -29,10 +30,19 @@ export function inspectFileSource(file: string, policy: FileSourcePolicy): void 
     throw new UbiError("E_SECRET_READ", `cannot read ${file}: ${errorText(cause)}`, { cause });
   }
   refuseUnfit(file, stats, policy);
-  const problem = permissionProblem(file, stats);
+  const problem = isCredential(file, stats) ? undefined : permissionProblem(file, stats);
   if (problem !== undefined) {
     policy.warn(problem.message);
   }
+}
+
+/**
+ * The file that a secret is read from; undefined for one that stands in the document or the environment.
+ *
+ * @throws UbiError E_SECRET_READ
+ */
+export function fileOf(source: SecretDeclaration["source"]): string | undefined {
+  return source.credential === undefined ? source.file : credentialPath(source.credential);
 }
 
 /**
@@ -98,10 +108,11 @@ async function readRaw(
   { source, pipe_timeout_ms }: SecretDeclaration,
   policy: FileSourcePolicy,
 ): Promise<Uint8Array> {
-  if (source.file !== undefined) {
+  const file = fileOf(source);
+  if (file !== undefined) {
     const what = `secret ${JSON.stringify(name)}`;
     const limits = { what, bytesMax: RAW_BYTES_MAX, timeoutMs: pipe_timeout_ms };
-    return await readSecretFile(source.file, limits, policy);
+    return await readSecretFile(file, limits, policy);
   }
   if (source.env !== undefined) {
     return readEnvironment(source.env);
@@ -124,6 +135,9 @@ function refuseUnfit(file: string, stats: Stats, policy: FileSourcePolicy): void
   if (stats.isDirectory()) {
     throw new UbiError("E_SECRET_READ", `cannot read ${file}: it is a directory`);
   }
+  if (isCredential(file, stats)) {
+    return;
+  }
   if (stats.isFile() && !policy.mayReadRegularFiles) {
     throw new UbiError("E_CONFIG_DANGER", `${file} ${REGULAR_FILE_REFUSED}`);
   }
@@ -135,8 +149,8 @@ function refuseUnfit(file: string, stats: Stats, policy: FileSourcePolicy): void
 
 const REGULAR_FILE_REFUSED =
   "is a regular file, which stays on the disk: that is not allowed (not even for an encrypted " +
-  "secret; an encrypted one may stand inline). Use a pipe, or set danger_zone.enabled with " +
-  "danger_zone.allow_secret_over_regular_file";
+  "secret; an encrypted one may stand inline). Use a pipe or a credential of the service, or set " +
+  "danger_zone.enabled with danger_zone.allow_secret_over_regular_file";
 
 function decode(raw: Uint8Array): Uint8Array {
   try {

@@ -59,7 +59,7 @@ export function annotatedValues(
   annotation: "path" | "secret",
 ): readonly AnnotatedValue[] {
   const found: AnnotatedValue[] = [];
-  const properties = propertiesOf(memberFor(schema, section) ?? schema);
+  const properties = propertiesOf(chosenSchema(schema, section));
   for (const [key, property] of Object.entries(properties)) {
     const value = section[key];
     const keyPath = [...path, key];
@@ -77,6 +77,11 @@ export function secretSizeOf(schema: TSchema): SecretSize {
   const size: unknown = schema.secret;
   assert(isSecretSize(size), "a schema of a secret reference states its sizes");
   return size;
+}
+
+/** The schema that a checked section fits: of a union, the member that its fixed keys choose. */
+export function chosenSchema(schema: TSchema, section: TomlTable): TSchema {
+  return memberFor(schema, section) ?? schema;
 }
 
 // --- internal ---

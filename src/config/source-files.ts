@@ -7,9 +7,11 @@ import { dirname } from "node:path";
 import { errorText, UbiError, UbiErrors } from "../errors.ts";
 import { log } from "../log.ts";
 import { readBounded, systemErrorCode } from "./bounded-read.ts";
+import { ConfigError } from "./config-error.ts";
 import { permissionProblem } from "./file-permissions.ts";
 import type { KeyOrigin } from "./findings.ts";
 import { dottedKey, findKeyLines, type KeyLines, type KeyPath, keyId } from "./key-positions.ts";
+import { INCLUDES_MAX } from "./schema.ts";
 import { emptyTable, isTable, parseToml, type TomlTable, type TomlValue } from "./toml.ts";
 
 export interface SourceDocument {
@@ -21,6 +23,8 @@ export interface SourceDocument {
   readonly files: readonly string[];
   readonly warnings: readonly string[];
   readonly originOf: (path: KeyPath) => KeyOrigin;
+  /** Whether a key stands in one of the files. */
+  readonly isWritten: (path: KeyPath) => boolean;
 }
 
 /**
@@ -48,7 +52,6 @@ export function joinPath(directory: string, path: string): string {
 // --- internal ---
 
 const FILE_BYTES_MAX = 1 << 20;
-const INCLUDES_MAX = 64;
 const PIPE_TIMEOUT_MS = 60_000;
 
 interface SourceFile {
@@ -98,6 +101,7 @@ class SourceReader {
       files: this.#files.map(({ file }) => file),
       warnings: this.#warnings,
       originOf: (path) => this.#originOf(path),
+      isWritten: (path) => this.#files.some((file) => valueAt(file.table, path) !== undefined),
     };
   }
 
@@ -130,12 +134,13 @@ class SourceReader {
     });
     try {
       if (bytes.length > FILE_BYTES_MAX) {
-        throw new UbiError("E_CONFIG_READ", `${file}: larger than ${FILE_BYTES_MAX} bytes`);
+        const what = `larger than ${FILE_BYTES_MAX} bytes`;
+        throw new ConfigError("E_CONFIG_READ", { file }, what);
       }
       return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
     } catch (error) {
       if (error instanceof TypeError) {
-        throw new UbiError("E_CONFIG_READ", `${file}: not valid UTF-8`);
+        throw new ConfigError("E_CONFIG_READ", { file }, "not valid UTF-8");
       }
       throw error;
     } finally {
@@ -160,17 +165,16 @@ class SourceReader {
     if (value === undefined) {
       return [];
     }
-    const place = placeOf(root, ["include"]);
+    const refuse = (what: string) => this.#refuse(root, ["include"], what);
     if (!Array.isArray(value) || value.length > INCLUDES_MAX) {
-      const expected = `an array of at most ${INCLUDES_MAX} file names is expected`;
-      this.#errors.push(new UbiError("E_CONFIG_INCLUDE", `${place}: include: ${expected}`));
+      refuse(`an array of at most ${INCLUDES_MAX} file names is expected`);
       return [];
     }
     const includes: Include[] = [];
     for (const entry of value) {
       const include = parseInclude(entry);
       if (typeof include === "string") {
-        this.#errors.push(new UbiError("E_CONFIG_INCLUDE", `${place}: include: ${include}`));
+        refuse(include);
       } else {
         includes.push(include);
       }
@@ -181,9 +185,7 @@ class SourceReader {
 
   #refuseNesting(file: SourceFile): void {
     if (file.table.include !== undefined) {
-      const place = placeOf(file, ["include"]);
-      const message = `${place}: include: an included file cannot include others (no nesting)`;
-      this.#errors.push(new UbiError("E_CONFIG_INCLUDE", message));
+      this.#refuse(file, ["include"], "an included file cannot include others (no nesting)");
       delete file.table.include;
     }
   }
@@ -208,8 +210,12 @@ class SourceReader {
     const what = isTypeMismatch
       ? `type mismatch: a table in one file and a value in the other, ${where}`
       : `duplicate: already given in ${where}`;
-    const message = `${placeOf(file, path)}: ${dottedKey(path)}: ${what}`;
-    this.#errors.push(new UbiError("E_CONFIG_INCLUDE", message));
+    this.#refuse(file, path, what);
+  }
+
+  #refuse(file: SourceFile, path: KeyPath, what: string): void {
+    const place = { file: file.file, line: file.lines.get(keyId(path)), key: dottedKey(path) };
+    this.#errors.push(new ConfigError("E_CONFIG_INCLUDE", place, what));
   }
 
   #originOf(path: KeyPath): KeyOrigin {
@@ -248,9 +254,12 @@ function parseInclude(entry: TomlValue): Include | string {
   return { path, isOptional };
 }
 
-function placeOf(file: SourceFile, path: KeyPath): string {
-  const line = file.lines.get(keyId(path));
-  return line === undefined ? file.file : `${file.file}:${line}`;
+function valueAt(table: TomlTable, path: KeyPath): TomlValue | undefined {
+  let value: TomlValue | undefined = table;
+  for (const key of path) {
+    value = value !== undefined && isTable(value) ? value[key] : undefined;
+  }
+  return value;
 }
 
 function copyTables(value: TomlValue): TomlValue {

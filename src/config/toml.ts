@@ -3,7 +3,7 @@
  * at fault, which may hold a secret, so of an error only the position and a known reason pass.
  */
 import { parse, TomlDate, TomlError } from "smol-toml";
-import { UbiError } from "../errors.ts";
+import { ConfigError } from "./config-error.ts";
 
 /** No config value is a float or a date: one that stands in a file is kept as a mark of its type. */
 export const FLOAT = Symbol("a float");
@@ -31,18 +31,20 @@ const NESTING_DEPTH_MAX = 32;
 /**
  * Parses one TOML 1.1 document.
  *
- * @throws UbiError E_CONFIG_SYNTAX that names `file` and the line, and never quotes the text.
+ * @throws ConfigError E_CONFIG_SYNTAX that names `file` and the line, and never quotes the text.
  */
 export function parseToml(text: string, file: string): TomlTable {
   try {
     return plainTable(parse(text, { integersAsBigInt: true, maxDepth: NESTING_DEPTH_MAX }), 0);
   } catch (error) {
     if (error instanceof TomlError) {
-      const position = `${file}:${error.line}:${error.column}`;
-      throw new UbiError("E_CONFIG_SYNTAX", `${position}: not valid TOML: ${reason(error)}`);
+      const { line, column } = error;
+      const what = `not valid TOML: ${reason(error)}`;
+      throw new ConfigError("E_CONFIG_SYNTAX", { file, line, column }, what);
     }
     if (error instanceof NestingError) {
-      throw new UbiError("E_CONFIG_SYNTAX", `${file}: nested deeper than ${NESTING_DEPTH_MAX}`);
+      const what = `nested deeper than ${NESTING_DEPTH_MAX}`;
+      throw new ConfigError("E_CONFIG_SYNTAX", { file }, what);
     }
     throw error;
   }

@@ -1,0 +1,95 @@
+/** `ubiblk config check`: tells what is wrong with configurations, and what they say. */
+import { defineCommand } from "citty";
+import { DOCUMENT_KINDS } from "../config/document-kinds.ts";
+import { type DocumentReport, inspectDocument } from "../config/inspect-document.ts";
+import { UbiError, UbiErrors } from "../errors.ts";
+import { jsonOf, textOf } from "./config-report.ts";
+import { hardenOrWarn } from "./hardening.ts";
+import { interruptible } from "./interruption.ts";
+import { writePieces } from "./standard-output.ts";
+
+export default defineCommand({
+  meta: {
+    name: "check",
+    description:
+      "Checks configurations as the commands do that read them, and tells each value with its origin. Secrets are " +
+      "read as well, which empties named pipes, unless --no-secrets is given. Nothing is locked or written, so that " +
+      "the configuration of a disk that is served can be checked",
+  },
+  args: {
+    file: {
+      type: "positional",
+      required: false,
+      isRepeated: true,
+      valueHint: "FILE",
+      description: "configurations of any kind",
+    },
+    config: {
+      type: "string",
+      alias: "f",
+      valueHint: "FILE",
+      description: "one more",
+    },
+    kind: {
+      type: "enum",
+      options: [...DOCUMENT_KINDS],
+      description: "kind of the configurations; otherwise their main section tells it",
+    },
+    backend: {
+      type: "enum",
+      options: ["vhost", "ublk"],
+      description: "front end to check a disk for; vhost if there is a vhost_socket",
+    },
+    secrets: {
+      type: "boolean",
+      default: true,
+      description: "read the secrets",
+      negativeDescription: "read no secret: named pipes stay full",
+    },
+    reference: {
+      type: "boolean",
+      default: false,
+      description: "refuse keys that other programs that read this format do not know",
+    },
+    json: { type: "boolean", default: false, description: "one line of JSON" },
+  },
+  run: ({ args }) =>
+    check([...args._, ...(args.config === undefined ? [] : [args.config])], {
+      kind: args.kind,
+      backend: args.backend,
+      mayReadSecrets: args.secrets,
+      isForReference: args.reference,
+      isJson: args.json,
+    }),
+});
+
+// --- internal ---
+
+interface CheckOptions {
+  readonly kind: (typeof DOCUMENT_KINDS)[number] | undefined;
+  readonly backend: "vhost" | "ublk" | undefined;
+  readonly mayReadSecrets: boolean;
+  readonly isForReference: boolean;
+  readonly isJson: boolean;
+}
+
+async function check(paths: readonly string[], options: CheckOptions): Promise<void> {
+  if (paths.length === 0) {
+    throw new UbiError("E_USAGE", "FILE: missing; see ubiblk config check --help");
+  }
+  hardenOrWarn();
+  const reports = await interruptible("the check", async (signal) => {
+    const made: DocumentReport[] = [];
+    for (const path of paths) {
+      made.push(await inspectDocument(path, { ...options, signal }));
+    }
+    return made;
+  });
+  const errors = reports.flatMap((report) => report.errors);
+  writePieces(1, options.isJson ? [jsonOf(reports)] : reports.map(textOf));
+  if (errors.length > 0 && options.isJson) {
+    process.exitCode = 1; // the one object tells why
+  } else if (errors.length > 0) {
+    throw new UbiErrors(errors);
+  }
+}
