@@ -70,9 +70,9 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     description: "Checks configurations, and tells what can stand in one",
     load: async (wrap) => wrap((await import("./config.ts")).default, CONFIG_TOOLS),
   },
-  "wrap-secret": {
-    description: "Encrypts a secret of a configuration with a key-encryption key",
-    load: async (wrap) => wrap((await import("./wrap-secret.ts")).default),
+  secret: {
+    description: "Makes and encrypts the keys that a configuration names",
+    load: async (wrap) => wrap((await import("./secret.ts")).default, SECRET_TOOLS),
   },
 };
 
@@ -109,6 +109,26 @@ const CONFIG_TOOLS: Readonly<Record<string, CommandEntry>> = {
   example: {
     description: "Prints a sample with all keys, each explained",
     load: async (wrap) => wrap((await import("./config-example.ts")).default),
+  },
+};
+
+/** What follows the word `secret`. */
+const SECRET_TOOLS: Readonly<Record<string, CommandEntry>> = {
+  gen: {
+    description: "Makes a new secret",
+    load: async (wrap) => wrap((await import("./secret-gen.ts")).default),
+  },
+  wrap: {
+    description: "Encrypts a secret with a key-encryption key",
+    load: async (wrap) => wrap((await import("./secret-wrap.ts")).default),
+  },
+  unwrap: {
+    description: "Decrypts a secret",
+    load: async (wrap) => wrap((await import("./secret-unwrap.ts")).default),
+  },
+  rewrap: {
+    description: "Encrypts secrets with another key-encryption key, or for another name",
+    load: async (wrap) => wrap((await import("./secret-rewrap.ts")).default),
   },
 };
 

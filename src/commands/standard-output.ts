@@ -16,6 +16,11 @@ export function writePieces(fd: 1 | 2, pieces: Iterable<string>): void {
   }
 }
 
+/** `writePieces` for bytes. @throws UbiError E_DISK_IO */
+export function writeBytes(fd: 1 | 2, bytes: Uint8Array): void {
+  writeWhole(fd, bytes);
+}
+
 // --- internal ---
 
 const RETRY_MS = 1;

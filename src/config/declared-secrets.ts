@@ -70,28 +70,42 @@ export class DeclaredSecrets {
     return chain;
   }
 
-  /** Checks all references and permissions that need no bytes, and reports secrets without use. */
-  check(gate: DangerGate, findings: Findings): void {
-    for (const use of this.uses) {
-      this.#checkReference(use.path, use.name, findings);
-    }
-    for (const [name, declaration] of this.#declarations) {
-      const kek = declaration.encrypted_by?.ref;
-      if (kek !== undefined) {
-        this.#checkReference(["secrets", name, "encrypted_by"], kek, findings);
-      }
-      this.#checkPermission(name, declaration, gate, findings);
-    }
-    this.#reportCycles(findings);
-    this.#reportUnused(findings);
-  }
-
-  #checkReference(path: KeyPath, name: string, findings: Findings): void {
+  /** Reports a name that no secret has, at the key that refers to it. */
+  checkReference(path: KeyPath, name: string, findings: Findings): void {
     if (!this.#declarations.has(name)) {
       const nearest = nearestName(name, this.#declarations.keys());
       const hint = nearest === undefined ? "" : `; did you mean ${JSON.stringify(nearest)}?`;
       const message = `no secret is named ${JSON.stringify(name)}${hint}`;
-      findings.error("E_SECRET_REFERENCE", [...path, "ref"], message);
+      findings.error("E_SECRET_REFERENCE", path, message);
+    }
+  }
+
+  /** Checks all references and permissions that need no bytes. */
+  check(gate: DangerGate, findings: Findings): void {
+    for (const use of this.uses) {
+      this.checkReference([...use.path, "ref"], use.name, findings);
+    }
+    for (const [name, declaration] of this.#declarations) {
+      const kek = declaration.encrypted_by?.ref;
+      if (kek !== undefined) {
+        this.checkReference(["secrets", name, "encrypted_by", "ref"], kek, findings);
+      }
+      this.#checkPermission(name, declaration, gate, findings);
+    }
+    this.#reportCycles(findings);
+  }
+
+  /** Warns of secrets without use. */
+  reportUnused(findings: Findings): void {
+    if (findings.hasErrors) {
+      // A section with mistakes does not tell which secrets it uses.
+      return;
+    }
+    const used = new Set(this.uses.flatMap((use) => this.chain(use.name)));
+    for (const name of this.#declarations.keys()) {
+      if (!used.has(name)) {
+        findings.warn(["secrets", name], "nothing in this document uses this secret");
+      }
     }
   }
 
@@ -137,19 +151,6 @@ export class DeclaredSecrets {
       }
       for (const name of walked) {
         reported.add(name);
-      }
-    }
-  }
-
-  #reportUnused(findings: Findings): void {
-    if (findings.hasErrors) {
-      // A section with mistakes does not tell which secrets it uses.
-      return;
-    }
-    const used = new Set(this.uses.flatMap((use) => this.chain(use.name)));
-    for (const name of this.#declarations.keys()) {
-      if (!used.has(name)) {
-        findings.warn(["secrets", name], "nothing in this document uses this secret");
       }
     }
   }

@@ -21,6 +21,8 @@ export interface LoadRules<Schema extends TObject> {
   readonly schema: Schema;
   /** Sections whose relative paths stay relative to the working directory. */
   readonly unresolvedSections?: readonly string[];
+  /** The schema has some sections of the document only: others may stand in it, and use its secrets. */
+  readonly isPart?: boolean;
   /** Rules between keys. A section that does not fit its schema is absent from `sections`. */
   readonly check: (context: RuleContext<Schema>) => void;
 }
@@ -106,6 +108,9 @@ class DocumentChecker<Schema extends TObject> {
     const tell = this.#tell;
     const secrets = new DeclaredSecrets({ declarations, uses, originOf, isAllowed, tell });
     secrets.check(gate, this.#findings);
+    if (this.#rules.isPart !== true) {
+      secrets.reportUnused(this.#findings);
+    }
     this.#rules.check({
       sections: this.#checkedSections(),
       isPresent: (section) => this.#source.table[section] !== undefined,
@@ -139,6 +144,9 @@ class DocumentChecker<Schema extends TObject> {
   }
 
   #checkSectionNames(): void {
+    if (this.#rules.isPart === true) {
+      return;
+    }
     const known = Object.keys(this.#rules.schema.properties);
     for (const section of Object.keys(this.#source.table)) {
       if (!known.includes(section)) {

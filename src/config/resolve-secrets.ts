@@ -5,12 +5,13 @@
 import { assert, UbiError } from "../errors.ts";
 import { base64Size } from "./base64.ts";
 import type { DeclaredSecrets, SecretDeclaration, SecretUse } from "./declared-secrets.ts";
-import { KEK_BYTES, openEnvelope } from "./envelope.ts";
+import { KEK_BYTES } from "./envelope.ts";
 import type { Findings } from "./findings.ts";
 import { isHeaderText } from "./header-text.ts";
 import { hideVariable } from "./hidden-variables.ts";
-import type { DangerFlag, SecretSize } from "./schema.ts";
+import { type DangerFlag, SECRET_BYTES_MAX, type SecretSize } from "./schema.ts";
 import { Secret } from "./secret.ts";
+import { openSecret } from "./secret-envelope.ts";
 import {
   type FileSourcePolicy,
   fileOf,
@@ -95,6 +96,26 @@ export async function resolveSecrets(
     uses.filter((use) => users.some((user) => user === use.path[0])),
     signal,
   );
+}
+
+/**
+ * `resolveSecrets` for a tool that works on secrets themselves: those of these names, used or not.
+ *
+ * @throws UbiErrors as `resolveSecrets`, and E_SECRET_REFERENCE for names that are not declared
+ */
+export async function resolveNamedSecrets(
+  { secrets }: { readonly secrets: DeclaredSecrets },
+  names: readonly string[],
+  signal?: AbortSignal,
+): Promise<ResolvedSecrets> {
+  const findings = secrets.newFindings();
+  for (const name of names) {
+    secrets.checkReference(["secrets"], name, findings);
+  }
+  findings.finish();
+  const size = { bytesMin: 1, bytesMax: SECRET_BYTES_MAX };
+  const uses = names.map((name) => ({ path: ["secrets", name], name, size }));
+  return await readUses(secrets, uses, signal);
 }
 
 // --- internal ---
@@ -271,26 +292,12 @@ class Resolver {
       const hint = this.#sizeHint(kek, { bytesMin: KEK_BYTES, bytesMax: KEK_BYTES });
       throw new UbiError("E_SECRET_SIZE", `KEK ${JSON.stringify(kekName)} has ${sizes}${hint}`);
     }
-    const context = new TextEncoder().encode(name);
-    const content = this.#open(secret, kek, context);
+    const key = { name, kek: kek.bytes };
+    const content = openSecret(secret.bytes, key, JSON.stringify(kekName));
     secret.wipe();
     this.#secrets.set(name, new Secret(name, content));
     if (content.length === 0) {
       throw new UbiError("E_SECRET_SIZE", "the secret is empty");
-    }
-  }
-
-  #open(secret: Secret, kek: Secret, context: Uint8Array): Uint8Array {
-    try {
-      return openEnvelope(secret.bytes, { kek: kek.bytes, context });
-    } catch (error) {
-      if (!(error instanceof UbiError)) {
-        throw error;
-      }
-      const why =
-        "wrong KEK, damaged data, or made for a secret of another name (the name is authenticated)";
-      const message = `cannot unwrap with KEK ${JSON.stringify(kek.name)}: ${error.message}; ${why}`;
-      throw new UbiError(error.code, message, { cause: error });
     }
   }
 

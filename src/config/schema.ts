@@ -89,6 +89,8 @@ export const ServerDocument = Type.Object(
     description: "A stripe server: for --listen-config and --server-config.",
   },
 );
+/** What documents of all kinds have. */
+export const SecretsDocument = Type.Object(shared, closed);
 
 export type DangerFlag = Exclude<keyof Static<typeof DangerZoneSection>, "enabled">;
 

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { DATE, FLOAT, parseToml, typeName } from "./toml.ts";
+import { DATE, FLOAT, parseToml, sectionText, typeName } from "./toml.ts";
 
 const messageOf = (text: string): string => {
   try {
@@ -80,4 +80,26 @@ test("types are named in words", () => {
   expect(names.join(", ")).toBe(
     "a string, an integer, an integer, a boolean, a float, a date, an array, a table",
   );
+});
+
+test("a section that is written reads back, whatever its keys and values have in them", () => {
+  const hostile = 'a"b\\c\n\t\u0000\u007f=[]#é\u{1f511}';
+  const text = sectionText(["secrets", hostile], {
+    source: { file: hostile },
+    absent: undefined,
+    cpus: [0, 1],
+    "a b": { c: true },
+    count: 3,
+  });
+  const table = parseToml(text, "c.toml");
+  expect(JSON.parse(JSON.stringify(table))).toEqual({
+    secrets: {
+      [hostile]: { source: { file: hostile }, cpus: [0, 1], "a b": { c: true }, count: 3 },
+    },
+  });
+});
+
+test("a section that is written is one for people", () => {
+  const text = sectionText(["secrets", "k"], { source: { file: "/a/b" }, encoding: "base64" });
+  expect(text).toBe('[secrets.k]\nsource.file = "/a/b"\nencoding = "base64"\n');
 });

@@ -1,8 +1,8 @@
 /**
- * TOML text to a plain tree. The only file that knows smol-toml. Its error messages quote the line
+ * TOML text to a plain tree, and back. The only file that knows smol-toml. Its error messages quote the line
  * at fault, which may hold a secret, so of an error only the position and a known reason pass.
  */
-import { parse, TomlDate, TomlError } from "smol-toml";
+import { parse, stringify, TomlDate, TomlError } from "smol-toml";
 import { ConfigError } from "./config-error.ts";
 
 /** No config value is a float or a date: one that stands in a file is kept as a mark of its type. */
@@ -50,6 +50,16 @@ export function parseToml(text: string, file: string): TomlTable {
   }
 }
 
+/** What a document that is made can hold. */
+export type WritableTable = { readonly [key: string]: WritableValue | undefined };
+type WritableValue = string | number | boolean | readonly (string | number)[] | WritableTable;
+
+/** The section `[path]` with a line a key; keys of tables in it are dotted, undefined ones are left out. */
+export function sectionText(path: readonly string[], section: WritableTable): string {
+  const header = path.map(keyText).join(".");
+  return `[${header}]\n${keyLines("", section)}`;
+}
+
 export function isTable(value: unknown): value is TomlTable {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
@@ -76,6 +86,32 @@ export function typeName(value: unknown): string {
 }
 
 // --- internal ---
+
+function keyLines(prefix: string, table: WritableTable): string {
+  return Object.entries(table)
+    .map(([key, value]) => {
+      const dotted = prefix + keyText(key);
+      if (value === undefined) {
+        return "";
+      }
+      return isWritableTable(value)
+        ? keyLines(`${dotted}.`, value)
+        : `${dotted} = ${valueText(value)}\n`;
+    })
+    .join("");
+}
+
+function isWritableTable(value: WritableValue): value is WritableTable {
+  return typeof value === "object" && !Array.isArray(value);
+}
+
+function keyText(key: string): string {
+  return stringify({ [key]: 0 }).slice(0, -" = 0\n".length);
+}
+
+function valueText(value: Exclude<WritableValue, WritableTable>): string {
+  return stringify({ v: value }).slice("v = ".length, -1);
+}
 
 const INTEGER_MAX = 2n ** 63n - 1n;
 const INTEGER_MIN = -(2n ** 63n);

@@ -25,13 +25,15 @@ import { isSameFile } from "./input-file.ts";
 import { makeUnfinished, type UnfinishedFile } from "./unfinished-file.ts";
 
 /** What a failure to write is called: each tool has its own. */
-type OutputErrorCode = Extract<ErrorCode, "E_XTS_OUTPUT" | "E_EXPORT">;
+type OutputErrorCode = Extract<ErrorCode, "E_XTS_OUTPUT" | "E_EXPORT" | "E_SECRET_OUTPUT">;
 
 export interface OutputOptions {
   /** Paths of what is being read; none may be the same file. */
   readonly inputs: readonly string[];
   /** Else there must be nothing of that name, neither before nor when the file is whole. */
   readonly mayReplace: boolean;
+  /** Said behind "is there already". */
+  readonly whyKept?: string;
   /** Of failures to write. */
   readonly code: OutputErrorCode;
 }
@@ -46,6 +48,7 @@ export class OutputFile implements Disposable {
   readonly #temporaryPath: string | undefined;
   readonly #finalPath: string;
   readonly #mayReplace: boolean;
+  readonly #whyKept: string;
   #isDone = false;
 
   private constructor(
@@ -57,6 +60,7 @@ export class OutputFile implements Disposable {
       readonly temporaryPath: string | undefined;
       readonly finalPath: string;
       readonly mayReplace: boolean;
+      readonly whyKept: string;
     },
   ) {
     this.#code = code;
@@ -66,18 +70,22 @@ export class OutputFile implements Disposable {
     this.#temporaryPath = options.temporaryPath;
     this.#finalPath = options.finalPath;
     this.#mayReplace = options.mayReplace;
+    this.#whyKept = options.whyKept;
   }
 
   /**
    * Begins a file that will be `path`. What is there stays as it is until `commit`.
    * @throws UbiError the code of the options, E_DISK_LOCKED
    */
-  static create(path: string, { inputs, mayReplace, code }: OutputOptions): OutputFile {
+  static create(
+    path: string,
+    { inputs, mayReplace, whyKept = "and --no-clobber was given", code }: OutputOptions,
+  ): OutputFile {
     if (path === "" || path.endsWith("/")) {
       throw new UbiError(code, `${JSON.stringify(path)} is no name of a file`);
     }
     if (!mayReplace && lstatSync(path, { throwIfNoEntry: false }) !== undefined) {
-      throw existsAlready(path, code);
+      throw existsAlready(path, whyKept, code);
     }
     const existing = statOf(path, code);
     for (const input of inputs) {
@@ -100,7 +108,7 @@ export class OutputFile implements Disposable {
     }
     const finalPath = existing === undefined ? path : realpathSync(path);
     const { path: temporaryPath, fd } = unfinishedFile(path, finalPath, code);
-    const names = { path, temporaryPath, finalPath, mayReplace };
+    const names = { path, temporaryPath, finalPath, mayReplace, whyKept };
     return new OutputFile(code, { ...names, fd, capacityBytes: Infinity });
   }
 
@@ -129,7 +137,7 @@ export class OutputFile implements Disposable {
     }
     const result = renameNew(temporaryPath, this.#finalPath);
     if (result === -EEXIST) {
-      throw existsAlready(this.path, this.#code);
+      throw existsAlready(this.path, this.#whyKept, this.#code);
     }
     if (result < 0) {
       linkSync(temporaryPath, this.#finalPath); // where the file system cannot: this fails too if there is one
@@ -168,6 +176,7 @@ type Make = (options: {
   readonly temporaryPath: undefined;
   readonly finalPath: string;
   readonly mayReplace: boolean;
+  readonly whyKept: string;
 }) => OutputFile;
 
 /** O_EXCL: refused while the device is mounted or otherwise claimed. */
@@ -185,6 +194,7 @@ function openDevice(path: string, code: OutputErrorCode, make: Make): OutputFile
     temporaryPath: undefined,
     finalPath: path,
     mayReplace: true,
+    whyKept: "",
   });
 }
 
@@ -220,8 +230,8 @@ function unfinishedFile(path: string, finalPath: string, code: OutputErrorCode):
   }
 }
 
-function existsAlready(path: string, code: OutputErrorCode): UbiError {
-  return new UbiError(code, `${path} is there already, and --no-clobber was given`);
+function existsAlready(path: string, whyKept: string, code: OutputErrorCode): UbiError {
+  return new UbiError(code, `${path} is there already, ${whyKept}`);
 }
 
 function failure(path: string, error: unknown, code: OutputErrorCode): UbiError {

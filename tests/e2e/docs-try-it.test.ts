@@ -60,7 +60,16 @@ test("config.md: a secret is wrapped", async () => {
   using home = new Home();
   const result = await home.run(commandsOf("docs/config.md", "`[secrets.NAME]`"));
   expect(result.exitCode).toBe(0);
-  expect(Uint8Array.fromBase64(result.stdout.trim())).toHaveLength(12 + 64 + 16);
+  const [, envelope = ""] = /^source\.inline = "(.*)"$/m.exec(result.stdout) ?? [];
+  expect(Uint8Array.fromBase64(envelope)).toHaveLength(12 + 64 + 16);
+});
+
+test("secret.md: keys are made, wrapped, unwrapped, and get another KEK", async () => {
+  using home = new Home();
+  const result = await home.run(commandsOf("docs/secret.md", "Try it"));
+  expect(result).toMatchObject({ exitCode: 0, isTimedOut: false });
+  expect(result.stdout).toContain("[secrets.xts_key]\nsource.inline = ");
+  expect(result.stdout).toEndWith("the same key\n");
 });
 
 test(
