@@ -1,33 +1,65 @@
 /**
- * The log: one line an event on standard error, written synchronously from whatever thread, so that
- * the last line before an end is there. Levels: error = a person must act, warn = may have to,
- * info = life cycle, debug = all else. `UBIBLK_LOG` = error | warn | info | debug sets the level.
- *
- * A reader that stands still must not hold the disk up: into a full pipe or a stopped terminal nothing is
- * written, and the next line that finds room says how many were lost.
+ * The log: one line an event on standard error, written synchronously from whatever thread, so that the last line
+ * before an end is there. How much it tells and in which form: src/log/log-settings.ts.
  */
-import { constants, fstatSync, openSync, writeSync } from "node:fs";
-import { type ConsolaInstance, createConsola, type LogObject } from "consola/core";
+import { isLogLevel, LOG_LEVELS, type LogLevel, rankOf } from "./log/log-level.ts";
+import {
+  fatalLine,
+  type LineStyle,
+  type LogEvent,
+  type LogFields,
+  logLine,
+  oneLine,
+} from "./log/log-line.ts";
+import {
+  adoptLogSettings,
+  LOG_FORMATS,
+  lineStyle,
+  logLevel,
+  logRank,
+  quietLog,
+  type SharedLogSettings,
+  setLogFormat,
+  setLogLevel,
+  sharedLogSettings,
+  takeLevelComplaint,
+} from "./log/log-settings.ts";
+import { standardErrorFd, writeLogLine } from "./log/standard-error.ts";
 
-type LogLevel = "error" | "warn" | "info" | "debug";
-export type LogFields = Readonly<Record<string, string | number | boolean>>;
-
-const CONSOLA_LEVELS: Readonly<Record<LogLevel, number>> = { error: 0, warn: 1, info: 3, debug: 4 };
+export {
+  adoptLogSettings,
+  isLogLevel,
+  LOG_FORMATS,
+  LOG_LEVELS,
+  logLevel,
+  oneLine,
+  quietLog,
+  type SharedLogSettings,
+  setLogFormat,
+  setLogLevel,
+  sharedLogSettings,
+  standardErrorFd,
+};
 
 /** Writes one event. `fields` become ` key=value` behind the message. Never pass a secret. */
 export const log = {
-  error: (message: string, fields?: LogFields) => sink().error(line(message, fields)),
-  warn: (message: string, fields?: LogFields) => sink().warn(line(message, fields)),
-  info: (message: string, fields?: LogFields) => sink().info(line(message, fields)),
-  debug: (message: string, fields?: LogFields) => sink().debug(line(message, fields)),
+  error: (message: string, fields?: LogFields) => tell("error", message, fields),
+  warn: (message: string, fields?: LogFields) => tell("warn", message, fields),
+  info: (message: string, fields?: LogFields) => tell("info", message, fields),
+  debug: (message: string, fields?: LogFields) => tell("debug", message, fields),
 } as const;
 
-/** For programs that were asked to be quiet: life cycle is not told then, unless the environment sets a level. */
-export function quietLog(): void {
-  if (process.env.UBIBLK_LOG === undefined) {
-    process.env.UBIBLK_LOG = "warn"; // threads that are started later inherit it
-    instance = undefined;
-  }
+/** What this thread is called in the log. */
+export function nameLogThread(name: string): void {
+  thread = name;
+}
+
+/**
+ * What is printed of an error that ends the program, with its newline: always, whatever the level is.
+ * @param text for people; `message` and `fields` are for machines
+ */
+export function lastLine(text: string, message: string, fields: LogFields): string {
+  return fatalLine(eventOf("error", message, fields), text, lineStyle());
 }
 
 /**
@@ -78,82 +110,30 @@ export class LogLimiter {
   }
 }
 
-/**
- * Standard error as a descriptor that does not wait for its reader, where the system has one: writing fails
- * with EAGAIN instead. It is opened anew, because O_NONBLOCK on descriptor 2 itself would change it for all
- * programs that share it. Files never wait; a socket cannot be opened anew, and stays as it is.
- */
-export const standardErrorFd = openStandardError();
-
 // --- internal ---
 
-/** Lines that found no room since the last one that did. */
-let lostLines = 0;
+let thread = "main";
 
-function openStandardError(): number {
-  try {
-    const stats = fstatSync(2);
-    if (!stats.isFIFO() && !stats.isCharacterDevice()) {
-      return 2;
-    }
-    const flags = constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
-    return openSync("/proc/self/fd/2", flags);
-  } catch {
-    return 2; // closed, nobody reads it, no /proc, or another user's
+function tell(level: LogLevel, message: string, fields: LogFields | undefined): void {
+  const rank = logRank();
+  const complaint = takeLevelComplaint();
+  if (complaint !== undefined) {
+    const levels = LOG_LEVELS.join(", ");
+    tell("warn", "UBIBLK_LOG is none of its levels; info counts", { value: complaint, levels });
+  }
+  if (rankOf(level) <= rank) {
+    const style = lineStyle();
+    writeLogLine(logLine(eventOf(level, message, fields), style), (lines) =>
+      lostLine(lines, style),
+    );
   }
 }
 
-let instance: ConsolaInstance | undefined;
-
-function sink(): ConsolaInstance {
-  instance ??= newSink(process.env.UBIBLK_LOG);
-  return instance;
+function lostLine(lines: number, style: LineStyle): string {
+  const message = `${lines} lines were lost: nobody read the log`;
+  return logLine(eventOf("warn", message, undefined), style);
 }
 
-/** A level that is none is told once, not by each thread. */
-function newSink(wanted: string | undefined): ConsolaInstance {
-  const level = levelFrom(wanted);
-  const made = createConsola({
-    level: CONSOLA_LEVELS[level],
-    throttle: 0,
-    reporters: [
-      { log: (entry) => writeLine(`[${entry.type.toUpperCase().padEnd(5)}] ${text(entry)}\n`) },
-    ],
-  });
-  if (Bun.isMainThread && wanted !== undefined && wanted !== "" && wanted !== level) {
-    const levels = Object.keys(CONSOLA_LEVELS).join(", ");
-    made.warn(line("UBIBLK_LOG is none of its levels; info counts", { value: wanted, levels }));
-  }
-  return made;
-}
-
-function levelFrom(value: string | undefined): LogLevel {
-  return value === "error" || value === "warn" || value === "debug" ? value : "info";
-}
-
-function text(entry: LogObject): string {
-  return entry.args.map(String).join(" ");
-}
-
-function line(message: string, fields: LogFields | undefined): string {
-  const parts = [message];
-  for (const [key, value] of Object.entries(fields ?? {})) {
-    const shown = String(value);
-    parts.push(`${key}=${/^[^\s"=]+$/.test(shown) ? shown : JSON.stringify(shown)}`);
-  }
-  return parts.join(" ");
-}
-
-function writeLine(line: string): void {
-  const lost = lostLines === 0 ? "" : `[WARN ] ${lostLines} lines were lost: nobody read the log\n`;
-  try {
-    writeSync(standardErrorFd, lost + line);
-    lostLines = 0;
-  } catch (error) {
-    // A closed or full standard error must not take the disk down with it.
-    if (!(error instanceof Error && "code" in error)) {
-      throw error;
-    }
-    lostLines += 1;
-  }
+function eventOf(level: LogLevel, message: string, fields: LogFields | undefined): LogEvent {
+  return { level, message, fields, thread, timeMs: Date.now() };
 }

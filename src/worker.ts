@@ -5,6 +5,7 @@ import type { StripeWorkerData } from "./device/stripe-worker.ts";
 import { AssertionError } from "./errors.ts";
 import { adoptNativeLibrary } from "./ffi/library.ts";
 import type { WorkerStart } from "./ffi/worker.ts";
+import { adoptLogSettings } from "./log.ts";
 import type { ServerWorkerData } from "./serve/server-worker.ts";
 import type { ArchiveWorkerData } from "./sources/archive-worker.ts";
 import type { RemoteWorkerData } from "./sources/remote-worker.ts";
@@ -35,7 +36,13 @@ const ROLES = {
 };
 
 /** Runs the role that the first message gives this thread, to its end. */
-export async function runWorker({ role, data, ...native }: WorkerStart<unknown>): Promise<void> {
+export async function runWorker({
+  role,
+  log,
+  data,
+  ...native
+}: WorkerStart<unknown>): Promise<void> {
+  adoptLogSettings(log);
   adoptNativeLibrary(native);
   if (!isRole(role)) {
     throw new AssertionError(`a worker was started as ${role}`);

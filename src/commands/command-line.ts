@@ -7,6 +7,7 @@ import { basename } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
 import { nearestName } from "../config/nearest-name.ts";
 import { UbiError, UbiErrors } from "../errors.ts";
+import { lastLine, oneLine } from "../log.ts";
 import { INTERRUPTED_EXIT_CODE } from "./interruption.ts";
 import type { CommandEntry } from "./run-command.ts";
 import { writePieces } from "./standard-output.ts";
@@ -167,7 +168,7 @@ export async function runCommandLine(argv: readonly string[], programPath: strin
 /** The lines that a user gets to see of an error; a stack only of errors that are our own fault. */
 export function errorLines(error: unknown): string {
   const errors = error instanceof UbiErrors ? error.errors : [error];
-  return errors.map((each) => `${PROGRAM}: ${errorLine(each)}\n`).join("");
+  return errors.map(errorLine).join("");
 }
 
 // --- internal ---
@@ -178,6 +179,10 @@ const HELP_FLAGS: readonly string[] = ["--help", "-h", "help"];
 const VERSION_FLAGS: readonly string[] = ["--version", "-V", "version"];
 
 async function dispatch(argv: readonly string[]): Promise<string | undefined> {
+  if (argv[0]?.startsWith("--log-") === true) {
+    const { obeyLeadingLogFlags } = await import("./log-flags.ts");
+    return await dispatch(obeyLeadingLogFlags(argv));
+  }
   const [name, ...rest] = argv;
   if (name === undefined) {
     throw new UbiError("E_USAGE", `no command; see ${PROGRAM} --help`);
@@ -221,12 +226,9 @@ function exitCodeOf(error: unknown): number {
 
 function errorLine(error: unknown): string {
   if (error instanceof UbiError) {
-    return `error ${error.code}: ${oneLine(error.message)}`;
+    const { code, message } = error;
+    return lastLine(`${PROGRAM}: error ${code}: ${oneLine(message)}`, message, { code });
   }
-  return `internal error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`;
-}
-
-/** Control characters (of a hostile file name, say) must not reach the terminal. */
-function oneLine(text: string): string {
-  return text.replace(/\p{Cc}/gu, (character) => JSON.stringify(character).slice(1, -1));
+  const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  return lastLine(`${PROGRAM}: internal error: ${text}`, "internal error", { stack: text });
 }

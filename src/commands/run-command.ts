@@ -3,6 +3,7 @@ import { stripVTControlCharacters } from "node:util";
 import { type ArgsDef, type CommandDef, renderUsage, runCommand, type SubCommandsDef } from "citty";
 import { UbiError } from "../errors.ts";
 import { type ReadArguments, readArguments } from "./arguments.ts";
+import { LOG_FLAGS, obeyLogFlags } from "./log-flags.ts";
 
 /** A command whose argument types are no longer of interest. */
 export interface RunnableCommand {
@@ -53,7 +54,7 @@ export function runnableCommand<Args extends ArgsDef>(
         case "version":
           return surroundings.versionLine;
         case "run":
-          await runCommand(definition, { rawArgs: read.argv });
+          await runCommand(definition, { rawArgs: obeyLogFlags(read.argv) });
           return undefined;
       }
     },
@@ -105,9 +106,11 @@ async function readFor<Args extends ArgsDef>(
   }
 }
 
+/** Those of the command, then those that every command has. */
 async function argsOf<Args extends ArgsDef>(definition: CommandDef<Args>): Promise<ArgsDef> {
   const args = await definition.args;
-  return (typeof args === "function" ? await args() : args) ?? {};
+  const own = (typeof args === "function" ? await args() : args) ?? {};
+  return { ...own, ...LOG_FLAGS };
 }
 
 async function nameOf<Args extends ArgsDef>({ meta }: CommandDef<Args>): Promise<string> {

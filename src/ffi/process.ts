@@ -1,4 +1,5 @@
 /** The process and its threads (ffi/process.h). */
+import { nameLogThread } from "../log.ts";
 import { link } from "./library.ts";
 
 const native = link({
@@ -24,8 +25,9 @@ export function mayRunOn(cpu: number): boolean {
   return native.ubi_process_may_run_on(cpu) === 1;
 }
 
-/** Names the calling thread for `top -H` and debuggers; 15 bytes are kept. */
+/** Names the calling thread for `top -H` and debuggers, where 15 bytes are kept, and for the log. */
 export function nameThread(name: string): void {
+  nameLogThread(name);
   const bytes = new Uint8Array(1024);
   new TextEncoder().encodeInto(name, bytes.subarray(0, 15));
   native.ubi_process_name_thread(bytes);

@@ -3,11 +3,13 @@
  * message, so no code can be loaded from the current directory. (The workers of node:worker_threads would
  * cost 2 MiB more each.)
  */
+import { type SharedLogSettings, sharedLogSettings } from "../log.ts";
 import { type NativeInheritance, nativeInheritance } from "./library.ts";
 
 /** The first message to every worker of ours. */
 export interface WorkerStart<Data> extends NativeInheritance {
   readonly role: string;
+  readonly log: SharedLogSettings;
   readonly data: Data;
 }
 
@@ -17,7 +19,12 @@ export interface WorkerStart<Data> extends NativeInheritance {
  */
 export function spawnWorker<Data>(role: string, data: Data): Worker {
   const worker = new Worker(entryUrl());
-  const start: WorkerStart<Data> = { ...nativeInheritance(), role, data };
+  const start: WorkerStart<Data> = {
+    ...nativeInheritance(),
+    role,
+    log: sharedLogSettings(),
+    data,
+  };
   worker.postMessage(start);
   return worker;
 }

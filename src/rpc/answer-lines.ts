@@ -1,5 +1,6 @@
 /** From a line that a client sent to the line that it gets, whatever is served. */
 import { type ErrorCode, UbiError } from "../errors.ts";
+import { logAnswer } from "./log-commands.ts";
 import { parseRequest, type Request } from "./request.ts";
 
 /** A value of JSON whose object keys stand in alphabetical order. */
@@ -12,7 +13,7 @@ export type AnswerRequest = (request: Request) => RpcAnswer | undefined;
 export function answerLine(answer: AnswerRequest, line: string): string {
   try {
     const request = parseRequest(line);
-    const value = answer(request);
+    const value = logAnswer(request) ?? answer(request);
     if (value === undefined) {
       throw new UbiError("E_RPC_COMMAND", `unknown command: ${request.command}`);
     }

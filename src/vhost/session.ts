@@ -88,6 +88,7 @@ export class Session {
       hasEventIndex: () => hasBit(this.#features, FEATURE.RING_EVENT_IDX),
       isWriteThrough: () => this.#isWriteThrough(),
       timeLeftMs: () => this.#deadlineMs - performance.now(),
+      limiter: options.limiter,
     };
     this.#rings = options.mailboxes.map((mailbox, i) => new Vring(i, mailbox, context));
   }

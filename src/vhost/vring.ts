@@ -17,7 +17,7 @@ import {
   ringLayout,
   USED_ALIGN,
 } from "../formats/virtio-ring.ts";
-import { log } from "../log.ts";
+import { type LogLimiter, log } from "../log.ts";
 import type { MemoryMap } from "./memory-map.ts";
 import {
   QueueCommand,
@@ -40,6 +40,7 @@ export interface RingContext {
   readonly isWriteThrough: () => boolean;
   /** How long queues may still take to end their requests: infinite while the session lasts. */
   readonly timeLeftMs: () => number;
+  readonly limiter: LogLimiter;
 }
 
 export class Vring {
@@ -193,7 +194,11 @@ export class Vring {
       if (!(error instanceof UbiError && error.code === "E_PROTOCOL")) {
         throw error;
       }
-      log.info("a ring rests until its memory is back", { ring: this.index, why: error.message });
+      const { limiter } = this.#context;
+      limiter.info("a ring rests until its memory is back", {
+        ring: this.index,
+        why: error.message,
+      });
     }
   }
 
