@@ -1,16 +1,23 @@
-/** The RPC socket of a command that serves a disk. */
+/** What a command that serves a disk answers, and the RPC socket where it does. */
 import packageJson from "../../package.json" with { type: "json" };
 import type { DeviceConfig } from "../config/index.ts";
 import type { DiskDevice } from "../device/disk-device.ts";
 import { clockNs } from "../ffi/event.ts";
-import { diskAnswer, RpcServer } from "../rpc/index.ts";
+import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
+import {
+  type AnswerRequest,
+  deviceAnswer,
+  diskAnswer,
+  processAnswer,
+  RpcServer,
+} from "../rpc/index.ts";
 
-/** Undefined when the config names no socket. */
-export function startRpc(config: DeviceConfig, device: DiskDevice): RpcServer | undefined {
-  const path = config.device.rpcSocket;
-  if (path === undefined) {
-    return undefined;
-  }
+export function diskAnswers(
+  config: DeviceConfig,
+  device: DiskDevice,
+  frontEnd: "vhost" | "ublk",
+): AnswerRequest {
+  const { description } = device;
   const facts = {
     version: packageJson.version,
     queues: device.statistics,
@@ -18,5 +25,23 @@ export function startRpc(config: DeviceConfig, device: DiskDevice): RpcServer | 
     fetch: () => device.stripes,
     nowNs: clockNs,
   };
-  return RpcServer.start(path, "device.rpc_socket", (request) => diskAnswer(facts, request));
+  const deviceFacts = {
+    deviceId: config.device.deviceId,
+    frontEnd,
+    cipherProvider: device.cipherProvider,
+    queues: config.tuning.numQueues,
+    queueSize: config.tuning.queueSize,
+    isReadOnly: description.isReadOnly,
+    capacityBytes: () => description.sectors * SECTOR_BYTES,
+  };
+  return (request) =>
+    deviceAnswer(deviceFacts, request.command) ??
+    processAnswer(request.command) ??
+    diskAnswer(facts, request);
+}
+
+/** Undefined when the config names no socket. */
+export function startRpc(config: DeviceConfig, answer: AnswerRequest): RpcServer | undefined {
+  const path = config.device.rpcSocket;
+  return path === undefined ? undefined : RpcServer.start(path, "device.rpc_socket", answer);
 }

@@ -1,9 +1,9 @@
-/** The RPC socket of a stripe server. */
+/** What a stripe server answers, and the RPC socket where it does. */
 import packageJson from "../../package.json" with { type: "json" };
 import type { ServerConfig } from "../config/index.ts";
 import { clockNs } from "../ffi/event.ts";
 import { countStripes, stripeBytes } from "../formats/metadata.ts";
-import { RpcServer } from "../rpc/index.ts";
+import { type AnswerRequest, processAnswer, RpcServer } from "../rpc/index.ts";
 import type { ServedDisk } from "../serve/served-disk.ts";
 import { type ServerFacts, serverAnswer } from "../serve/server-answers.ts";
 import type { ServerStatistics } from "../serve/server-statistics.ts";
@@ -17,15 +17,10 @@ export interface WatchedServer {
   readonly server: () => StripeServer | undefined;
 }
 
-/** Undefined when the config names no socket. */
-export function startServerRpc(
+export function serverAnswers(
   config: ServerConfig,
   { disk, statistics, server }: WatchedServer,
-): RpcServer | undefined {
-  const path = config.server.rpcSocket;
-  if (path === undefined) {
-    return undefined;
-  }
+): AnswerRequest {
   const { metadata } = disk;
   const bytes = stripeBytes(metadata);
   const nowMs = () => clockNs() / 1e6;
@@ -44,5 +39,11 @@ export function startServerRpc(
     nowMs,
     startMs: nowMs(),
   };
-  return RpcServer.start(path, "server.rpc_socket", ({ command }) => serverAnswer(facts, command));
+  return ({ command }) => processAnswer(command) ?? serverAnswer(facts, command);
+}
+
+/** Undefined when the config names no socket. */
+export function startServerRpc(config: ServerConfig, answer: AnswerRequest): RpcServer | undefined {
+  const path = config.server.rpcSocket;
+  return path === undefined ? undefined : RpcServer.start(path, "server.rpc_socket", answer);
 }

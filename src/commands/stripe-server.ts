@@ -18,7 +18,7 @@ import { ServedDisk } from "../serve/served-disk.ts";
 import { ServerStatistics } from "../serve/server-statistics.ts";
 import { StripeServer } from "../serve/stripe-server.ts";
 import { hardenOrWarn } from "./hardening.ts";
-import { startServerRpc } from "./server-rpc.ts";
+import { serverAnswers, startServerRpc } from "./server-rpc.ts";
 import { StopSignals } from "./stop-signals.ts";
 
 export default defineCommand({
@@ -114,7 +114,8 @@ async function serve(served: Served, listenPath: string): Promise<void> {
   const signals = new StopSignals();
   const statistics = ServerStatistics.create(listenConfig.server.maxConnections);
   // Before the server, so that no client sees one whose start fails; after it at the stop, so that it can be watched.
-  using rpc = startServerRpc(listenConfig, { disk, statistics, server: () => server });
+  const answer = serverAnswers(listenConfig, { disk, statistics, server: () => server });
+  using rpc = startServerRpc(listenConfig, answer);
   server = await startServer(disk, listenConfig, statistics);
   for (const failure of failures) {
     server.fail(failure);

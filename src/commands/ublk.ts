@@ -20,7 +20,7 @@ import {
 import { deviceParameters, mayCopyNothing } from "../ublk/device-parameters.ts";
 import { integerArgument } from "./arguments.ts";
 import { hardenOrWarn } from "./hardening.ts";
-import { startRpc } from "./rpc.ts";
+import { diskAnswers, startRpc } from "./rpc.ts";
 import { writePieces } from "./standard-output.ts";
 import { StopSignals } from "./stop-signals.ts";
 
@@ -110,7 +110,8 @@ async function serve(configPath: string, options: ServeOptions): Promise<void> {
   const features = await control.features();
   const device = await DiskDevice.open(config, { isNull: options.isNull });
   const signals = new StopSignals();
-  using rpc = startRpc(config, device);
+  const answer = diskAnswers(config, device, "ublk");
+  using rpc = startRpc(config, answer);
   const info = await obtainDevice({ config, device, control, features, options });
   const isRecovering = options.recovered !== undefined;
   const asked = signals.first;

@@ -6,7 +6,7 @@ import { assert } from "../errors.ts";
 import { log } from "../log.ts";
 import { VhostBackend } from "../vhost/backend.ts";
 import { hardenOrWarn } from "./hardening.ts";
-import { startRpc } from "./rpc.ts";
+import { diskAnswers, startRpc } from "./rpc.ts";
 import { StopSignals } from "./stop-signals.ts";
 
 export default defineCommand({
@@ -47,7 +47,8 @@ async function serve(configPath: string, isNull: boolean): Promise<void> {
   const signals = new StopSignals();
   // Before the backend, so that no front end sees a disk whose start fails; after it at the stop, so
   // that the drain can be watched.
-  using rpc = startRpc(config, device);
+  const answer = diskAnswers(config, device, "vhost");
+  using rpc = startRpc(config, answer);
   const backend = await VhostBackend.start(config, device, socketPath);
   log.info("ready", {
     socket: socketPath,

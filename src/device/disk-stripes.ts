@@ -32,6 +32,10 @@ export interface FetchFacts {
   readonly aheadFetches: number;
   readonly zeroStripes: number;
   readonly retries: number;
+  /** Read from the source since the start. */
+  readonly sourceBytes: number;
+  /** Stripes that were given up since the start. */
+  readonly failures: number;
   readonly failed: number;
   readonly failedStripes: readonly number[];
   readonly bytesPerSecond: number;
@@ -194,6 +198,8 @@ export class DiskStripes {
       aheadFetches: state.counter("aheadFetches"),
       zeroStripes: state.counter("zeroStripes"),
       retries: state.counter("retries") + (this.#origin?.retries ?? 0),
+      sourceBytes: state.counter("sourceBytes"),
+      failures: state.counter("failures"),
       failed: control.failedCount,
       failedStripes: control.failedStripes(),
       bytesPerSecond: Math.round(stripesPerSecond * this.#stripeBytes),

@@ -143,6 +143,23 @@ test("end of a discard: no histogram takes it", () => {
   expect(statistics.counter(Counter.completed)).toBe(1);
 });
 
+test("sum of latencies: of each operation; a clock that stands still or goes back takes nothing away", () => {
+  const statistics = makeStatistics(1);
+  for (const [operation, endNs] of [
+    [Operation.read, 1005],
+    [Operation.read, 1100],
+    [Operation.read, 1000],
+    [Operation.read, 990],
+    [Operation.flush, 1003],
+  ] as const) {
+    statistics.begin(0, operation, 0, 512, 1000);
+    statistics.end(0, true, endNs);
+  }
+  expect(statistics.latencySumNs("read")).toBe(105);
+  expect(statistics.latencySumNs("write")).toBe(0);
+  expect(statistics.latencySumNs("flush")).toBe(3);
+});
+
 test("two views of the same memory see the same", () => {
   const shared = new SharedArrayBuffer(QueueStatistics.sharedBytes(4));
   const writer = new QueueStatistics(shared, 4);

@@ -1,8 +1,8 @@
 /**
  * What a queue did and does, in memory shared by its worker (the only writer) and the RPC server.
  *
- *   doubles | COUNTERS | latency: 3 histograms x BUCKETS | in flight: sector, start time by slot |
- *   words   |                                            | in flight: operation + 1, sectors by slot |
+ *   doubles | COUNTERS | latency: 3 sums, 3 histograms x BUCKETS | in flight: sector, start time by slot |
+ *   words   |                                                    | in flight: operation + 1, sectors by slot |
  *
  * A slot's operation is written last and cleared first. All stores are plain ones: a fence for each would cost
  * more than the rest of this file, so a reader may see an entry a moment late, or fields of two requests that
@@ -39,7 +39,8 @@ export const BUCKETS = 8 + 37 * 8;
 /** The longest latency that has a bucket; longer ones share it. */
 const LATENCY_MAX_NS = 2 ** 40 - 1;
 
-const HISTOGRAM_START = COUNTERS;
+const SUM_START = COUNTERS;
+const HISTOGRAM_START = SUM_START + LATENCY_OPERATIONS.length;
 const IN_FLIGHT_START = HISTOGRAM_START + LATENCY_OPERATIONS.length * BUCKETS;
 
 /** A request under way. */
@@ -99,6 +100,9 @@ export class QueueStatistics {
       const latencyNs = nowNs - f64(this.#doubles, IN_FLIGHT_START + this.#slots + slot);
       const at = HISTOGRAM_START + operation * BUCKETS + bucketOf(latencyNs);
       this.#doubles[at] = f64(this.#doubles, at) + 1;
+      if (latencyNs > 0) {
+        this.#add(SUM_START + operation, latencyNs);
+      }
     }
   }
 
@@ -115,6 +119,11 @@ export class QueueStatistics {
   latencies(operation: (typeof LATENCY_OPERATIONS)[number]): Float64Array {
     const start = HISTOGRAM_START + LATENCY_OPERATIONS.indexOf(operation) * BUCKETS;
     return this.#doubles.slice(start, start + BUCKETS);
+  }
+
+  /** All latencies of an operation together. */
+  latencySumNs(operation: (typeof LATENCY_OPERATIONS)[number]): number {
+    return f64(this.#doubles, SUM_START + LATENCY_OPERATIONS.indexOf(operation));
   }
 
   /** What is under way, by slot. */

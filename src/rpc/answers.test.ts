@@ -33,8 +33,8 @@ test("status of a disk with stripes to fetch: an object beside the counts", () =
   };
   expect(ask(facts, "status")).toBe(
     '{"status":{"fetch":{"ahead_fetches":9,"background_fetches":5,"bytes_per_second":1000,"demand_fetches":6,"eta_seconds":null,' +
-      '"failed":1,"failed_stripes":[7],"in_flight":2,"limit_bytes_per_second":null,"paused":false,"retries":3,' +
-      '"source_state":"open","stripe_bytes":1048576,"unfetched":14,"written":4,"zero_stripes":8},' +
+      '"failed":1,"failed_stripes":[7],"failures":11,"in_flight":2,"limit_bytes_per_second":null,"paused":false,"retries":3,' +
+      '"source_bytes":3145728,"source_state":"open","stripe_bytes":1048576,"unfetched":14,"written":4,"zero_stripes":8},' +
       '"stripes":{"fetched":2,"source":16,"total":64}}}\n',
   );
 });
@@ -124,9 +124,9 @@ test("statistics: all counters, latencies and the age of the oldest request", ()
   expect(ask(facts, "statistics")).toBe(
     '{"statistics":{"queues":[{"bad_chains":1,"bytes_read":512,"bytes_written":0,"calls":2,' +
       '"completed":1,"discard_ops":1,"failed":0,"flush_ops":0,"in_flight":2,"kicks":3,' +
-      '"latency":{"flush":{"count":0,"p50_ns":null,"p99_ns":null},' +
-      `"read":{"count":1,"p50_ns":${limitNs},"p99_ns":${limitNs}},` +
-      '"write":{"count":0,"p50_ns":null,"p99_ns":null}},' +
+      '"latency":{"flush":{"count":0,"p50_ns":null,"p99_ns":null,"sum_ns":0},' +
+      `"read":{"count":1,"p50_ns":${limitNs},"p99_ns":${limitNs},"sum_ns":1000},` +
+      '"write":{"count":0,"p50_ns":null,"p99_ns":null,"sum_ns":0}},' +
       '"oldest_in_flight_ns":70,"read_ops":1,"write_ops":0,"write_zeroes_ops":1}]}}\n',
   );
 });
@@ -251,6 +251,8 @@ class FakeFetch {
       aheadFetches: 9,
       zeroStripes: 8,
       retries: 3,
+      sourceBytes: 3 * 2 ** 20,
+      failures: 11,
       failed: 1,
       failedStripes: [7],
       bytesPerSecond: 1000,

@@ -134,6 +134,7 @@ function latencySummary(queue: QueueStatistics): RpcAnswer {
       count: counts.reduce((sum, count) => sum + count, 0),
       p50_ns: percentileNs(counts, 0.5) ?? null,
       p99_ns: percentileNs(counts, 0.99) ?? null,
+      sum_ns: Math.round(queue.latencySumNs(operation)),
     };
   });
 }

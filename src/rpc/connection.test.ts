@@ -1,6 +1,7 @@
 /** A client's life on a socket made by hand: order, limits, back-pressure, ends. */
 import { expect, test } from "bun:test";
-import { type ClientSocket, IDLE_MAX_MS, RpcConnection } from "./connection.ts";
+import type { ClientSocket } from "./client-server.ts";
+import { IDLE_MAX_MS, RpcConnection } from "./connection.ts";
 import { LINE_BYTES_MAX } from "./line-reader.ts";
 
 test("requests in one piece: answered in order", () => {

@@ -10,6 +10,7 @@
  */
 import { assert } from "../errors.ts";
 import { errorLine } from "./answer-lines.ts";
+import type { ClientConnection, ClientSocket } from "./client-server.ts";
 import { LINE_BYTES_MAX, type Line, LineReader } from "./line-reader.ts";
 
 /** A client that sends no request and reads no answer for so long is told so and dropped. */
@@ -21,18 +22,6 @@ const REQUESTS_PER_TURN = 64;
 /** More than ever comes in one piece: reached only if a paused socket went on reading. */
 const PENDING_BYTES_MAX = 1024 * 1024;
 
-/** What a connection needs of its socket. */
-export interface ClientSocket {
-  /** Takes what fits, without waiting or buffering. Negative: the client has gone, and no event will tell so. */
-  write(bytes: Uint8Array): number;
-  pause(): void;
-  resume(): void;
-  /** Ends our side only. */
-  shutdown(): void;
-  /** Closes at once. */
-  terminate(): void;
-}
-
 export interface ConnectionOptions {
   readonly socket: ClientSocket;
   /** One line of answer, with its newline, for a request line. */
@@ -42,7 +31,7 @@ export interface ConnectionOptions {
   readonly defer: (task: () => void) => void;
 }
 
-export class RpcConnection {
+export class RpcConnection implements ClientConnection {
   readonly #options: ConnectionOptions;
   readonly #socket: ClientSocket;
   readonly #reader = new LineReader();
