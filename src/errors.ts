@@ -63,6 +63,7 @@ export const ERROR_CODES = [
   "E_XTS_RANGE",
   "E_XTS_OUTPUT",
   "E_TOP",
+  "E_METRICS",
   "E_BENCH",
   "E_VERIFY",
 ] as const;

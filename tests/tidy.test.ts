@@ -27,6 +27,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ["device"],
   ["vhost", "ublk", "rpc", "serve", "copy"],
   ["top", "bench"],
+  ["metrics"],
   ["commands", "worker.ts"],
   ["main.ts"],
 ];

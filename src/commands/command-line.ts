@@ -39,6 +39,10 @@ const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     description: "Shows what running backends do, live",
     load: async (wrap) => wrap((await import("./top.ts")).default),
   },
+  metrics: {
+    description: "Writes the metrics of running backends and stripe servers, for Prometheus",
+    load: async (wrap) => wrap((await import("./metrics.ts")).default),
+  },
   "init-metadata": {
     description: "Makes the metadata file of a disk with lazy stripes",
     load: async (wrap) => wrap((await import("./init-metadata.ts")).default),

@@ -18,6 +18,7 @@ import { ServedDisk } from "../serve/served-disk.ts";
 import { ServerStatistics } from "../serve/server-statistics.ts";
 import { StripeServer } from "../serve/stripe-server.ts";
 import { hardenOrWarn } from "./hardening.ts";
+import { startMetrics } from "./metrics-listener.ts";
 import { serverAnswers, startServerRpc } from "./server-rpc.ts";
 import { StopSignals } from "./stop-signals.ts";
 
@@ -116,6 +117,7 @@ async function serve(served: Served, listenPath: string): Promise<void> {
   // Before the server, so that no client sees one whose start fails; after it at the stop, so that it can be watched.
   const answer = serverAnswers(listenConfig, { disk, statistics, server: () => server });
   using rpc = startServerRpc(listenConfig, answer);
+  using metrics = await startMetrics("server", listenConfig.server, answer);
   server = await startServer(disk, listenConfig, statistics);
   for (const failure of failures) {
     server.fail(failure);
@@ -123,6 +125,9 @@ async function serve(served: Served, listenPath: string): Promise<void> {
   tellStart(server, disk, listenConfig);
   if (rpc !== undefined) {
     log.info("answering RPC", { socket: rpc.path });
+  }
+  if (metrics !== undefined) {
+    log.info("telling metrics", { at: metrics.places.join(",") });
   }
   Bun.gc(true); // what the start left behind
   await Promise.race([signals.first, server.ended]);

@@ -20,6 +20,7 @@ import {
 import { deviceParameters, mayCopyNothing } from "../ublk/device-parameters.ts";
 import { integerArgument } from "./arguments.ts";
 import { hardenOrWarn } from "./hardening.ts";
+import { startMetrics } from "./metrics-listener.ts";
 import { diskAnswers, startRpc } from "./rpc.ts";
 import { writePieces } from "./standard-output.ts";
 import { StopSignals } from "./stop-signals.ts";
@@ -112,6 +113,7 @@ async function serve(configPath: string, options: ServeOptions): Promise<void> {
   const signals = new StopSignals();
   const answer = diskAnswers(config, device, "ublk");
   using rpc = startRpc(config, answer);
+  using metrics = await startMetrics("device", config.device, answer);
   const info = await obtainDevice({ config, device, control, features, options });
   const isRecovering = options.recovered !== undefined;
   const asked = signals.first;
@@ -126,6 +128,7 @@ async function serve(configPath: string, options: ServeOptions): Promise<void> {
     zeroCopy: (info.flags & FEATURE.autoBufferRegistration) !== 0,
     recoverable: (info.flags & FEATURE.userRecovery) !== 0,
     ...(rpc === undefined ? {} : { rpc: rpc.path }),
+    ...(metrics === undefined ? {} : { metrics: metrics.places.join(",") }),
   });
   Bun.gc(true); // what the start left behind: from here on little is allocated, so nothing else would collect it
   try {

@@ -6,6 +6,7 @@ import { assert } from "../errors.ts";
 import { log } from "../log.ts";
 import { VhostBackend } from "../vhost/backend.ts";
 import { hardenOrWarn } from "./hardening.ts";
+import { startMetrics } from "./metrics-listener.ts";
 import { diskAnswers, startRpc } from "./rpc.ts";
 import { StopSignals } from "./stop-signals.ts";
 
@@ -49,6 +50,7 @@ async function serve(configPath: string, isNull: boolean): Promise<void> {
   // that the drain can be watched.
   const answer = diskAnswers(config, device, "vhost");
   using rpc = startRpc(config, answer);
+  using metrics = await startMetrics("device", config.device, answer);
   const backend = await VhostBackend.start(config, device, socketPath);
   log.info("ready", {
     socket: socketPath,
@@ -57,6 +59,7 @@ async function serve(configPath: string, isNull: boolean): Promise<void> {
     cipher: device.cipherProvider,
     queues: config.tuning.numQueues,
     ...(rpc === undefined ? {} : { rpc: rpc.path }),
+    ...(metrics === undefined ? {} : { metrics: metrics.places.join(",") }),
   });
   Bun.gc(true); // what the start left behind: from here on little is allocated, so nothing else would collect it
   await Promise.race([signals.first, backend.ended]);

@@ -31,6 +31,7 @@ test("all five flags can be ignored", () => {
     allow_env_secrets: true,
     allow_plain_archive: false,
     allow_archive_keys_in_clear: false,
+    allow_remote_metrics: false,
   };
   expect(ignoredFlags(zone)).toHaveLength(5);
 });

@@ -14,6 +14,7 @@ export const DANGER_ZONE_OFF: Static<typeof DangerZoneSection> = {
   allow_env_secrets: false,
   allow_plain_archive: false,
   allow_archive_keys_in_clear: false,
+  allow_remote_metrics: false,
 };
 
 /** The flags that are set although `enabled` is false, in the order of the schema. */

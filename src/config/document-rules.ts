@@ -71,7 +71,7 @@ export const SERVER_RULES: LoadRules<typeof ServerDocument> = {
   check: ({ sections: { server }, gate, findings }) => {
     if (server !== undefined) {
       checkRemote("server", server, gate, findings);
-      checkServer(server, findings);
+      checkServer(server, gate, findings);
       warnIgnored(
         "server",
         { autofetch: server.autofetch, connections: server.connections !== 16 },
@@ -89,7 +89,7 @@ function checkSharedRules({
   findings,
 }: Pick<RuleContext<typeof DeviceDocument>, "sections" | "gate" | "findings">): void {
   if (sections.device !== undefined) {
-    checkDevice(sections.device, findings);
+    checkDevice(sections.device, gate, findings);
   }
   if (sections.tuning !== undefined) {
     checkTuning(sections.tuning, findings);

@@ -1,5 +1,6 @@
 /** The sections of a device document that describe the disk and how it is served. */
 import { Type } from "@sinclair/typebox";
+import { metricsKeys } from "./schema-metrics.ts";
 import { closed, flag, keyOf, ours, path, UINT32_MAX } from "./schema-values.ts";
 
 export const DeviceSection = Type.Object(
@@ -34,6 +35,7 @@ export const DeviceSection = Type.Object(
     }),
     track_written: flag("Notes in the metadata which stripes were written. Needs metadata_path."),
     read_only: flag("The guest gets a disk that it cannot write.", ours),
+    ...metricsKeys("/run/ubiblk/vm1/metrics.sock"),
   },
   { ...closed, description: "The disk that is served." },
 );

@@ -1,5 +1,6 @@
 /** Stripe servers: how a server listens and how a client reaches one. */
 import { Type } from "@sinclair/typebox";
+import { metricsKeys } from "./schema-metrics.ts";
 import { closed, flag, milliseconds, ours, path, secret, text } from "./schema-values.ts";
 
 const address = () =>
@@ -61,6 +62,7 @@ export const ServerSection = Type.Object(
         ...ours,
       }),
     ),
+    ...metricsKeys("/run/ubiblk/stripes-metrics.sock"),
     max_connections: Type.Integer({
       minimum: 1,
       maximum: 4096,

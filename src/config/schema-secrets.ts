@@ -22,6 +22,10 @@ export const DangerZoneSection = Type.Object(
       "Allows an encrypted archive without archive_kek: its keys lie beside its data.",
       ours,
     ),
+    allow_remote_metrics: flag(
+      "Allows a metrics_address that other machines reach: anybody can read it, and it is not encrypted.",
+      ours,
+    ),
   },
   {
     ...closed,

@@ -1,4 +1,5 @@
 /** Rules that a schema cannot say: between keys of one section, and between sections. */
+import { isIP } from "node:net";
 import type { Static } from "@sinclair/typebox";
 import type { DangerGate } from "./danger-zone.ts";
 import type { Findings } from "./findings.ts";
@@ -17,14 +18,18 @@ type S3Store = Extract<ArchiveStore, { storage: "s3" }>;
 /** `[server]`, or a remote source, whose schema demands the address. */
 type Remote = Pick<Static<typeof ServerSection>, "address" | "psk" | "unix_socket">;
 
-export function checkDevice(device: Static<typeof DeviceSection>, findings: Findings): void {
+export function checkDevice(
+  device: Static<typeof DeviceSection>,
+  gate: DangerGate,
+  findings: Findings,
+): void {
   const idBytes = new TextEncoder().encode(device.device_id).length;
   if (idBytes > DEVICE_ID_BYTES) {
     const message = `${idBytes} bytes; a guest sees the first ${DEVICE_ID_BYTES} only`;
     findings.warn(["device", "device_id"], message);
   }
   const owners = new Map<string, string>();
-  for (const key of ["data_path", "metadata_path", "vhost_socket", "rpc_socket"] as const) {
+  for (const key of DEVICE_PATHS) {
     const path = device[key];
     const owner = path === undefined ? undefined : owners.get(path);
     if (owner !== undefined) {
@@ -33,6 +38,7 @@ export function checkDevice(device: Static<typeof DeviceSection>, findings: Find
       owners.set(path, key);
     }
   }
+  checkMetrics("device", device, gate, findings);
 }
 
 export function checkTuning(tuning: Static<typeof TuningSection>, findings: Findings): void {
@@ -127,16 +133,35 @@ export function checkRemote(
   }
 }
 
-export function checkServer(server: Static<typeof ServerSection>, findings: Findings): void {
+export function checkServer(
+  server: Static<typeof ServerSection>,
+  gate: DangerGate,
+  findings: Findings,
+): void {
   if (server.rpc_socket !== undefined && server.rpc_socket === server.unix_socket) {
     const message = "the same path as server.unix_socket";
     findings.error("E_CONFIG_VALUE", ["server", "rpc_socket"], message);
   }
+  const { metrics_socket: socket } = server;
+  for (const key of ["unix_socket", "rpc_socket"] as const) {
+    if (socket !== undefined && socket === server[key]) {
+      const message = `the same path as server.${key}`;
+      findings.error("E_CONFIG_VALUE", ["server", "metrics_socket"], message);
+    }
+  }
+  checkMetrics("server", server, gate, findings);
 }
 
 // --- internal ---
 
 const DEVICE_ID_BYTES = 20;
+const DEVICE_PATHS = [
+  "data_path",
+  "metadata_path",
+  "vhost_socket",
+  "rpc_socket",
+  "metrics_socket",
+] as const;
 const UBLK_QUEUE_SIZE_MAX = 4096;
 const UBLK_IO_UNIT_BYTES = 4096;
 const UBLK_QUEUE_BYTES_MAX = 2 ** 32;
@@ -152,6 +177,11 @@ const HTTPS_REQUIRED =
 const ENVIRONMENT_REFUSED =
   '"environment" reads secrets of the environment, which other processes of the user and children see; choose ' +
   "another place, or set danger_zone.enabled with danger_zone.allow_env_secrets";
+const METRICS_EXPECTED =
+  "not an address to listen at; IP:PORT, [IPv6]:PORT or localhost:PORT is expected, with a PORT up to 65535";
+const METRICS_REFUSED =
+  "other machines could read the metrics, without encryption; use 127.0.0.1, or set danger_zone.enabled with " +
+  "danger_zone.allow_remote_metrics";
 const ADDRESS_EXPECTED =
   "not an address; HOST:PORT or [IPv6]:PORT is expected, with a PORT up to 65535";
 
@@ -228,6 +258,31 @@ function checkEndpoint(
   }
   if (store.ca_file !== undefined && url?.protocol === "http:") {
     findings.warn([section, "ca_file"], "has no effect: the endpoint is not https");
+  }
+}
+
+/** Metrics are for programs of this machine, unless others are let in. */
+function checkMetrics(
+  section: string,
+  { metrics_address: address }: { readonly metrics_address?: string },
+  gate: DangerGate,
+  findings: Findings,
+): void {
+  if (address === undefined) {
+    return;
+  }
+  const path = [section, "metrics_address"];
+  const host = address.slice(0, address.lastIndexOf(":"));
+  const literal = host.replace(/^\[([^[\]]*:[^[\]]*)\]$/, "$1");
+  const isHost =
+    host === "localhost" || (isIP(literal) === 6 ? literal !== host : isIP(host) === 4);
+  if (!isAddress(address) || !isHost) {
+    findings.error("E_CONFIG_VALUE", path, METRICS_EXPECTED);
+  } else if (
+    !isLoopback(host) &&
+    !gate.allows("allow_remote_metrics", `${section}.metrics_address`)
+  ) {
+    findings.error("E_CONFIG_DANGER", path, METRICS_REFUSED);
   }
 }
 
