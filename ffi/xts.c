@@ -10,6 +10,8 @@ static const struct xts_kernel *kernel_of(uint32_t provider) {
     switch (provider) {
     case UBI_XTS_VAES512:
         return &xts_kernel_vaes512;
+    case UBI_XTS_VAES256:
+        return &xts_kernel_vaes256;
     case UBI_XTS_AESNI:
         return &xts_kernel_aesni;
     case UBI_XTS_ISAL:

@@ -19,9 +19,10 @@
 
 enum ubi_xts_provider {
     UBI_XTS_VAES512 = 1,  /* VAES and VPCLMULQDQ on 512-bit registers */
-    UBI_XTS_AESNI = 2,    /* AES-NI on 128-bit registers */
-    UBI_XTS_ISAL = 3,     /* libisal_crypto, after ubi_xts_isal_load */
-    UBI_XTS_PORTABLE = 4, /* the second library, after ubi_xts_portable_set */
+    UBI_XTS_VAES256 = 2,  /* VAES and VPCLMULQDQ on 256-bit registers */
+    UBI_XTS_AESNI = 3,    /* AES-NI on 128-bit registers */
+    UBI_XTS_ISAL = 4,     /* libisal_crypto, after ubi_xts_isal_load */
+    UBI_XTS_PORTABLE = 5, /* the second library, after ubi_xts_portable_set */
 };
 
 /* Bytes of a context. Its address must be a multiple of 64. */

@@ -30,6 +30,7 @@ struct xts_kernel {
 };
 
 extern const struct xts_kernel xts_kernel_vaes512;
+extern const struct xts_kernel xts_kernel_vaes256;
 extern const struct xts_kernel xts_kernel_aesni;
 extern const struct xts_kernel xts_kernel_isal;
 extern const struct xts_kernel xts_kernel_portable;

@@ -41,7 +41,7 @@ test("encode: the golden plain file", () => {
   expect(sha256(file)).toBe("b96900eebeee59b51bc475390ff67710360c031aaaf3cd96c6c117cbcb3e8aa6");
 });
 
-test.each(["vaes512", "aesni", "portable"])(
+test.each(["vaes512", "vaes256", "aesni", "portable"])(
   "encode: the golden encrypted file, where %s ciphers",
   (provider) => {
     const before = process.env.UBIBLK_XTS_PROVIDER;

@@ -16,7 +16,7 @@ import {
 import { log } from "../log.ts";
 
 /** In order of preference. */
-export const XTS_PROVIDERS = ["vaes512", "aesni", "isal", "portable"] as const;
+export const XTS_PROVIDERS = ["vaes512", "vaes256", "aesni", "isal", "portable"] as const;
 
 export type XtsProvider = (typeof XTS_PROVIDERS)[number];
 

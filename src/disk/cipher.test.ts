@@ -25,7 +25,7 @@ test("a cipher enciphers apart and deciphers in place", () => {
   expect(target.view).toEqual(source.view);
 });
 
-describe.each(["vaes512", "aesni", "portable"] as const)("%s", (provider) => {
+describe.each(["vaes512", "vaes256", "aesni", "portable"] as const)("%s", (provider) => {
   test("a preferred provider is used where it works, and gives the same bytes", () => {
     const expected = chooseProvider(provider);
     using cipher = XtsCipher.create(KEY, { provider });

@@ -5,19 +5,13 @@
  * Cost: 14 rounds over 8 registers = 112 cycles a sector where one 512-bit AES round starts each cycle;
  * the tweaks of eight sectors add 28 cycles. So 4 KiB take about 1000 cycles.
  */
-#include "xts_kernel.h"
+#include "xts_wide.h"
 
 #include <immintrin.h>
 
 #define VAES __attribute__((target("aes,avx512f,avx512bw,avx512dq,avx512vl,vaes,vpclmulqdq,pclmul")))
 #define SECTOR_REGISTERS 8 /* of 64 bytes */
-#define GROUP_SECTORS 8
-#define PREFETCH_BYTES 2048
 #define GROUP_REGISTERS 2 /* tweaks of a group: 8 blocks */
-#define STREAM_SECTORS_MIN 32
-
-/* A constant at every call: three loops, each without a branch. */
-enum mode { MODE_ENCRYPT, MODE_ENCRYPT_STREAM, MODE_DECRYPT };
 
 static int32_t probe(void) {
     __builtin_cpu_init();
@@ -31,15 +25,6 @@ static int32_t probe(void) {
 VAES static inline __m512i round_key(const uint8_t *schedule, uint32_t round) {
     /* SAFETY: schedules lie on 64-byte boundaries of a context, whose alignment `expand` checks. */
     return _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(schedule + round * 16)));
-}
-
-/*
- * Hides where a schedule lies. Else GCC keeps the 15 keys of a loop as 128-bit registers and widens them
- * by shuffles again and again, on a port that the AES rounds need; a broadcasting load costs none.
- */
-static inline const uint8_t *reload(const uint8_t *schedule) {
-    __asm__("" : "+r"(schedule));
-    return schedule;
 }
 
 /* `count` is a constant at every call, so that the registers stay registers. */
@@ -153,16 +138,6 @@ VAES static inline void group_tweaks(const uint8_t *schedule, uint64_t low, uint
     _mm512_storeu_si512(tweaks + 4, blocks[1]);
 }
 
-/*
- * What a device has just written is in no cache of this core. A prefetch beyond the end of memory is no fault; for
- * small requests it costs more than it brings.
- */
-static inline void prefetch_sector(const uint8_t *sector) {
-    for (uint32_t line = 0; line < UBI_XTS_SECTOR_SIZE; line += 64) {
-        __builtin_prefetch(sector + line);
-    }
-}
-
 VAES static inline void run(const struct xts_context *context, uint64_t low, uint64_t high, uint32_t count,
                             const uint8_t *source, uint8_t *target, enum mode mode, int is_large) {
     const uint8_t *schedule = mode == MODE_DECRYPT ? context->data_decrypt : context->data_encrypt;
@@ -189,15 +164,6 @@ VAES static inline void run(const struct xts_context *context, uint64_t low, uin
         high += group;
         count -= group;
     }
-}
-
-/*
- * What is enciphered goes to the disk and is not read here again. Stores past the cache spare the lines of
- * the target from being fetched first, often from the core that sent the buffer's last content; for small
- * requests that does not pay.
- */
-static int may_stream(uint32_t count, const uint8_t *source, const uint8_t *target) {
-    return count >= STREAM_SECTORS_MIN && source != target && ((uintptr_t)target & 63) == 0;
 }
 
 VAES static int32_t encrypt(const struct xts_context *context, uint64_t low, uint64_t high, uint32_t count,
