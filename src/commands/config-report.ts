@@ -5,22 +5,31 @@ import type { EffectiveValue } from "../config/effective-values.ts";
 import type { DocumentReport } from "../config/inspect-document.ts";
 import type { SecretReport } from "../config/secret-report.ts";
 import type { UbiError } from "../errors.ts";
+import type { MemoryNeed } from "./config-memory.ts";
+import { quantityText } from "./quantity-text.ts";
+
+export interface CheckedDocument {
+  readonly report: DocumentReport;
+  /** Undefined for documents of programs that serve nothing. */
+  readonly memory: MemoryNeed | undefined;
+}
 
 /** All in one line. */
-export function jsonOf(reports: readonly DocumentReport[]): string {
-  const isValid = reports.every(({ errors }) => errors.length === 0);
-  return `${JSON.stringify({ valid: isValid, documents: reports.map(documentFacts) })}\n`;
+export function jsonOf(documents: readonly CheckedDocument[]): string {
+  const isValid = documents.every(({ report }) => report.errors.length === 0);
+  return `${JSON.stringify({ valid: isValid, documents: documents.map(documentFacts) })}\n`;
 }
 
 /** One document, without its mistakes: those come as errors. */
-export function textOf(report: DocumentReport): string {
+export function textOf({ report, memory }: CheckedDocument): string {
   const { errors, warnings, values, secrets, dangers } = report;
   return [
     `${report.path}: ${verdictOf(report)}\n`,
     block("files", report.files.length > 1 ? report.files : []),
-    block("values", valueLines(values)),
+    block("values", valueLines(values.filter((value) => !isUnusedDanger(value)))),
     block("secrets", secrets.map(secretLine)),
     block("dangers in force", dangers.map(dangerLine)),
+    block("memory at most, beside the program's own", memoryLines(memory)),
     block("warnings", warnings),
     errors.length === 0
       ? ""
@@ -30,10 +39,24 @@ export function textOf(report: DocumentReport): string {
 
 // --- internal ---
 
+/** What the danger zone does not allow is told by what it allows. */
+function isUnusedDanger({ key, origin }: EffectiveValue): boolean {
+  return key.startsWith("danger_zone.") && origin === undefined;
+}
+
+function memoryLines(memory: MemoryNeed | undefined): readonly string[] {
+  return Object.entries(memory ?? {}).map(
+    ([what, bytes]) => `${what.replaceAll("_", " ")}: ${quantityText(bytes)}`,
+  );
+}
+
 function verdictOf({ kind, backend, errors }: DocumentReport): string {
   const what = kind === undefined ? "" : `, ${kind}`;
+  const isForOthers = errors.every((error) => error.code === "E_CONFIG_REFERENCE");
+  const refusal = isForOthers ? "valid, but not for other programs" : "not valid";
+  const verdict = errors.length === 0 ? "valid" : refusal;
   const front = backend === undefined ? "" : ` for ${backend}`;
-  return `${errors.length === 0 ? "valid" : "not valid"}${what}${front}`;
+  return `${verdict}${what}${front}`;
 }
 
 function block(title: string, lines: readonly string[]): string {
@@ -68,7 +91,9 @@ function secretLine(secret: SecretReport): string {
 function sourceText({ source, place, fileKind }: SecretReport): string {
   switch (source) {
     case "file":
-      return `${fileKind === undefined ? "file" : fileKind} ${place}`;
+      return fileKind === undefined || fileKind === "absent"
+        ? `file ${place} (absent)`
+        : `${fileKind} ${place}`;
     case "env":
       return `environment variable ${place}`;
     case "credential":
@@ -82,7 +107,7 @@ function dangerLine({ flag, users }: FlagInForce): string {
   return `${flag}: used by ${users.length === 0 ? "nothing" : users.join(", ")}`;
 }
 
-function documentFacts(report: DocumentReport): Readonly<Record<string, unknown>> {
+function documentFacts({ report, memory }: CheckedDocument): Readonly<Record<string, unknown>> {
   const { path, kind, backend, files, errors, warnings, values, secrets, dangers } = report;
   return {
     path,
@@ -101,6 +126,7 @@ function documentFacts(report: DocumentReport): Readonly<Record<string, unknown>
     })),
     secrets: secrets.map(secretFacts),
     dangers,
+    memory: memory ?? null,
   };
 }
 

@@ -3,7 +3,7 @@ import { defineCommand } from "citty";
 import { type DeviceConfig, loadDeviceConfig } from "../config/index.ts";
 import { DiskDevice } from "../device/disk-device.ts";
 import { UbiError } from "../errors.ts";
-import { type DeviceInfo, FEATURE, UBLK_IO_BYTES_MAX } from "../formats/ublk.ts";
+import { type DeviceInfo, FEATURE } from "../formats/ublk.ts";
 import { log } from "../log.ts";
 import { UblkBackend } from "../ublk/backend.ts";
 import { UblkControl } from "../ublk/control.ts";
@@ -18,6 +18,7 @@ import {
   serverWords,
 } from "../ublk/device-list.ts";
 import { deviceParameters, mayCopyNothing } from "../ublk/device-parameters.ts";
+import { queueSizes } from "../ublk/queue-sizes.ts";
 import { integerArgument } from "./arguments.ts";
 import { hardenOrWarn } from "./hardening.ts";
 import { startMetrics } from "./metrics-listener.ts";
@@ -175,10 +176,11 @@ async function obtainDevice(needs: DeviceNeeds): Promise<DeviceInfo> {
     FEATURE.ioctlEncoding |
     (options.isRecoverable ? recovery : 0) |
     (isZeroCopy ? FEATURE.autoBufferRegistration : 0);
+  const { depth, ioBytes } = queueSizes(tuning);
   const info = await control.add({
     queues: tuning.numQueues,
-    depth: tuning.queueSize,
-    ioBytesMax: Math.min(tuning.ublkMaxIoBytes, UBLK_IO_BYTES_MAX),
+    depth,
+    ioBytesMax: ioBytes,
     flags,
     ...serverWords(marks),
   });

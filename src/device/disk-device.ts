@@ -7,6 +7,7 @@ import type { XtsCipher } from "../disk/cipher.ts";
 import { DataFile } from "../disk/data-file.ts";
 import { FlushGroup } from "../disk/flush-group.ts";
 import { contentMark, fileMark } from "./disk-mark.ts";
+import { queueSlots } from "./disk-memory.ts";
 import { DiskMetadata, type StripeCounts } from "./disk-metadata.ts";
 import { DiskSecrets } from "./disk-secrets.ts";
 import { DiskStripes } from "./disk-stripes.ts";
@@ -40,9 +41,6 @@ export interface SharedDiskState {
   readonly statistics: readonly SharedArrayBuffer[];
 }
 
-/** A guest's ring is seldom larger: then no request waits in it behind others that wait for their stripes. */
-const LAZY_SLOTS_MIN = 256;
-
 export class DiskDevice implements Disposable {
   readonly description: DiskDescription;
   readonly shared: SharedDiskState;
@@ -72,8 +70,7 @@ export class DiskDevice implements Disposable {
     this.stripes = stripes;
     this.cipherProvider = cipher?.provider ?? "none";
     const workers = stripes === undefined ? 0 : 1; // which syncs the disk as well
-    const { queueSize } = tuning;
-    const slots = stripes === undefined ? queueSize : Math.max(queueSize, LAZY_SLOTS_MIN);
+    const slots = queueSlots(tuning, stripes !== undefined);
     this.queueSlots = slots;
     const statistics = Array.from(
       { length: tuning.numQueues },

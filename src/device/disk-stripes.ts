@@ -12,6 +12,7 @@ import { type Metadata, stripeBytes } from "../formats/metadata.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { IntentRing } from "../stripes/intent-ring.ts";
 import { StripeState } from "../stripes/stripe-state.ts";
+import { fetchBufferCount, INTENTS_A_QUEUE } from "./disk-memory.ts";
 import type { DiskMetadata, StripeCounts } from "./disk-metadata.ts";
 import type { DiskSecrets } from "./disk-secrets.ts";
 import { FetchRate } from "./fetch-rate.ts";
@@ -47,15 +48,12 @@ export interface FetchFacts {
   readonly sourceState: "none" | "open" | "retrying" | "closed";
 }
 
-/** Fetch buffers in all, at least 2 stripes, and how much of them the background may use. */
-const BUFFERS_BYTES = 32 * 2 ** 20;
-const BUFFERS_MAX = 64;
+/** How much of the fetch buffers the background may use. */
 const BACKGROUND_BYTES = 16 * 2 ** 20;
 /** While guests ask for stripes. */
 const BACKGROUND_ASKED_BYTES = 4 * 2 ** 20;
 /** Brought ahead of a guest that reads upwards. */
 const AHEAD_BYTES = 8 * 2 ** 20;
-const INTENTS = 1024;
 
 export class DiskStripes {
   readonly description: StripeDescription;
@@ -123,7 +121,7 @@ export class DiskStripes {
       isCopyOnRead: stripeSource?.type !== "raw" || stripeSource.copyOnRead,
       rings: Array.from(
         { length: queues },
-        () => new SharedArrayBuffer(IntentRing.sharedBytes(INTENTS)),
+        () => new SharedArrayBuffer(IntentRing.sharedBytes(INTENTS_A_QUEUE)),
       ),
       stripeWakeFd: createEvent(),
       image: origin?.image,
@@ -308,8 +306,7 @@ function openLists({ stripeSource }: DeviceConfig, metadata: Metadata): StripeOr
 }
 
 function fetchBuffers(bytesEach: number): FetchBuffers {
-  const fitting = Math.floor(BUFFERS_BYTES / bytesEach);
-  const count = Math.min(BUFFERS_MAX, Math.max(2, fitting));
+  const count = fetchBufferCount(bytesEach);
   const withoutBackground = (bytes: number) => {
     const wanted = Math.max(2, Math.floor(bytes / bytesEach)); // one is read while another one is written
     return count - Math.max(1, Math.min(Math.floor(count / 2), wanted));

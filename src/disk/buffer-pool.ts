@@ -40,7 +40,7 @@ export class BufferPool implements Disposable {
 
   /** @param limitBytes at least one chunk is granted */
   constructor(limitBytes: number, register: RegisterChunk) {
-    this.#chunksMax = Math.max(1, Math.floor(limitBytes / CHUNK_BYTES));
+    this.#chunksMax = BufferPool.bytesMax(limitBytes) / CHUNK_BYTES;
     this.#register = register;
     const units = this.#chunksMax * UNITS_PER_CHUNK;
     this.#isRegistered = new Uint8Array(this.#chunksMax);
@@ -48,6 +48,11 @@ export class BufferPool implements Disposable {
     this.#takenOrder = new Int8Array(units).fill(NOT_TAKEN);
     this.#next = new Int32Array(units).fill(-1);
     this.#previous = new Int32Array(units).fill(-1);
+  }
+
+  /** What a pool with that limit takes at most. */
+  static bytesMax(limitBytes: number): number {
+    return Math.max(1, Math.floor(limitBytes / CHUNK_BYTES)) * CHUNK_BYTES;
   }
 
   /** Bytes of the chunks in use. */

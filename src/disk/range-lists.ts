@@ -28,9 +28,13 @@ export class RangeLists implements Disposable {
   constructor(requests: RequestTable, diskSectors: number) {
     this.#requests = requests;
     this.#diskSectors = diskSectors;
-    this.#arena = new Arena(requests.slotsMax * LIST_WORDS * 4);
+    this.#arena = new Arena(RangeLists.listBytes(requests.slotsMax));
     this.#words = this.#arena.words(requests.slotsMax * LIST_WORDS);
     this.#count = new Int32Array(requests.slotsMax);
+  }
+
+  static listBytes(slots: number): number {
+    return slots * LIST_WORDS * 4;
   }
 
   /** Reads and checks the list of a request. Returns an outcome. */

@@ -55,6 +55,12 @@ export class RequestTable {
     this.#freeCount = slotsMax;
   }
 
+  /** Of all columns. */
+  get sizeBytes(): number {
+    const columns = [this.#free, this.#isTaken, ...Object.values(this)];
+    return columns.reduce((sum, each) => sum + (ArrayBuffer.isView(each) ? each.byteLength : 0), 0);
+  }
+
   get inFlight(): number {
     return this.slotsMax - this.#freeCount;
   }

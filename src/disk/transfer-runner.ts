@@ -87,7 +87,7 @@ export class TransferRunner implements Disposable {
     this.#copy = options.copy;
     this.#pool = options.pool;
     this.#host = options.host;
-    this.#arena = new Arena(slots * requests.segmentsPerSlot * 16 + 4096);
+    this.#arena = new Arena(TransferRunner.vectorBytes(requests));
     this.#vectors = this.#arena.words(slots * requests.segmentsPerSlot * 4);
     this.#next = new Int32Array(slots).fill(-1);
     this.#tail = new Int32Array(slots);
@@ -98,6 +98,11 @@ export class TransferRunner implements Disposable {
     this.#unit = new Int32Array(slots).fill(-1);
     this.#order = new Uint8Array(slots);
     this.#retries = new Uint8Array(slots);
+  }
+
+  /** Of the vectors that I/O of several segments is described by. */
+  static vectorBytes({ slotsMax, segmentsPerSlot }: RequestTable): number {
+    return slotsMax * segmentsPerSlot * 16 + 4096;
   }
 
   /** Takes a read or write of whole blocks. `endBatch` must follow before the engine is entered. */

@@ -18,7 +18,7 @@ import { uringEnter, uringRegister } from "../ffi/uring.ts";
 import { high64, i32, u32 } from "../ffi/view.ts";
 import { type EngineFile, type IoEngine, WATCH_ID } from "./io-engine.ts";
 import { isServedByProgram } from "./served-file.ts";
-import { mapRing, PARAMS_WORDS, setUpRing } from "./uring-setup.ts";
+import { ENTRIES_SPARE, mapRing, PARAMS_WORDS, setUpRing } from "./uring-setup.ts";
 
 const IORING_OP_READV = 1;
 const IORING_OP_WRITEV = 2;
@@ -57,8 +57,6 @@ const EBUSY = -16;
 
 /** Places for registered buffers; those that commands bring follow. */
 export const REGISTERED_BUFFERS_MAX = 64;
-/** Entries in hand beside the requests: watches and their removal. */
-const ENTRIES_SPARE = 16;
 const WATCHES_MAX = 8;
 /** Ids from here on belong to the engine itself; the result of their completions is never positive. */
 const INTERNAL_ID = 0x7fff_ff00;

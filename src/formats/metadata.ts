@@ -77,6 +77,11 @@ export function metadataBytes(stripeCount: number): number {
   return SECTOR_BYTES * (1 + groupsOf(stripeCount));
 }
 
+/** How many stripes a file of metadata can tell of. */
+export function stripesFitting(fileBytes: number): number {
+  return Math.max(0, Math.floor(fileBytes / SECTOR_BYTES) - 1) * STRIPES_PER_GROUP;
+}
+
 /** Metadata of a disk to which nothing has been done yet. */
 export function newMetadata(
   header: MetadataHeader,

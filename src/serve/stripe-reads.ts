@@ -55,6 +55,11 @@ export function buffersFor(stripeBytes: number): number {
   return Math.max(BUFFERS_MIN, Math.min(BUFFERS_MAX, fitting));
 }
 
+/** Of one of them: the stripe, behind the head of an answer. */
+export function bufferBytes(stripeBytes: number): number {
+  return PAGE_SIZE + Math.ceil(stripeBytes / PAGE_SIZE) * PAGE_SIZE;
+}
+
 export class StripeReads implements Disposable {
   /** Of an answer that holds a stripe. */
   readonly answerBytes: number;
@@ -83,7 +88,7 @@ export class StripeReads implements Disposable {
     this.#stripeBytes = options.stripeSectors * SECTOR_BYTES;
     this.answerBytes = SIZED_HEAD_BYTES + this.#stripeBytes;
     this.count = buffersFor(this.#stripeBytes);
-    this.#bytesEach = PAGE_SIZE + Math.ceil(this.#stripeBytes / PAGE_SIZE) * PAGE_SIZE;
+    this.#bytesEach = bufferBytes(this.#stripeBytes);
     this.#endsMax = Math.max(1, Math.floor(ENDS_BYTES / this.#stripeBytes));
     this.#address = mapAnonymous(this.count * this.#bytesEach);
     this.#free = Array.from({ length: this.count }, (_, buffer) => this.count - 1 - buffer);

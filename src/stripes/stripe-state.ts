@@ -130,6 +130,20 @@ export class StripeState {
     this.#pins = this.#owners + shared.buffers;
   }
 
+  /** Of each part, in bytes. */
+  static sharedBytes(counts: {
+    readonly stripes: number;
+    readonly queues: number;
+    readonly buffers: number;
+  }): { readonly bytes: number; readonly words: number; readonly doubles: number } {
+    const { stripes, queues, buffers } = counts;
+    return {
+      bytes: stripes,
+      words: (WANTED + queues + 2 * buffers) * 4,
+      doubles: (STRIPE_COUNTERS.length + buffers) * 8,
+    };
+  }
+
   /** The state after a start, from the flags of the metadata. */
   static create(
     flags: Uint8Array,
@@ -138,13 +152,14 @@ export class StripeState {
     const { queues, buffers } = options;
     assert(buffers > 0, "a stripe is fetched into a buffer");
     assert(buffers <= BUFFERS_MAX, "fetch buffers are looked through one by one");
+    const sizes = StripeState.sharedBytes({ stripes: flags.length, queues, buffers });
     const state = new StripeState({
       stripeCount: flags.length,
       queues,
       buffers,
-      bytes: new SharedArrayBuffer(flags.length),
-      words: new SharedArrayBuffer((WANTED + queues + 2 * buffers) * 4),
-      doubles: new SharedArrayBuffer((STRIPE_COUNTERS.length + buffers) * 8),
+      bytes: new SharedArrayBuffer(sizes.bytes),
+      words: new SharedArrayBuffer(sizes.words),
+      doubles: new SharedArrayBuffer(sizes.doubles),
     });
     state.#fill(flags);
     return state;

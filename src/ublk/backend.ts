@@ -22,6 +22,7 @@ import type { DeviceLink } from "./device-link.ts";
 import { openCharacterDevice, waitForBlockDevice, watchServer } from "./device-node.ts";
 import { deviceParameters } from "./device-parameters.ts";
 import { QueueMeeting } from "./queue-meeting.ts";
+import { queueSizes } from "./queue-sizes.ts";
 import type { UblkQueueData, UblkQueueMessage } from "./queue-worker.ts";
 
 /** For every queue to have its memory and its fetches in place. */
@@ -30,8 +31,6 @@ const READY_MS = 30_000;
 const END_MS = 90_000;
 /** Of what programs wrote to a device that may be recovered: the kernel drops it when such a device is stopped. */
 const SYNC_MS = 60_000;
-/** Zeroes of a plain disk, and blocks below the disk's own: the rest needs no bounce buffers. */
-const BUFFERS_QUEUE_BYTES = 4 * 2 ** 20;
 
 export interface UblkBackendOptions {
   readonly config: DeviceConfig;
@@ -161,7 +160,7 @@ export class UblkBackend {
       ioBytes: info.ioBytesMax,
       isZeroCopy: (info.flags & FEATURE.autoBufferRegistration) !== 0,
       charFd: this.#charFd,
-      bufferLimitBytes: BUFFERS_QUEUE_BYTES,
+      bufferLimitBytes: queueSizes(config.tuning).bufferLimitBytes,
       ioEngine: config.tuning.ioEngine,
       cpu: cpu !== undefined && mayRunOn(cpu) ? cpu : undefined,
       disk: device.description,

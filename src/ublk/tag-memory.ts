@@ -47,7 +47,7 @@ export class TagMemory implements Disposable {
     this.registeredBuffer = new Int32Array(depth).fill(-1);
     this.#arena = new Arena(depth * SEGMENT_BYTES);
     this.ranges = this.#arena.words(depth * TagMemory.RANGE_WORDS);
-    this.#dataBytes = isZeroCopy ? 0 : depth * ioBytes;
+    this.#dataBytes = TagMemory.dataBytes(options);
     this.#dataAddress = isZeroCopy ? 0 : mapAnonymous(this.#dataBytes);
     for (let tag = 0; tag < depth; tag++) {
       if (isZeroCopy) {
@@ -59,6 +59,15 @@ export class TagMemory implements Disposable {
     if (!isZeroCopy) {
       this.#registerAll(options);
     }
+  }
+
+  /** Of the requests' data. */
+  static dataBytes({
+    depth,
+    ioBytes,
+    isZeroCopy,
+  }: Pick<TagMemoryOptions, "depth" | "ioBytes" | "isZeroCopy">): number {
+    return isZeroCopy ? 0 : depth * ioBytes;
   }
 
   /** How many places of the ring's table the tags take. */

@@ -6,7 +6,6 @@
 import type { DeviceConfig } from "../config/index.ts";
 import type { DiskDevice } from "../device/disk-device.ts";
 import { DiskThreads } from "../device/disk-threads.ts";
-import { CHUNK_BYTES } from "../disk/buffer-pool.ts";
 import type { ErrorCode } from "../errors.ts";
 import { createEvent, signalEvent } from "../ffi/event.ts";
 import { mayRunOn } from "../ffi/process.ts";
@@ -14,15 +13,8 @@ import { closeDescriptor } from "../ffi/socket.ts";
 import { GuestMemory } from "../virtio/guest-memory.ts";
 import type { ControlMessage, ControlWorkerData } from "./control-worker.ts";
 import { QueueMailbox } from "./queue-mailbox.ts";
+import { queueSizes } from "./queue-sizes.ts";
 import type { QueueWorkerData } from "./queue-worker.ts";
-
-/** Bounce buffers of all queues together, and the least and most of one. */
-const BUFFERS_TOTAL_MAX = 64 * CHUNK_BYTES;
-const BUFFERS_QUEUE_MAX = 8 * CHUNK_BYTES;
-const BUFFERS_QUEUE_MIN = CHUNK_BYTES;
-const SEGMENTS_MIN = 16;
-/** Of all slots of a queue together: a large ring has fewer a slot, and requests with more take turns. */
-const SEGMENTS_TOTAL_MAX = 2 ** 19;
 
 export class VhostBackend {
   readonly #wakeFd = createEvent();
@@ -143,15 +135,10 @@ function queueData(options: {
   const { config, device, queue, mailbox, memoryTable, wakeFds } = options;
   const { tuning } = config;
   const cpu = tuning.cpus?.[queue];
-  const segmentsShare = Math.floor(SEGMENTS_TOTAL_MAX / device.queueSlots);
-  const wanted = tuning.queueSize * tuning.segSizeMax * tuning.segCountMax;
-  const share = Math.min(BUFFERS_QUEUE_MAX, Math.floor(BUFFERS_TOTAL_MAX / tuning.numQueues));
   return {
     queue,
     queues: tuning.numQueues,
-    slots: device.queueSlots,
-    segmentsPerSlot: Math.max(SEGMENTS_MIN, Math.min(tuning.segCountMax, segmentsShare)),
-    bufferLimitBytes: Math.max(BUFFERS_QUEUE_MIN, Math.min(wanted, share)),
+    ...queueSizes(tuning, device.queueSlots),
     ioEngine: tuning.ioEngine,
     cpu: cpu !== undefined && mayRunOn(cpu) ? cpu : undefined,
     pollTimeoutUs: tuning.pollTimeoutUs,
