@@ -15,10 +15,11 @@ interface IntegerRange {
 
 /**
  * A citty definition; a switch that is on by default has a `--no-NAME`; one of type `string` with `integer` takes a decimal number in that range. The last
- * positional may be repeated: citty gives all positionals as `_`.
+ * positional may be repeated: citty gives all positionals as `_`. A positional with `choices` is one of them.
  */
-type ArgumentDefinition = ArgDef & {
+export type ArgumentDefinition = ArgDef & {
   readonly integer?: IntegerRange;
+  readonly choices?: readonly string[];
   readonly isRepeated?: boolean;
 };
 
@@ -58,6 +59,14 @@ export function integerArgument(text: string | undefined): number | undefined {
   const value = parseInteger(text);
   assert(value !== undefined, "the argument was checked when it was read");
   return value;
+}
+
+/** The one-letter forms of a flag. */
+export function aliasesOf(definition: ArgumentDefinition): readonly string[] {
+  if (!("alias" in definition) || definition.alias === undefined) {
+    return [];
+  }
+  return typeof definition.alias === "string" ? [definition.alias] : definition.alias;
 }
 
 // --- internal ---
@@ -234,22 +243,15 @@ class ArgumentReader {
   }
 }
 
-function aliasesOf(definition: ArgumentDefinition): readonly string[] {
-  if (!("alias" in definition) || definition.alias === undefined) {
-    return [];
-  }
-  return typeof definition.alias === "string" ? [definition.alias] : definition.alias;
-}
-
 function checkValue(flag: string, value: string, definition: ArgumentDefinition): void {
   if (value === "" && "valueHint" in definition && definition.valueHint === "FILE") {
     throw usage(`${flag}: empty; the name of a file is expected`);
   }
-  if (definition.type === "enum") {
-    const options = definition.options ?? [];
-    if (!options.includes(value)) {
-      throw usage(`${flag}: ${JSON.stringify(value)} is not one of ${options.join(", ")}`);
-    }
+  const choices = definition.type === "enum" ? definition.options : definition.choices;
+  if (choices !== undefined && !choices.includes(value)) {
+    const nearest = nearestName(value, choices);
+    const hint = nearest === undefined ? "" : `; did you mean ${nearest}?`;
+    throw usage(`${flag}: ${JSON.stringify(value)} is not one of ${choices.join(", ")}${hint}`);
   }
   const range = definition.integer;
   if (range !== undefined) {

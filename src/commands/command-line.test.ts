@@ -19,15 +19,16 @@ test.each(["--version", "-V"])("%s prints name and version of the package", (fla
 
 test("help is printed without colours when it goes into a pipe", () => {
   const { exitCode, stdout } = ubiblk("--help");
-  expect(stdout).toContain("USAGE ubiblk");
+  expect(stdout).toContain("Usage: ubiblk COMMAND");
   expect(stdout).not.toContain("\u001b");
   expect(exitCode).toBe(0);
 });
 
 test.each([
-  [["help", "vhost"], "USAGE ubiblk vhost"],
-  [["--help", "archive", "verify"], "USAGE ubiblk archive verify"],
-  [["help", "help"], "USAGE ubiblk "],
+  [["help", "vhost"], "Usage: ubiblk vhost --config FILE"],
+  [["--help", "archive", "verify"], "Usage: ubiblk archive verify --source FILE"],
+  [["archive", "help", "verify"], "Usage: ubiblk archive verify --source FILE"],
+  [["help", "help"], "Usage: ubiblk COMMAND"],
 ])("%j shows the help of what follows", (argv, usage) => {
   const { exitCode, stdout } = ubiblk(...argv);
   expect(stdout).toContain(usage);
@@ -40,6 +41,11 @@ test.each([
   [["vhost", "--config="], "--config: empty; the name of a file is expected"],
   [["-v"], "-v: unknown flag; did you mean --version?"],
   [["help", "vhsot"], "vhsot: unknown command; did you mean vhost?"],
+  [["arch"], "arch: unknown command; did you mean archive?"],
+  [["verify"], "verify: unknown command; did you mean archive verify?"],
+  [["ubitop"], "ubitop: unknown command; did you mean top?"],
+  [["vhost", "--cofnig", "x"], "--cofnig: unknown flag; did you mean --config?"],
+  [["xts", "-fx", "--action=enc"], '"enc" is not one of encode, decode; did you mean encode?'],
 ])("%j is wrong usage with a way out", (argv, hint) => {
   const { exitCode, stderr } = ubiblk(...argv);
   expect(stderr).toContain(hint);

@@ -9,10 +9,7 @@ import { hardenOrWarn } from "./hardening.ts";
 import { writePieces } from "./standard-output.ts";
 
 export default defineCommand({
-  meta: {
-    name: "dump-metadata",
-    description: "Tells which stripes of a disk are fetched, written, or in its source",
-  },
+  meta: { name: "dump-metadata" },
   args: {
     config: {
       type: "string",

@@ -7,12 +7,12 @@ export const LOG_FLAGS = {
   "log-level": {
     type: "enum",
     options: [...LOG_LEVELS],
-    description: "How much the log tells (before UBIBLK_LOG and RUST_LOG)",
+    description: "how much the log tells (before UBIBLK_LOG and RUST_LOG)",
   },
   "log-format": {
     type: "enum",
     options: [...LOG_FORMATS],
-    description: "Form of the log: lines for people, or JSON objects",
+    description: "form of the log: lines for people, or JSON objects",
   },
 } as const satisfies ArgsDef;
 

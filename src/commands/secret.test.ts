@@ -198,7 +198,7 @@ test.each([
   [["rewrap", "--kek", "a", "--new-kek", "b"], "--name: missing"],
   [["rewrap", "-f", "a", "--new-kek", "b"], "either --name NAME or --kek-name KEK"],
   [["rewrap", "-f", "a", "--kek-name", "k", "--new-name", "b"], "--new-name: for one secret only"],
-  [[], "gen, wrap, unwrap or rewrap is expected"],
+  [[], "one of gen, wrap, unwrap, rewrap has to follow"],
   [["gne"], "did you mean gen?"],
 ])("%p is wrong usage", (argv, reason) => {
   const { exitCode, text, stderr } = run("", ...argv);

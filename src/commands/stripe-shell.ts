@@ -12,10 +12,7 @@ import { hardenOrWarn } from "./hardening.ts";
 import { writePieces } from "./standard-output.ts";
 
 export default defineCommand({
-  meta: {
-    name: "stripe-shell",
-    description: "Looks at the stripes that a stripe server serves",
-  },
+  meta: { name: "stripe-shell" },
   args: {
     "server-config": {
       type: "string",

@@ -21,6 +21,7 @@ export default defineCommand({
       type: "positional",
       required: false,
       isRepeated: true,
+      valueHint: "SOCKET",
       description: "RPC sockets, beside those of --socket",
     },
     socket: {
@@ -28,10 +29,16 @@ export default defineCommand({
       valueHint: "PATH",
       description: "RPC socket; also several with commas, or a pattern such as '/run/ubiblk/*.rpc'",
     },
-    interval: { type: "string", default: "1", description: "seconds between two samples" },
+    interval: {
+      type: "string",
+      default: "1",
+      valueHint: "SECONDS",
+      description: "time between two samples",
+    },
     once: { type: "boolean", description: "write one sample and end; the same as --count 1" },
     count: {
       type: "string",
+      valueHint: "N",
       description: "write this many samples and end",
       integer: { minimum: 1, maximum: 2 ** 32 },
     },

@@ -37,38 +37,40 @@ const idArgument = (description: string) =>
 export default defineCommand({
   meta: {
     name: "ublk",
-    description: "Serve a disk to this machine as a block device, over ublk",
+    description:
+      "Serves a disk to this machine as a block device, /dev/ublkbN, until SIGTERM or SIGINT; also lists such devices " +
+      "and deletes those whose process died",
   },
   args: {
     config: {
       type: "string",
       alias: "f",
       valueHint: "FILE",
-      description: "Device configuration; needed to serve",
+      description: "device configuration; needed to serve",
     },
     "device-symlink": {
       type: "string",
       valueHint: "PATH",
-      description: "Symlink to the block device, while it is served",
+      description: "symlink to the block device, while it is served",
     },
     recoverable: {
       type: "boolean",
       default: false,
-      description: "When this process dies, requests wait for another one with --recover",
+      description: "when this process dies, requests wait for another one with --recover",
     },
-    recover: idArgument("Takes over a recoverable device whose process died"),
+    recover: idArgument("takes over a recoverable device whose process died"),
     copy: {
       type: "boolean",
       default: false,
-      description: "Copies data even where the kernel could do without",
+      description: "copies data even where the kernel could do without",
     },
-    list: { type: "boolean", default: false, description: "Shows the devices of ubiblk" },
-    json: { type: "boolean", default: false, description: "With --list: as JSON" },
-    delete: idArgument("Deletes a device whose process died; what waits for it fails"),
+    list: { type: "boolean", default: false, description: "shows the devices of ubiblk" },
+    json: { type: "boolean", default: false, description: "with --list: as JSON" },
+    delete: idArgument("deletes a device whose process died; what waits for it fails"),
     "null-disk": {
       type: "boolean",
       default: false,
-      description: "Completes every request at once, for measuring the front end alone",
+      description: "completes every request at once, for measuring the front end alone",
     },
   },
   run: async ({ args }) => {

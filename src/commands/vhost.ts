@@ -13,7 +13,9 @@ import { StopSignals } from "./stop-signals.ts";
 export default defineCommand({
   meta: {
     name: "vhost",
-    description: "Serve a disk to a virtual machine over vhost-user-blk",
+    description:
+      "Serves a disk to a virtual machine over vhost-user-blk, at device.vhost_socket of its configuration, to one " +
+      "front end after the other, until SIGTERM or SIGINT",
   },
   args: {
     config: {
@@ -21,12 +23,12 @@ export default defineCommand({
       alias: "f",
       required: true,
       valueHint: "FILE",
-      description: "Device configuration",
+      description: "device configuration",
     },
     "null-disk": {
       type: "boolean",
       default: false,
-      description: "Completes every request at once, for measuring the front end alone",
+      description: "completes every request at once, for measuring the front end alone",
     },
   },
   run: ({ args }) => serve(args.config, args["null-disk"]),

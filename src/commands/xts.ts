@@ -59,10 +59,16 @@ export default defineCommand({
       options: [...XTS_PROVIDERS],
       description: "code to cipher with (default: the fastest that works here)",
     },
-    input: { type: "positional", required: true, description: "file or block device to read" },
+    input: {
+      type: "positional",
+      required: true,
+      valueHint: "FILE",
+      description: "file or block device to read",
+    },
     output: {
       type: "positional",
       required: true,
+      valueHint: "FILE",
       description: "file to write or replace, or block device",
     },
   },

@@ -16,6 +16,12 @@ test("a name that is like none has no suggestion", () => {
   expect(nearestName("bandwidth", KEYS)).toBeUndefined();
 });
 
+test("a beginning is taken for the only name that has it", () => {
+  expect(nearestName("vho", KEYS.values())).toBe("vhost_socket");
+  expect(nearestName("vh", KEYS)).toBeUndefined();
+  expect(nearestName("stripe", ["stripe-server", "stripe-shell"])).toBeUndefined();
+});
+
 test("a very long name costs little and has no suggestion", () => {
   expect(nearestName("x".repeat(1_000_000), KEYS)).toBeUndefined();
 });

@@ -2,9 +2,10 @@
 
 /**
  * Returns the candidate that takes the fewest single-letter changes (an exchange of neighbours is
- * one), or nothing when none is near enough to be worth a suggestion.
+ * one); when none is near, the only one that begins with `name`; or nothing that would be worth a suggestion.
  */
-export function nearestName(name: string, candidates: Iterable<string>): string | undefined {
+export function nearestName(name: string, names: Iterable<string>): string | undefined {
+  const candidates = [...names];
   let nearest: string | undefined;
   let nearestDistance = Math.max(1, Math.floor(name.length / 3)) + 1;
   for (const candidate of candidates) {
@@ -16,10 +17,18 @@ export function nearestName(name: string, candidates: Iterable<string>): string 
       }
     }
   }
-  return nearest;
+  return nearest ?? onlyBegunBy(name, candidates);
 }
 
 // --- internal ---
+
+/** Fewer letters (dashes included) say nothing. */
+const BEGINNING_LENGTH_MIN = 3;
+
+function onlyBegunBy(name: string, candidates: readonly string[]): string | undefined {
+  const begun = candidates.filter((candidate) => candidate.startsWith(name));
+  return name.length >= BEGINNING_LENGTH_MIN && begun.length === 1 ? begun[0] : undefined;
+}
 
 /** Longer names are cut: they are not typing mistakes. */
 const NAME_LENGTH_MAX = 64;
