@@ -108,7 +108,7 @@ int32_t ubi_socket_receive(int32_t fd, void *buffer, uint32_t length, int32_t *f
     *fds_count = 0;
     ssize_t received;
     do {
-        received = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
+        received = recvmsg(fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     } while (received < 0 && errno == EINTR);
     if (received < 0) {
         return -errno;
@@ -160,7 +160,7 @@ int32_t ubi_socket_send(int32_t fd, const void *buffer, uint32_t length, const i
     }
     ssize_t sent;
     do {
-        sent = sendmsg(fd, &message, MSG_NOSIGNAL);
+        sent = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     } while (sent < 0 && errno == EINTR);
     return ubi_result(sent);
 }

@@ -31,6 +31,7 @@ export const ERROR_CODES = [
   "E_METADATA_FILE",
   "E_METADATA_KEPT",
   "E_METADATA_SIZE",
+  "E_RESIZE",
   "E_STRIPE_SOURCE",
   "E_PREFETCH",
   "E_STORE",

@@ -1,7 +1,9 @@
-/** `ubiblk init-metadata`: makes the metadata file of a disk. */
+/** `ubiblk init-metadata`: makes the metadata file of a disk, or gives it the stripes of a disk that was made larger. */
 import { defineCommand } from "citty";
 import { loadDeviceConfig } from "../config/index.ts";
+import { type GrownMetadata, growMetadata } from "../copy/grow-metadata.ts";
 import { type InitializedMetadata, initMetadata } from "../copy/init-metadata.ts";
+import { UbiError } from "../errors.ts";
 import { stripeBytes } from "../formats/metadata.ts";
 import { integerArgument } from "./arguments.ts";
 import { hardenOrWarn } from "./hardening.ts";
@@ -34,13 +36,26 @@ export default defineCommand({
       default: false,
       description: "replace metadata with fetched or written stripes, or what cannot be read",
     },
+    grow: {
+      type: "boolean",
+      default: false,
+      description:
+        "keep the metadata that is there, and add the stripes of a disk that was made larger",
+    },
   },
-  run: ({ args }) =>
-    init({
-      configPath: args.config,
-      stripeShift: shiftOf(args["stripe-sector-count-shift"]),
-      isForced: args.force,
-    }),
+  run: async ({ args }) => {
+    const stripeShift = shiftOf(args["stripe-sector-count-shift"]);
+    if (!args.grow) {
+      await init({ configPath: args.config, stripeShift, isForced: args.force });
+    } else if (stripeShift !== undefined || args.force) {
+      throw new UbiError(
+        "E_USAGE",
+        "--grow keeps the metadata that is there: it goes neither with --force nor with --stripe-sector-count-shift",
+      );
+    } else {
+      await grow(args.config);
+    }
+  },
 });
 
 // --- internal ---
@@ -59,6 +74,19 @@ async function init(options: InitOptions): Promise<void> {
   hardenOrWarn();
   const config = await loadDeviceConfig(options.configPath, { require: ["metadata_path"] });
   writePieces(1, [summaryOf(await initMetadata(config, options))]);
+}
+
+async function grow(configPath: string): Promise<void> {
+  hardenOrWarn();
+  const config = await loadDeviceConfig(configPath, { require: ["metadata_path"] });
+  writePieces(1, [growthOf(await growMetadata(config))]);
+}
+
+function growthOf(grown: GrownMetadata): string {
+  const { path, stripesBefore, stripeCount, sizeBytes } = grown;
+  const stripes = `${stripeCount} stripes of ${stripeBytes(grown)} bytes`;
+  const added = stripeCount - stripesBefore;
+  return `metadata ${path}: ${stripes}, ${added === 0 ? "none" : added} of them added; ${sizeBytes} bytes\n`;
 }
 
 function summaryOf(made: InitializedMetadata): string {

@@ -2,6 +2,7 @@
 import packageJson from "../../package.json" with { type: "json" };
 import type { DeviceConfig } from "../config/index.ts";
 import type { DiskDevice } from "../device/disk-device.ts";
+import type { DiskGrowth } from "../device/disk-growth.ts";
 import { clockNs } from "../ffi/event.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import {
@@ -11,11 +12,19 @@ import {
   processAnswer,
   RpcServer,
 } from "../rpc/index.ts";
+import type { StopSignals } from "./stop-signals.ts";
+
+/** By what clients steer whoever serves the disk. */
+interface Steering {
+  readonly growth: DiskGrowth;
+  readonly signals: StopSignals;
+}
 
 export function diskAnswers(
   config: DeviceConfig,
   device: DiskDevice,
   frontEnd: "vhost" | "ublk",
+  { growth, signals }: Steering,
 ): AnswerRequest {
   const { description } = device;
   const facts = {
@@ -23,6 +32,7 @@ export function diskAnswers(
     queues: device.statistics,
     stripes: () => device.stripeCounts,
     fetch: () => device.stripes,
+    control: { stop: () => signals.ask("rpc"), resize: () => growth.growToFile() },
     nowNs: clockNs,
   };
   const deviceFacts = {
@@ -32,7 +42,7 @@ export function diskAnswers(
     queues: config.tuning.numQueues,
     queueSize: config.tuning.queueSize,
     isReadOnly: description.isReadOnly,
-    capacityBytes: () => description.sectors * SECTOR_BYTES,
+    capacityBytes: () => device.size.sectors * SECTOR_BYTES,
   };
   return (request) =>
     deviceAnswer(deviceFacts, request.command) ??

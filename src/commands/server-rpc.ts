@@ -15,11 +15,12 @@ export interface WatchedServer {
   readonly statistics: ServerStatistics;
   /** Undefined until it listens. */
   readonly server: () => StripeServer | undefined;
+  readonly stop: () => void;
 }
 
 export function serverAnswers(
   config: ServerConfig,
-  { disk, statistics, server }: WatchedServer,
+  { disk, statistics, server, stop }: WatchedServer,
 ): AnswerRequest {
   const { metadata } = disk;
   const bytes = stripeBytes(metadata);
@@ -35,6 +36,7 @@ export function serverAnswers(
     listeners: () => server()?.places.map(({ name }) => name) ?? [],
     isDraining: () => server()?.isStopping === true,
     statistics,
+    stop,
     bufferCount: buffersFor(bytes),
     nowMs,
     startMs: nowMs(),

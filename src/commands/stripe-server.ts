@@ -115,7 +115,12 @@ async function serve(served: Served, listenPath: string): Promise<void> {
   const signals = new StopSignals();
   const statistics = ServerStatistics.create(listenConfig.server.maxConnections);
   // Before the server, so that no client sees one whose start fails; after it at the stop, so that it can be watched.
-  const answer = serverAnswers(listenConfig, { disk, statistics, server: () => server });
+  const answer = serverAnswers(listenConfig, {
+    disk,
+    statistics,
+    server: () => server,
+    stop: () => signals.ask("rpc"),
+  });
   using rpc = startServerRpc(listenConfig, answer);
   using metrics = await startMetrics("server", listenConfig.server, answer);
   server = await startServer(disk, listenConfig, statistics);

@@ -2,6 +2,7 @@
 import { defineCommand } from "citty";
 import { type DeviceConfig, loadDeviceConfig } from "../config/index.ts";
 import { DiskDevice } from "../device/disk-device.ts";
+import { DiskGrowth } from "../device/disk-growth.ts";
 import { UbiError } from "../errors.ts";
 import { type DeviceInfo, FEATURE } from "../formats/ublk.ts";
 import { log } from "../log.ts";
@@ -114,14 +115,16 @@ async function serve(configPath: string, options: ServeOptions): Promise<void> {
   const features = await control.features();
   const device = await DiskDevice.open(config, { isNull: options.isNull });
   const signals = new StopSignals();
-  const answer = diskAnswers(config, device, "ublk");
+  const growth = new DiskGrowth(device);
+  const answer = diskAnswers(config, device, "ublk", { growth, signals });
   using rpc = startRpc(config, answer);
   using metrics = await startMetrics("device", config.device, answer);
   const info = await obtainDevice({ config, device, control, features, options });
   const isRecovering = options.recovered !== undefined;
   const asked = signals.first;
-  const serving = { config, device, control, info, isRecovering, link, asked };
+  const serving = { config, device, control, info, features, isRecovering, link, asked };
   const backend = await UblkBackend.start(serving);
+  growth.open(backend);
   log.info("ready", {
     device: backend.path,
     disk: config.device.dataPath,
@@ -137,6 +140,7 @@ async function serve(configPath: string, options: ServeOptions): Promise<void> {
   try {
     await Promise.race([signals.first, backend.failed]);
     log.info("stopping", { signal: signals.name });
+    growth.close();
     await backend.stop();
   } finally {
     link?.[Symbol.dispose]();

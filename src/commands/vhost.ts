@@ -2,6 +2,7 @@
 import { defineCommand } from "citty";
 import { loadDeviceConfig } from "../config/index.ts";
 import { DiskDevice } from "../device/disk-device.ts";
+import { DiskGrowth } from "../device/disk-growth.ts";
 import { assert } from "../errors.ts";
 import { log } from "../log.ts";
 import { VhostBackend } from "../vhost/backend.ts";
@@ -48,12 +49,14 @@ async function serve(configPath: string, isNull: boolean): Promise<void> {
   // encipher with wiped keys would reach the disk. The kernel clears the memory of an ended process.
   const device = await DiskDevice.open(config, { isNull });
   const signals = new StopSignals();
+  const growth = new DiskGrowth(device);
   // Before the backend, so that no front end sees a disk whose start fails; after it at the stop, so
   // that the drain can be watched.
-  const answer = diskAnswers(config, device, "vhost");
+  const answer = diskAnswers(config, device, "vhost", { growth, signals });
   using rpc = startRpc(config, answer);
   using metrics = await startMetrics("device", config.device, answer);
   const backend = await VhostBackend.start(config, device, socketPath);
+  growth.open(backend);
   log.info("ready", {
     socket: socketPath,
     disk: config.device.dataPath,
@@ -66,6 +69,7 @@ async function serve(configPath: string, isNull: boolean): Promise<void> {
   Bun.gc(true); // what the start left behind: from here on little is allocated, so nothing else would collect it
   await Promise.race([signals.first, backend.ended]);
   log.info("stopping", { signal: signals.name });
+  growth.close();
   await backend.stop();
   await device.release();
   device[Symbol.dispose]();

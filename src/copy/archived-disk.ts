@@ -8,10 +8,10 @@ import { openSourceReader } from "../device/open-source.ts";
 import type { XtsCipher } from "../disk/cipher.ts";
 import { DataFile } from "../disk/data-file.ts";
 import { assert, UbiError } from "../errors.ts";
-import { type Metadata, stripesOf } from "../formats/metadata.ts";
+import type { Metadata } from "../formats/metadata.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import type { SourceReader } from "../sources/source-reader.ts";
-import { loadMetadata } from "../stripes/metadata-file.ts";
+import { checkStripeCount, loadMetadata } from "../stripes/metadata-file.ts";
 import { planStripes, type StripePlan } from "./stripe-plan.ts";
 
 /** Stripes that the source is asked for at once. */
@@ -59,7 +59,7 @@ export class ArchivedDisk implements AsyncDisposable {
     const { sizeBytes } = geometry;
     const place = { path: metadataPath, fd, sizeBytes, cipher: secrets.cipher };
     const metadata = loadMetadata(place);
-    checkSize(metadataPath, metadata, data);
+    checkStripeCount(metadataPath, metadata, data);
     const disk = new ArchivedDisk({ config, data, metadataFile, metadata, secrets });
     disk.#checkSource();
     stack.move();
@@ -127,15 +127,4 @@ export class ArchivedDisk implements AsyncDisposable {
 /** Through the page cache: the kernel reads ahead while a thread computes. */
 function openBuffered(path: string, what: string): DataFile {
   return DataFile.open({ path, what, isReadOnly: true, isBuffered: true });
-}
-
-function checkSize(path: string, metadata: Metadata, data: DataFile): void {
-  const total = stripesOf(data.sectors, metadata.stripeShift);
-  if (total !== metadata.stripeCount) {
-    throw new UbiError(
-      "E_METADATA_SIZE",
-      `metadata ${path} has ${metadata.stripeCount} stripes but the disk ${data.path} has ${total}; ` +
-        "it belongs to another disk, or the disk was resized",
-    );
-  }
 }

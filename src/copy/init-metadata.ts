@@ -92,6 +92,31 @@ export async function initMetadata(
   };
 }
 
+/** Stripes of a disk, when a metadata file can have so many. @throws UbiError E_METADATA_SIZE */
+export function countOf(sectors: number, stripeShift: number): number {
+  checkShift(stripeShift);
+  const stripeCount = stripesOf(sectors, stripeShift);
+  if (stripeCount > STRIPE_COUNT_MAX) {
+    throw new UbiError(
+      "E_METADATA_SIZE",
+      `the disk would have ${stripeCount} stripes, more than ${STRIPE_COUNT_MAX}; choose a larger shift`,
+    );
+  }
+  return stripeCount;
+}
+
+/** @throws UbiError E_DISK_SIZE when it is no size of a disk */
+export function sectorsOfDisk(data: InputFile): number {
+  if (data.sizeBytes === 0) {
+    throw new UbiError("E_DISK_SIZE", `data ${data.path} is empty`);
+  }
+  if (data.sizeBytes % SECTOR_BYTES !== 0) {
+    const size = `has ${data.sizeBytes} bytes, which is not a multiple of ${SECTOR_BYTES}`;
+    throw new UbiError("E_DISK_SIZE", `data ${data.path} ${size}`);
+  }
+  return data.sizeBytes / SECTOR_BYTES;
+}
+
 // --- internal ---
 
 /** 32 KiB: smaller ones would make the file, and the work for each stripe, larger than is of use. */
@@ -114,18 +139,6 @@ function checkShift(stripeShift: number): void {
       `a stripe sector count shift of ${stripeShift} is out of range; ${range}`,
     );
   }
-}
-
-function countOf(sectors: number, stripeShift: number): number {
-  checkShift(stripeShift);
-  const stripeCount = stripesOf(sectors, stripeShift);
-  if (stripeCount > STRIPE_COUNT_MAX) {
-    throw new UbiError(
-      "E_METADATA_SIZE",
-      `the disk would have ${stripeCount} stripes, more than ${STRIPE_COUNT_MAX}; choose a larger shift`,
-    );
-  }
-  return stripeCount;
 }
 
 function openImage({ stripeSource }: DeviceConfig): InputFile | undefined {
@@ -160,17 +173,6 @@ function sectorsOfImage(image: InputFile, data: InputFile): number {
     );
   }
   return Math.ceil(image.sizeBytes / SECTOR_BYTES); // what is missing of the last one reads as zeros
-}
-
-function sectorsOfDisk(data: InputFile): number {
-  if (data.sizeBytes === 0) {
-    throw new UbiError("E_DISK_SIZE", `data ${data.path} is empty`);
-  }
-  if (data.sizeBytes % SECTOR_BYTES !== 0) {
-    const size = `has ${data.sizeBytes} bytes, which is not a multiple of ${SECTOR_BYTES}`;
-    throw new UbiError("E_DISK_SIZE", `data ${data.path} ${size}`);
-  }
-  return data.sizeBytes / SECTOR_BYTES;
 }
 
 /** What is lost when the metadata is replaced. @throws UbiError E_METADATA_KEPT when that was not asked for */

@@ -6,10 +6,13 @@ import type { DeviceConfig } from "../config/index.ts";
 import type { XtsCipher } from "../disk/cipher.ts";
 import { DataFile } from "../disk/data-file.ts";
 import { FlushGroup } from "../disk/flush-group.ts";
+import { UbiError } from "../errors.ts";
+import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { contentMark, fileMark } from "./disk-mark.ts";
 import { queueSlots } from "./disk-memory.ts";
 import { DiskMetadata, type StripeCounts } from "./disk-metadata.ts";
 import { DiskSecrets } from "./disk-secrets.ts";
+import { DiskSize, type SharedDiskSize } from "./disk-size.ts";
 import { DiskStripes } from "./disk-stripes.ts";
 import { QueueStatistics } from "./queue-statistics.ts";
 import type { StripeDescription } from "./stripe-description.ts";
@@ -18,6 +21,7 @@ import type { StripeWorkerData } from "./stripe-worker.ts";
 /** Everything about the disk that a queue worker is started with. */
 export interface DiskDescription {
   readonly fd: number;
+  /** At the start; `SharedDiskState.size` tells what it has grown to. */
   readonly sectors: number;
   readonly blockBytes: number;
   readonly physicalBlockBytes: number;
@@ -36,6 +40,7 @@ export interface DiskDescription {
 
 /** Memory shared by all threads that work on the disk. */
 export interface SharedDiskState {
+  readonly size: SharedDiskSize;
   readonly flush: SharedArrayBuffer;
   readonly subBlockLock: SharedArrayBuffer;
   readonly statistics: readonly SharedArrayBuffer[];
@@ -50,6 +55,7 @@ export class DiskDevice implements Disposable {
   readonly cipherProvider: string;
   /** Undefined when nothing is to be fetched or tracked. */
   readonly stripes: DiskStripes | undefined;
+  readonly size: DiskSize;
   readonly #file: DataFile;
   readonly #cipher: XtsCipher | undefined;
   readonly #metadata: DiskMetadata | undefined;
@@ -76,7 +82,9 @@ export class DiskDevice implements Disposable {
       { length: tuning.numQueues },
       () => new SharedArrayBuffer(QueueStatistics.sharedBytes(slots)),
     );
+    this.size = DiskSize.create(file.sectors);
     this.shared = {
+      size: this.size.shared,
       flush: new SharedArrayBuffer(FlushGroup.sharedBytes(tuning.numQueues + workers)),
       subBlockLock: new SharedArrayBuffer(4),
       statistics,
@@ -144,8 +152,8 @@ export class DiskDevice implements Disposable {
     if (this.#metadata === undefined) {
       return undefined;
     }
-    const { counts, metadata } = this.#metadata;
-    return { fetched: counts.fetched, source: counts.hasSource, total: metadata.stripeCount };
+    const { counts, stripeCount } = this.#metadata;
+    return { fetched: counts.fetched, source: counts.hasSource, total: stripeCount };
   }
 
   /**
@@ -160,6 +168,52 @@ export class DiskDevice implements Disposable {
     const { flush } = this.shared;
     this.stripes?.startSource(onSourceFailure);
     return this.stripes?.workerData({ disk: this.description, flush, queueWakeFds });
+  }
+
+  /**
+   * How many sectors the data file has now, when the disk can grow to that.
+   * @throws UbiError E_RESIZE when it is smaller than what is served, or no size of a disk
+   */
+  measure(): number {
+    const { path, blockBytes } = this.#file;
+    const sizeBytes = this.#file.measure();
+    const servedBytes = this.size.sectors * SECTOR_BYTES;
+    if (sizeBytes < servedBytes) {
+      throw new UbiError(
+        "E_RESIZE",
+        `data ${path} has ${sizeBytes} bytes, fewer than the ${servedBytes} that are served, and a disk only grows; ` +
+          "what lay behind is lost to the guest until the file has its size again",
+      );
+    }
+    if (sizeBytes % blockBytes !== 0) {
+      throw new UbiError(
+        "E_RESIZE",
+        `data ${path} has ${sizeBytes} bytes, which is not a multiple of ${blockBytes}; give it a size that is`,
+      );
+    }
+    return sizeBytes / SECTOR_BYTES;
+  }
+
+  /**
+   * The disk has so many sectors from here on: in its metadata, durably, then for all its threads. Its front end tells
+   * the guest. One at a time.
+   *
+   *   data file's size durable -> metadata file -> stripe worker -> queues
+   *
+   * A crash in between leaves a data file that is larger than the metadata says, or fits it: init-metadata --grow.
+   * @param sectors of `measure`
+   * @throws UbiError E_RESIZE, E_METADATA_SIZE, E_DISK_IO, E_CIPHER; then it has its old size
+   */
+  async grow(sectors: number): Promise<void> {
+    if (this.#metadata !== undefined) {
+      await this.#file.syncSize();
+      if (this.stripes !== undefined) {
+        await this.stripes.grow(sectors);
+      } else {
+        this.#metadata.grow(sectors);
+      }
+    }
+    this.size.grow(sectors);
   }
 
   /** Lets the next program have the disk. Only when all workers have ended their I/O. */

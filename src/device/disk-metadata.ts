@@ -2,14 +2,13 @@
 import type { DeviceConfig } from "../config/index.ts";
 import type { XtsCipher } from "../disk/cipher.ts";
 import { DataFile } from "../disk/data-file.ts";
-import { UbiError } from "../errors.ts";
 import {
   countStripes,
   type Metadata,
   type StripeCounts as MetadataCounts,
   stripesOf,
 } from "../formats/metadata.ts";
-import { loadMetadata } from "../stripes/metadata-file.ts";
+import { appendToMetadata, checkStripeCount, loadMetadata } from "../stripes/metadata-file.ts";
 
 /** Stripes of the disk: `fetched` ones are durable, `source` ones the source has. */
 export interface StripeCounts {
@@ -21,11 +20,16 @@ export interface StripeCounts {
 export class DiskMetadata {
   readonly file: DataFile;
   readonly counts: MetadataCounts;
-  /** With its flags in shared memory. */
+  /** As it was opened, with its flags in shared memory. */
   readonly metadata: Metadata;
+  /** Stripes of the file. */
+  stripeCount: number;
+  readonly #cipher: XtsCipher | undefined;
 
-  private constructor(file: DataFile, metadata: Metadata) {
+  private constructor(file: DataFile, metadata: Metadata, cipher: XtsCipher | undefined) {
     this.file = file;
+    this.#cipher = cipher;
+    this.stripeCount = metadata.stripeCount;
     this.metadata = metadata;
     this.counts = countStripes(metadata.flags);
   }
@@ -51,11 +55,28 @@ export class DiskMetadata {
         place,
         (stripeCount) => new Uint8Array(new SharedArrayBuffer(stripeCount)),
       );
-      checkSize(path, metadata, diskSectors);
-      return new DiskMetadata(file, metadata);
+      checkStripeCount(path, metadata, { path: config.device.dataPath, sectors: diskSectors });
+      return new DiskMetadata(file, metadata, cipher);
     } catch (error) {
       file[Symbol.dispose]();
       throw error;
+    }
+  }
+
+  /**
+   * Appends the stripes of a larger disk. Only where no stripe worker writes to the file.
+   * @throws UbiError E_DISK_IO, E_CIPHER, E_METADATA_SIZE
+   */
+  grow(diskSectors: number): void {
+    const { stripeShift, flags: before } = this.metadata;
+    const stripeCount = stripesOf(diskSectors, stripeShift);
+    if (stripeCount > this.stripeCount) {
+      const { path, fd } = this.file;
+      const flags = new Uint8Array(stripeCount);
+      flags.set(before); // nothing changes them on a disk that fetches and tracks nothing
+      const place = { path, fd, cipher: this.#cipher };
+      appendToMetadata(place, { stripeShift, stripeCount, flags }, this.stripeCount);
+      this.stripeCount = stripeCount;
     }
   }
 
@@ -63,18 +84,5 @@ export class DiskMetadata {
   release(): void {
     this.file.unlock();
     this.file[Symbol.dispose]();
-  }
-}
-
-// --- internal ---
-
-function checkSize(path: string, metadata: Metadata, diskSectors: number): void {
-  const total = stripesOf(diskSectors, metadata.stripeShift);
-  if (total !== metadata.stripeCount) {
-    throw new UbiError(
-      "E_METADATA_SIZE",
-      `metadata ${path} has ${metadata.stripeCount} stripes but the disk has ${total}; ` +
-        "it belongs to another disk, or the disk was resized",
-    );
   }
 }

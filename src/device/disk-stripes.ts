@@ -8,7 +8,7 @@ import { UbiError } from "../errors.ts";
 import { createEvent, signalEvent } from "../ffi/event.ts";
 import { mapAnonymous } from "../ffi/memory.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
-import { type Metadata, stripeBytes } from "../formats/metadata.ts";
+import { type Metadata, stripeBytes, stripesOf } from "../formats/metadata.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { IntentRing } from "../stripes/intent-ring.ts";
 import { StripeState } from "../stripes/stripe-state.ts";
@@ -20,7 +20,7 @@ import { checkRecord, readPrefetch, type StripeOrder } from "./prefetch-file.ts"
 import { StripeControl } from "./stripe-control.ts";
 import type { StripeDescription } from "./stripe-description.ts";
 import { openStripeSource, type StripeOrigin } from "./stripe-origin.ts";
-import type { FetchBuffers, StripeWorkerData } from "./stripe-worker.ts";
+import type { FetchBuffers, GrowthFailure, StripeWorkerData } from "./stripe-worker.ts";
 
 /** What is told of the fetch beside the three counts of the disk. */
 export interface FetchFacts {
@@ -54,6 +54,10 @@ const BACKGROUND_BYTES = 16 * 2 ** 20;
 const BACKGROUND_ASKED_BYTES = 4 * 2 ** 20;
 /** Brought ahead of a guest that reads upwards. */
 const AHEAD_BYTES = 8 * 2 ** 20;
+/** The state has room to grow: to twice the stripes that there are, and by a million at least. A byte each. */
+const ROOM_MIN = 2 ** 20;
+/** For a round of metadata that is under way, and the fetch of the last stripe. */
+const GROWTH_MS = 30_000;
 
 export class DiskStripes {
   readonly description: StripeDescription;
@@ -66,6 +70,7 @@ export class DiskStripes {
   readonly #rate: FetchRate;
   readonly #prefetch: StripeOrder;
   readonly #origin: StripeOrigin | undefined;
+  #growth: PromiseWithResolvers<void> | undefined;
 
   /**
    * Undefined for a disk with nothing to fetch and nothing to track: it is served as a plain one.
@@ -112,7 +117,9 @@ export class DiskStripes {
     this.#control = StripeControl.create(origin === undefined ? "none" : "open");
     const buffers = this.#buffers.count;
     this.#control.limit = stripeSource?.backgroundBytesPerSecond ?? Number.POSITIVE_INFINITY;
-    this.#state = StripeState.create(metadata.metadata.flags, { queues, buffers });
+    const stripes = metadata.metadata.stripeCount;
+    const stripesMax = stripes + Math.max(stripes, ROOM_MIN);
+    this.#state = StripeState.create(metadata.metadata.flags, { queues, buffers, stripesMax });
     this.#rate = new FetchRate();
     this.description = {
       state: this.#state.shared,
@@ -152,6 +159,7 @@ export class DiskStripes {
       flags: flags.buffer as SharedArrayBuffer, // as DiskMetadata had it made
       disk: { fd, sectors, cipherContext },
       metadataFd: this.#metadata.file.fd,
+      metadataPath: this.#metadata.file.path,
       source: this.#origin?.workerSource,
       buffers: this.#buffers,
       isAutofetch: stripeSource?.autofetch === true,
@@ -230,6 +238,44 @@ export class DiskStripes {
     this.#wake();
   }
 
+  /**
+   * Gives the metadata file and the stripe worker the stripes of a larger disk. The queues know nothing of them yet.
+   * @throws UbiError E_RESIZE, E_METADATA_SIZE, E_DISK_IO, E_CIPHER
+   */
+  async grow(sectors: number): Promise<void> {
+    const { stripesMax } = this.#state;
+    const stripes = stripesOf(sectors, Math.log2(this.description.stripeSectors));
+    if (stripes > stripesMax) {
+      const most = stripesMax * this.#stripeBytes;
+      throw new UbiError(
+        "E_RESIZE",
+        `the disk can grow to ${most} bytes (${stripesMax} stripes) while it is served; for more stop it, run ` +
+          "init-metadata --grow, and start it again",
+      );
+    }
+    this.#growth = Promise.withResolvers<void>();
+    this.#control.askToGrow(sectors);
+    this.#wake();
+    const timer = setTimeout(() => this.#giveUpGrowth(), GROWTH_MS);
+    timer.unref();
+    try {
+      await this.#growth.promise;
+    } finally {
+      clearTimeout(timer);
+      this.#growth = undefined;
+    }
+    this.#state.stripeCount = stripes;
+  }
+
+  /** The stripe worker tells the end of what `grow` asked for. */
+  growthEnded(failure: GrowthFailure | undefined): void {
+    if (failure === undefined) {
+      this.#growth?.resolve();
+    } else {
+      this.#growth?.reject(new UbiError(failure.code, failure.message));
+    }
+  }
+
   /** The stripe worker ends what it has begun, and itself. */
   askToStop(): void {
     this.#control.askToStop();
@@ -266,6 +312,13 @@ export class DiskStripes {
   get #sourceState(): FetchFacts["sourceState"] {
     const state = this.#control.sourceState;
     return state === "open" && this.#origin?.isTroubled === true ? "retrying" : state;
+  }
+
+  /** The last stripe is fetched from a source that does not answer, or the metadata file does not. */
+  #giveUpGrowth(): void {
+    this.#control.forgetGrowth();
+    const why = "its last stripe is being fetched, or its metadata written, and that does not end";
+    this.#growth?.reject(new UbiError("E_RESIZE", `the disk cannot grow now: ${why}; try again`));
   }
 
   #wake(): void {

@@ -135,6 +135,11 @@ export class LazyRequests implements RequestRunner {
     this.#executor.setWriteThrough(isWriteThrough, isFetched ? "write" : "sync");
   }
 
+  grow(sectors: number): void {
+    this.#executor.grow(sectors);
+    this.#gate.grow(sectors);
+  }
+
   [Symbol.dispose](): void {
     this.#image?.[Symbol.dispose]();
     this.#image = undefined;

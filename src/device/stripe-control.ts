@@ -2,8 +2,8 @@
  * What the main thread tells the stripe worker while that works, and what the worker tells beside the counters of
  * StripeState. Shared memory; whoever asks for something then signals the worker's eventfd.
  *
- *   words    | stop | pause or resume | retry failed | paused | source | give up | failed stripes | the first of them ... |
- *   doubles  | bytes a second for the background |
+ *   words    | stop | pause or resume | retry failed | paused | source | give up | grow | failed stripes | the first of them ... |
+ *   doubles  | bytes a second for the background | sectors to grow to |
  */
 import { f64, i32 } from "../ffi/view.ts";
 
@@ -20,8 +20,9 @@ const RETRY = 2;
 const PAUSED = 3;
 const SOURCE = 4;
 const GIVE_UP = 5;
-const FAILED = 6;
-const FAILED_LIST = 7;
+const GROW = 6;
+const FAILED = 7;
+const FAILED_LIST = 8;
 
 const PauseWish = { none: 0, pause: 1, resume: 2 } as const;
 
@@ -44,7 +45,7 @@ export class StripeControl {
   static create(sourceState: SourceState): StripeControl {
     const control = new StripeControl({
       words: new SharedArrayBuffer((FAILED_LIST + FAILED_LISTED_MAX) * 4),
-      doubles: new SharedArrayBuffer(8),
+      doubles: new SharedArrayBuffer(16),
     });
     control.limit = Number.POSITIVE_INFINITY;
     control.setSourceState(sourceState);
@@ -105,7 +106,28 @@ export class StripeControl {
     this.#doubles[0] = bytesPerSecond;
   }
 
+  /** The disk is to have so many sectors; until that was answered nothing else is asked for. */
+  askToGrow(sectors: number): void {
+    this.#doubles[1] = sectors;
+    Atomics.store(this.#words, GROW, 1);
+  }
+
+  /** Nobody waits for the answer any more. */
+  forgetGrowth(): void {
+    Atomics.store(this.#words, GROW, 0);
+  }
+
   // The stripe worker's side:
+
+  /** Sectors that the disk is to have; undefined when that was not asked for. */
+  get growthAsked(): number | undefined {
+    return Atomics.load(this.#words, GROW) === 1 ? f64(this.#doubles, 1) : undefined;
+  }
+
+  /** False when nobody waits for the growth any more. */
+  takeGrowth(): boolean {
+    return Atomics.exchange(this.#words, GROW, 0) === 1;
+  }
 
   get isStopAsked(): boolean {
     return Atomics.load(this.#words, STOP) === 1;

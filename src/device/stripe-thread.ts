@@ -23,7 +23,7 @@ export class StripeThread {
       this.#timer = setInterval(() => stripes.noteProgress(), PROGRESS_MS);
     }
     worker.addEventListener("message", (event: MessageEvent<StripeMessage>) => {
-      switch (event.data) {
+      switch (event.data.kind) {
         case "ready":
           ready();
           return;
@@ -33,6 +33,9 @@ export class StripeThread {
           return;
         case "stopped":
           this.#stopped.resolve();
+          return;
+        case "growth":
+          stripes.growthEnded(event.data.failure);
       }
     });
   }

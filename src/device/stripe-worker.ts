@@ -6,17 +6,20 @@
  */
 import { XtsCipher } from "../disk/cipher.ts";
 import { openEngine } from "../disk/open-engine.ts";
+import { type ErrorCode, UbiError } from "../errors.ts";
 import { clockNs, signalEvent } from "../ffi/event.ts";
 import { unmap } from "../ffi/memory.ts";
 import { nameThread } from "../ffi/process.ts";
 import { f64 } from "../ffi/view.ts";
 import { stayToTheEnd } from "../ffi/worker.ts";
+import { stripesOf } from "../formats/metadata.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { log } from "../log.ts";
 import { NO_SOURCE } from "../sources/no-source.ts";
 import { openRawSource } from "../sources/open-raw-source.ts";
 import type { StripeSource } from "../sources/stripe-source.ts";
 import { WorkerSource, type WorkerSourceDescription } from "../sources/worker-source.ts";
+import { appendToMetadata } from "../stripes/metadata-file.ts";
 import { StripeService } from "../stripes/stripe-service.ts";
 import { StripeState } from "../stripes/stripe-state.ts";
 import { TouchOrder } from "../stripes/touch-order.ts";
@@ -33,6 +36,8 @@ export interface StripeWorkerData {
   readonly flags: SharedArrayBuffer;
   readonly disk: { readonly fd: number; readonly sectors: number; readonly cipherContext: number };
   readonly metadataFd: number;
+  /** For messages. */
+  readonly metadataPath: string;
   /** A source that workers read; undefined for an image, and for none. */
   readonly source: WorkerSourceDescription | undefined;
   readonly buffers: FetchBuffers;
@@ -59,8 +64,15 @@ export interface FetchBuffers {
   readonly reservedWhenAsked: number;
 }
 
-/** To the main thread. */
-export type StripeMessage = "ready" | "source-closed" | "stopped";
+/** To the main thread. `growth` tells the end of what was asked for, with the reason when it failed. */
+export type StripeMessage =
+  | { readonly kind: "ready" | "source-closed" | "stopped" }
+  | { readonly kind: "growth"; readonly failure: GrowthFailure | undefined };
+
+export interface GrowthFailure {
+  readonly code: ErrorCode;
+  readonly message: string;
+}
 
 /** Runs the stripe worker of this thread until it is told to stop. */
 export function runStripeWorker(data: StripeWorkerData): void {
@@ -68,13 +80,13 @@ export function runStripeWorker(data: StripeWorkerData): void {
   let isReading: boolean;
   {
     using worker = new StripeWorker(data);
-    tell("ready");
+    tell({ kind: "ready" });
     while (worker.turn()) {
       // Everything happens in a turn.
     }
     isReading = worker.isReading;
   }
-  tell("stopped"); // now that it uses nothing any more
+  tell({ kind: "stopped" }); // now that it uses nothing any more
   if (isReading) {
     stayToTheEnd();
   }
@@ -104,8 +116,7 @@ class StripeWorker implements Disposable {
     const entries = entriesOf(buffers.count);
     const file = { isWriteThrough: false };
     const source = openSource(data);
-    const { stripeCount } = stripes.state;
-    const touches = recordPath === undefined ? undefined : new TouchOrder(stripeCount);
+    const touches = recordPath === undefined ? undefined : new TouchOrder(this.#state.stripesMax);
     this.#recorder =
       recordPath === undefined || touches === undefined
         ? undefined
@@ -197,10 +208,40 @@ class StripeWorker implements Disposable {
       this.#hasGivenUp = true;
       this.#service.giveUp();
     }
+    const sectors = control.growthAsked;
+    if (sectors !== undefined && this.#service.mayGrow && control.takeGrowth()) {
+      tell({ kind: "growth", failure: this.#grow(sectors) });
+    }
     if (control.isStopAsked && !this.#isStopping) {
       this.#isStopping = true;
       this.#service.stop();
     }
+  }
+
+  /**
+   * The metadata file gets the new stripes, then this thread. The queues do not know of them yet. All waits meanwhile:
+   * no sync of the file but that of a round may hear of what a round's writes lost.
+   */
+  #grow(sectors: number): GrowthFailure | undefined {
+    const { stripes, disk, metadataFd: fd, metadataPath: path } = this.#data;
+    const { flags: before } = this.#service.commit;
+    const stripeShift = Math.log2(stripes.stripeSectors);
+    const stripeCount = stripesOf(sectors, stripeShift);
+    const flags = new Uint8Array(stripeCount);
+    flags.set(before);
+    try {
+      if (stripeCount > before.length) {
+        using cipher = disk.cipherContext === 0 ? undefined : XtsCipher.attach(disk.cipherContext);
+        appendToMetadata({ path, fd, cipher }, { stripeShift, stripeCount, flags }, before.length);
+      }
+    } catch (error) {
+      if (!(error instanceof UbiError)) {
+        throw error;
+      }
+      return { code: error.code, message: error.message };
+    }
+    this.#service.grow(flags, sectors);
+    return undefined;
   }
 
   #publish(): void {
@@ -228,7 +269,7 @@ class StripeWorker implements Disposable {
       background: this.#state.counter("backgroundFetches"),
       seconds: Math.round((clockNs() - this.#startedNs) / 1e8) / 10,
     });
-    tell("source-closed");
+    tell({ kind: "source-closed" });
   }
 }
 

@@ -4,6 +4,7 @@
  * dead process is done.
  */
 import { closeSync, constants, openSync } from "node:fs";
+import { open } from "node:fs/promises";
 import { errnoText, errorText, UbiError } from "../errors.ts";
 import { type FileGeometry, makeBlocking, probeFile, retireFile, unlockFile } from "../ffi/file.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
@@ -27,6 +28,7 @@ export class DataFile implements Disposable {
   readonly geometry: FileGeometry;
   /** False where the file system has no direct I/O: the page cache is used. */
   readonly isDirect: boolean;
+  /** When it was opened. */
   readonly sectors: number;
   /** Holds the claim on a block device; -1 for none. */
   #claimFd = -1;
@@ -73,6 +75,31 @@ export class DataFile implements Disposable {
   /** Smallest unit of I/O, bytes: at least a sector. */
   get blockBytes(): number {
     return this.isDirect ? Math.max(SECTOR_BYTES, this.geometry.logicalBlockBytes) : SECTOR_BYTES;
+  }
+
+  /** How large it is now. @throws UbiError E_DISK_IO */
+  measure(): number {
+    const geometry = probeFile(this.fd);
+    if (typeof geometry === "number") {
+      throw new UbiError("E_DISK_IO", `cannot look at ${this.path}: ${errnoText(geometry)}`);
+    }
+    return geometry.sizeBytes;
+  }
+
+  /**
+   * Makes its size durable. On a description of its own: each is told of lost writes by itself, so that a sync of the
+   * queues still hears of theirs.
+   * @throws UbiError E_DISK_IO
+   */
+  async syncSize(): Promise<void> {
+    try {
+      await using file = await open(`/proc/self/fd/${this.fd}`, constants.O_RDONLY);
+      await file.sync();
+    } catch (error) {
+      throw new UbiError("E_DISK_IO", `cannot bring ${this.path} to disk: ${errorText(error)}`, {
+        cause: error,
+      });
+    }
   }
 
   /**

@@ -20,7 +20,7 @@ const LIST_WORDS = RANGES_MAX * RANGE_WORDS;
 
 export class RangeLists implements Disposable {
   readonly #requests: RequestTable;
-  readonly #diskSectors: number;
+  #diskSectors: number;
   readonly #arena: Arena;
   readonly #words: ArenaView<Uint32Array>;
   readonly #count: Int32Array;
@@ -35,6 +35,11 @@ export class RangeLists implements Disposable {
 
   static listBytes(slots: number): number {
     return slots * LIST_WORDS * 4;
+  }
+
+  /** Lists that are loaded from here on may lie in a larger disk. */
+  grow(diskSectors: number): void {
+    this.#diskSectors = diskSectors;
   }
 
   /** Reads and checks the list of a request. Returns an outcome. */

@@ -28,6 +28,7 @@ const FLUSH_ID = 0x2000_0000;
 /** The disk as the executor sees it. */
 export interface ExecutorDisk {
   readonly fd: number;
+  /** At the start. */
   readonly sectors: number;
   /** Smallest unit of I/O for offset and length, bytes: 512 or 4096. */
   readonly blockBytes: number;
@@ -79,6 +80,8 @@ export interface RequestRunner extends Disposable {
   flushBatch(): void;
   /** From now on a write is durable when it is finished, or not. Without requests under way. */
   setWriteThrough(isWriteThrough: boolean): void;
+  /** The disk is larger from now on. Requests under way are not touched by it. */
+  grow(sectors: number): void;
 }
 
 export class RequestExecutor implements RequestRunner {
@@ -180,6 +183,10 @@ export class RequestExecutor implements RequestRunner {
     this.#areWritesSynced = isWriteThrough && by === "sync";
     this.#engine.setWriteThrough(isDurable);
     this.#subBlocks.setWriteThrough(isDurable);
+  }
+
+  grow(sectors: number): void {
+    this.lists.grow(sectors);
   }
 
   flushBatch(): void {

@@ -13,7 +13,7 @@ import {
   sectorOfGroup,
   stripesOf,
 } from "./metadata.ts";
-import { decodeMetadata, encodeGroup, encodeMetadata } from "./metadata-codec.ts";
+import { appendStripes, decodeMetadata, encodeGroup, encodeMetadata } from "./metadata-codec.ts";
 
 /** A medium in memory that moves `stride` sectors at most, and keeps what it held at every sync. */
 class MemoryMedium implements MetadataMedium {
@@ -241,6 +241,114 @@ describe("writing over earlier metadata is safe against a crash", () => {
     }
   });
 });
+
+describe("appending stripes", () => {
+  const shift = { stripeShift: 11 };
+  /** Two groups, the second of which ends in the middle, with every flag. */
+  const before: Metadata = {
+    ...shift,
+    stripeCount: 900,
+    flags: Uint8Array.from({ length: 900 }, (_, i) => i % 8),
+  };
+  const grown = (stripeCount: number): Metadata => {
+    const flags = new Uint8Array(stripeCount);
+    flags.set(before.flags);
+    return { ...shift, stripeCount, flags };
+  };
+  const roomy = (metadata: Metadata, stripes: number) => {
+    const medium = new MemoryMedium(new Uint8Array(metadataBytes(stripes)).fill(0xa5));
+    medium.bytes.set(encode(metadata));
+    return medium;
+  };
+
+  test.each([
+    { stripes: 901, what: "in the same group" },
+    { stripes: 1016, what: "up to the end of the group" },
+    { stripes: 1017, what: "in one more group" },
+    { stripes: 9000, what: "in many groups" },
+  ])("$what: all of before, and behind it nothing done yet", ({ stripes }) => {
+    const medium = roomy(before, stripes);
+    appendStripes(grown(stripes), 900, medium);
+    expect(decodeMetadata(medium)).toEqual(grown(stripes));
+    expect(medium.bytes).toEqual(encode(grown(stripes)));
+  });
+
+  test("bytes that another program left behind the last stripe are no flags", () => {
+    const medium = roomy(before, 1016);
+    const group = medium.bytes.subarray(1024, 1536);
+    group.fill(7, 900 - 508, 508);
+    new DataView(group.buffer).setUint32(1024 + 508, crc32(group.subarray(0, 508)), true);
+    appendStripes(grown(1016), 900, medium);
+    expect(decodeMetadata(medium)).toEqual(grown(1016));
+  });
+
+  test("a power failure at any moment leaves the metadata of before, or all of the new one", () => {
+    const after = grown(4000);
+    const seen = new Set<number>();
+    let states = 0;
+    for (const bytes of statesAfterPowerLoss(roomy(before, 4000), (medium) =>
+      appendStripes(after, 900, medium),
+    )) {
+      const found = decodeMetadata(new MemoryMedium(bytes));
+      seen.add(found.stripeCount);
+      expect(found).toEqual(found.stripeCount === 900 ? before : after);
+      states += 1;
+    }
+    expect([...seen].sort()).toEqual([4000, 900]);
+    expect(states).toBeGreaterThan(20);
+  });
+});
+
+/** What a medium may hold: of the sectors written since the last sync each is there or not, at every write. */
+function* statesAfterPowerLoss(
+  medium: MemoryMedium,
+  work: (medium: MetadataMedium) => void,
+): Generator<Uint8Array> {
+  const events: ({ readonly sector: number; readonly bytes: Uint8Array } | "sync")[] = [];
+  const start = Uint8Array.from(medium.bytes);
+  work({
+    sizeBytes: medium.sizeBytes,
+    buffer: medium.buffer,
+    read: (sector, count) => medium.read(sector, count),
+    write: (sector, count) => {
+      for (let i = 0; i < count; i += 1) {
+        const bytes = medium.buffer.slice(i * 512, (i + 1) * 512);
+        events.push({ sector: sector + i, bytes });
+      }
+      medium.write(sector, count);
+    },
+    sync: () => events.push("sync"),
+  });
+  let certain: Uint8Array = start;
+  let open: { readonly sector: number; readonly bytes: Uint8Array }[] = [];
+  yield certain;
+  for (const event of events) {
+    if (event === "sync") {
+      certain = withSectors(certain, open);
+      open = [];
+      yield certain;
+      continue;
+    }
+    open.push(event);
+    for (let subset = 0; subset < 2 ** open.length; subset += 1) {
+      yield withSectors(
+        certain,
+        open.filter((_, i) => ((subset >> i) & 1) === 1),
+      );
+    }
+  }
+}
+
+function withSectors(
+  bytes: Uint8Array,
+  sectors: readonly { readonly sector: number; readonly bytes: Uint8Array }[],
+): Uint8Array {
+  const copy = Uint8Array.from(bytes);
+  for (const each of sectors) {
+    copy.set(each.bytes, each.sector * 512);
+  }
+  return copy;
+}
 
 /** Encodes with an end after `cut` writes. True when that was all of it. */
 function encodeUntil(cut: number, metadata: Metadata, medium: MemoryMedium): boolean {

@@ -80,6 +80,40 @@ export function encodeMetadata(metadata: Metadata, medium: MetadataMedium): void
   medium.sync();
 }
 
+/**
+ * Appends stripes. Safe against crashes: their groups lie where no reader looks until the header counts them, and the
+ * header goes last, when all else is durable. Every cut leaves the metadata of before or all of the new one.
+ *
+ *   groups behind the last one -> sync -> header -> sync
+ *
+ * @param metadata all of it, as it is to be: the old stripes are what the medium holds, the new ones have no flags
+ * @param medium long enough
+ */
+export function appendStripes(
+  metadata: Metadata,
+  stripesBefore: number,
+  medium: MetadataMedium,
+): void {
+  const { flags, stripeCount } = metadata;
+  assert(stripeCount > stripesBefore, "stripes are added, never taken away");
+  assert(medium.sizeBytes >= metadataBytes(stripeCount), "metadata fits its file");
+  clearTail(flags, stripesBefore, medium);
+  const groups = groupsOf(stripeCount);
+  const stride = sectorsIn(medium.buffer);
+  for (let first = groupsOf(stripesBefore); first < groups; first += stride) {
+    const count = Math.min(stride, groups - first);
+    for (let i = 0; i < count; i += 1) {
+      const sector = medium.buffer.subarray(i * SECTOR_BYTES, (i + 1) * SECTOR_BYTES);
+      encodeGroup(flags, first + i, sector);
+    }
+    medium.write(sectorOfGroup(first), count);
+  }
+  medium.sync();
+  encodeHeader(metadata, medium.buffer.subarray(0, SECTOR_BYTES));
+  medium.write(0, 1);
+  medium.sync();
+}
+
 /** Fills a sector with the flags of a group. */
 export function encodeGroup(flags: Uint8Array, group: number, sector: Uint8Array): void {
   assert(sector.length === SECTOR_BYTES, "a group has a sector");
@@ -156,6 +190,22 @@ function decodeGroup(sector: Uint8Array, group: number, flags: Uint8Array): void
     );
   }
   flags.set(sector.subarray(0, count), first);
+}
+
+/** Stripes are added in the last group too, where this program leaves zeros: bytes of another one become no flags. */
+function clearTail(flags: Uint8Array, stripesBefore: number, medium: MetadataMedium): void {
+  const used = stripesBefore % STRIPES_PER_GROUP;
+  if (used === 0) {
+    return;
+  }
+  const group = groupsOf(stripesBefore) - 1;
+  const sector = medium.buffer.subarray(0, SECTOR_BYTES);
+  medium.read(sectorOfGroup(group), 1);
+  if (sector.subarray(used, CRC_OFFSET).every((byte) => byte === 0)) {
+    return;
+  }
+  encodeGroup(flags, group, sector);
+  medium.write(sectorOfGroup(group), 1);
 }
 
 /** The likeliest of what makes the check of a header fail. */

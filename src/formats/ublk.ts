@@ -43,6 +43,7 @@ export const CONTROL_CODE = {
   endRecovery: changing(0x11),
   getFeatures: reading(0x13),
   deleteDeviceAsync: reading(0x14),
+  updateSize: changing(0x15),
 } as const;
 
 export const IO_CODE = {
@@ -58,6 +59,7 @@ export const FEATURE = {
   userRecovery: 2 ** 3,
   userRecoveryReissue: 2 ** 4,
   ioctlEncoding: 2 ** 6,
+  updateSize: 2 ** 10,
   autoBufferRegistration: 2 ** 11,
 } as const;
 

@@ -71,6 +71,9 @@ export const REQUEST = {
   CHECK_DEVICE_STATE: 43,
 } as const;
 
+/** What a back end asks of a front end, on the channel of SET_BACKEND_REQ_FD. */
+export const BACKEND_REQUEST = { CONFIG_CHANGE_MSG: 2 } as const;
+
 /** Bit numbers of GET_PROTOCOL_FEATURES. */
 export const PROTOCOL_FEATURE = {
   MQ: 0,

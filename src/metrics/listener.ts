@@ -64,12 +64,12 @@ export class MetricsListener implements Disposable {
   }
 }
 
-/** What a process answers now; commands that it does not know are left out. */
+/** What a process answers now, and at once; commands that it does not know are left out. */
 function ownAnswers(answer: AnswerRequest): Answers {
   const answers = new Map<string, RpcAnswer>();
   for (const command of METRIC_COMMANDS) {
     const told = answer({ command, members: {} });
-    if (told !== undefined) {
+    if (told !== undefined && !(told instanceof Promise)) {
       answers.set(command, told);
     }
   }

@@ -4,14 +4,49 @@ import fc from "fast-check";
 import type { FetchFacts } from "../device/disk-stripes.ts";
 import { bucketLimitNs, bucketOf, Counter, QueueStatistics } from "../device/queue-statistics.ts";
 import { Operation } from "../disk/request-table.ts";
+import { UbiError } from "../errors.ts";
 import { answerLine as lineFor } from "./answer-lines.ts";
 import { diskAnswer, REQUESTS_LISTED_MAX, type RpcFacts } from "./answers.ts";
+import type { DiskControl } from "./disk-commands.ts";
 
-const answerLine = (facts: RpcFacts, line: string) =>
-  lineFor((request) => diskAnswer(facts, request), line);
+const CONTROL: DiskControl = {
+  stop: () => {},
+  resize: async () => ({ bytesBefore: 1024, bytes: 2048, guest: "told" }),
+};
+
+const answerLine = (facts: RpcFacts, line: string): string => {
+  const answer = lineFor((request) => diskAnswer(facts, request), line);
+  if (typeof answer !== "string") {
+    throw new Error(`${line} is not answered at once`);
+  }
+  return answer;
+};
 
 test("version: the one given", () => {
   expect(ask(makeFacts(0), "version")).toBe('{"version":"1.2.3"}\n');
+});
+
+test("stop: asked for, and said so", () => {
+  let asked = 0;
+  const stop = () => {
+    asked += 1;
+  };
+  const control = { ...CONTROL, stop };
+  expect(ask({ ...makeFacts(0), control }, "stop")).toBe('{"stop":{"stopping":true}}\n');
+  expect(asked).toBe(1);
+});
+
+test("resize: what the disk has grown to, and whether the guest knows", async () => {
+  const facts = makeFacts(0);
+  const answer = lineFor((request) => diskAnswer(facts, request), '["resize"]');
+  expect(await answer).toBe('{"resize":{"bytes":2048,"bytes_before":1024,"guest":"told"}}\n');
+});
+
+test("resize that cannot be: the reason", async () => {
+  const resize = () => Promise.reject(new UbiError("E_RESIZE", "it is smaller"));
+  const facts = { ...makeFacts(0), control: { ...CONTROL, resize } };
+  const answer = lineFor((request) => diskAnswer(facts, request), '["resize"]');
+  expect(await answer).toBe('{"code":"E_RESIZE","error":"it is smaller"}\n');
 });
 
 test("status without metadata: null", () => {
@@ -289,6 +324,7 @@ function makeFacts(queues: number): RpcFacts {
     queues: Array.from({ length: queues }, () => makeQueue(SLOTS)),
     stripes: () => undefined,
     fetch: () => undefined,
+    control: CONTROL,
     nowNs: () => NOW_NS,
   };
 }

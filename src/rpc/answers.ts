@@ -13,6 +13,7 @@ import {
   type QueueStatistics,
 } from "../device/queue-statistics.ts";
 import type { RpcAnswer } from "./answer-lines.ts";
+import { commandDisk, type DiskControl, isDiskCommand } from "./disk-commands.ts";
 import { commandFetch, type FetchControl, fetchFacts, isFetchCommand } from "./fetch-commands.ts";
 import type { Request } from "./request.ts";
 
@@ -27,15 +28,22 @@ export interface RpcFacts {
   readonly stripes: () => StripeCounts | undefined;
   /** Undefined for a disk with nothing to fetch or track. */
   readonly fetch: () => FetchControl | undefined;
+  readonly control: DiskControl;
   /** The clock that the statistics were written with. */
   readonly nowNs: () => number;
 }
 
-/** Undefined for a command that no disk knows. @throws UbiError E_RPC_NO_FETCH, E_RPC_REQUEST */
-export function diskAnswer(facts: RpcFacts, request: Request): RpcAnswer | undefined {
+/** Undefined for a command that no disk knows. @throws UbiError E_RPC_NO_FETCH, E_RPC_REQUEST; of a growth */
+export function diskAnswer(
+  facts: RpcFacts,
+  request: Request,
+): RpcAnswer | undefined | Promise<RpcAnswer> {
   const { command } = request;
   if (isFetchCommand(command)) {
     return { fetch: commandFetch(facts.fetch(), command, request.members) };
+  }
+  if (isDiskCommand(command)) {
+    return commandDisk(facts.control, command);
   }
   switch (command) {
     case "version":

@@ -77,6 +77,44 @@ test("client that reads slowly: one answer at a time is made, the socket is paus
   expect(client.calls).toEqual(["pause", "resume"]);
 });
 
+test("command that takes its time: what was asked behind it is answered behind it", async () => {
+  const client = new FakeClient();
+  const slow = Promise.withResolvers<string>();
+  client.slow = slow.promise;
+  client.send("slow\none\n");
+  expect(client.received).toBe("");
+  client.nowMs = 2 * IDLE_MAX_MS;
+  client.connection.checkTime();
+  slow.resolve("<slow>\n");
+  await slow.promise;
+  expect(client.received).toBe("<slow>\n<one>\n");
+  expect(client.connection.isServed).toBe(true);
+});
+
+test("client that ends while its command is carried out: gets the answer, then the connection closes", async () => {
+  const client = new FakeClient();
+  const slow = Promise.withResolvers<string>();
+  client.slow = slow.promise;
+  client.send("slow\n");
+  client.connection.finish();
+  slow.resolve("<slow>\n");
+  await slow.promise;
+  expect(client.received).toBe("<slow>\n");
+  expect(client.calls.at(-1)).toBe("terminate");
+});
+
+test("client that goes while its command is carried out: nothing is sent to it", async () => {
+  const client = new FakeClient();
+  const slow = Promise.withResolvers<string>();
+  client.slow = slow.promise;
+  client.send("slow\none\n");
+  client.connection.closed();
+  slow.resolve("<slow>\n");
+  await slow.promise;
+  expect(client.received).toBe("");
+  expect(client.answered).toEqual(["slow"]);
+});
+
 test("client that goes before its answer: the connection ends, and its other requests are dropped", () => {
   const client = new FakeClient();
   client.hasGone = true;
@@ -202,6 +240,8 @@ class FakeClient {
   readonly answered: string[] = [];
   nowMs = 0;
   received = "";
+  /** The answer to the line "slow". */
+  slow: Promise<string> = Promise.resolve("");
   /** Writing fails from now on. */
   hasGone = false;
   #capacity: number;
@@ -220,7 +260,7 @@ class FakeClient {
       socket,
       answer: (line) => {
         this.answered.push(line);
-        return `<${line}>\n`;
+        return line === "slow" ? this.slow : `<${line}>\n`;
       },
       nowMs: () => this.nowMs,
       defer: (task) => this.#deferred.push(task),

@@ -1,7 +1,7 @@
 /**
  * One client: lines in, answers out, in order. A request is read only when the answer before it has left
  * for the kernel, so a client that does not read its answers holds one answer and the bytes that came
- * before its socket was paused, and no more.
+ * before its socket was paused, and no more. The same while a command is being carried out.
  *
  *   open --(end of stream)--> ended --(last answer sent)--> closed
  *     `--(limit, bad text)--> closing --(answer sent: half-closed; end of stream or 1 s)--> closed
@@ -24,8 +24,8 @@ const PENDING_BYTES_MAX = 1024 * 1024;
 
 export interface ConnectionOptions {
   readonly socket: ClientSocket;
-  /** One line of answer, with its newline, for a request line. */
-  readonly answer: (line: string) => string;
+  /** One line of answer, with its newline, for a request line. Rejects only for programmer errors. */
+  readonly answer: (line: string) => string | Promise<string>;
   readonly nowMs: () => number;
   /** Calls back when the other clients had their turn. */
   readonly defer: (task: () => void) => void;
@@ -40,6 +40,8 @@ export class RpcConnection implements ClientConnection {
   #state: "open" | "ended" | "closing" | "closed" = "open";
   #outgoing = new Uint8Array(0);
   #isPaused = false;
+  /** A command is being carried out: its answer comes before anything else. */
+  #isAwaiting = false;
   /** Nothing has come yet. */
   #isSilent = true;
   #activeMs: number;
@@ -106,6 +108,9 @@ export class RpcConnection implements ClientConnection {
 
   /** Looks at the clock; to be called about once a second. */
   checkTime(): void {
+    if (this.#isAwaiting && this.isServed) {
+      return;
+    }
     const quietMs = this.#options.nowMs() - this.#activeMs;
     if (this.#state === "closing" && quietMs >= LINGER_MS) {
       this.#terminate();
@@ -125,7 +130,7 @@ export class RpcConnection implements ClientConnection {
       if (!this.isServed) {
         return;
       }
-      if (this.#outgoing.length > 0) {
+      if (this.#outgoing.length > 0 || this.#isAwaiting) {
         this.#pause();
         return;
       }
@@ -154,8 +159,24 @@ export class RpcConnection implements ClientConnection {
     if (text === undefined) {
       this.#close("");
     } else if (text !== "") {
-      this.#send(this.#options.answer(text));
+      this.#answer(text);
     }
+  }
+
+  #answer(text: string): void {
+    const answer = this.#options.answer(text);
+    if (typeof answer === "string") {
+      this.#send(answer);
+      return;
+    }
+    this.#isAwaiting = true;
+    void answer.then((line) => {
+      this.#isAwaiting = false;
+      if (this.isServed) {
+        this.#send(line);
+        this.#work();
+      }
+    });
   }
 
   #decode(bytes: Uint8Array): string | undefined {

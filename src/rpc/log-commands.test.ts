@@ -5,7 +5,8 @@ import { answerLine } from "./answer-lines.ts";
 const before = logLevel();
 afterEach(() => setLogLevel(before));
 
-const ask = (request: unknown) => JSON.parse(answerLine(() => undefined, JSON.stringify(request)));
+const ask = (request: unknown) =>
+  JSON.parse(`${answerLine(() => undefined, JSON.stringify(request))}`);
 
 test("log_level tells the level, set_log_level changes it", () => {
   setLogLevel("error");

@@ -23,7 +23,7 @@ import {
 } from "../formats/stripe-protocol.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { log } from "../log.ts";
-import { FileMedium, loadMetadata } from "../stripes/metadata-file.ts";
+import { checkStripeCount, FileMedium, loadMetadata } from "../stripes/metadata-file.ts";
 import type { MetadataAnswer } from "./fixed-answers.ts";
 
 /** Stripes of a disk without metadata: 1 MiB. */
@@ -49,14 +49,7 @@ export function readServedMetadata(
   const place = { path: file.path, fd: file.fd, sizeBytes: file.geometry.sizeBytes, cipher };
   const legacy = readLegacy(place, disk.sectors);
   const metadata = legacy ?? loadMetadata(place);
-  const stripeCount = stripesOf(disk.sectors, metadata.stripeShift);
-  if (stripeCount !== metadata.stripeCount) {
-    throw new UbiError(
-      "E_METADATA_SIZE",
-      `metadata ${file.path} has ${metadata.stripeCount} stripes but the disk ${disk.path} has ${stripeCount}; ` +
-        "it belongs to another disk, or the disk was resized",
-    );
-  }
+  checkStripeCount(file.path, metadata, disk);
   if (stripeBytes(metadata) % disk.blockBytes !== 0) {
     throw new UbiError(
       "E_METADATA_SIZE",

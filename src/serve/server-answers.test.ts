@@ -16,6 +16,7 @@ function makeFacts(more: Partial<ServerFacts> = {}): ServerFacts {
     listeners: () => ["127.0.0.1:7777", "/run/a.sock"],
     isDraining: () => false,
     statistics: ServerStatistics.create(2),
+    stop: () => {},
     bufferCount: 64,
     nowMs: () => 12_345.6,
     startMs: 2_000,

@@ -17,6 +17,8 @@ export interface ServerFacts {
   readonly listeners: () => readonly string[];
   readonly isDraining: () => boolean;
   readonly statistics: ServerStatistics;
+  /** Asks for a clean stop, and returns before it. */
+  readonly stop: () => void;
   /** How many stripes are in memory at once. */
   readonly bufferCount: number;
   /** The clock that the statistics are written with, and that time at the start. */
@@ -37,6 +39,9 @@ export function serverAnswer(facts: ServerFacts, command: string): Answer | unde
       return { stats: statsOf(facts) };
     case "clients":
       return { clients: facts.statistics.clients().map((client) => clientOf(facts, client)) };
+    case "stop":
+      facts.stop();
+      return { stop: { stopping: true } };
     default:
       return undefined;
   }

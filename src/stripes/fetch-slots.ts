@@ -102,6 +102,18 @@ export class FetchSlots {
     return -1;
   }
 
+  /** Whether a buffer has the stripe, on its way from the source or to the base. */
+  holds(stripe: number): boolean {
+    for (let buffer = 0; buffer < this.count; buffer++) {
+      const stage = u8(this.#stage, buffer);
+      const isUnderWay = stage === Stage.source || stage === Stage.base || stage === Stage.zero;
+      if (isUnderWay && f64(this.#stripe, buffer) === stripe) {
+        return true;
+      }
+    }
+    return false;
+  }
+
   // --- internal ---
 
   #free(buffer: number): void {

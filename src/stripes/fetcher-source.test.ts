@@ -112,7 +112,7 @@ function started({ hasOrder = true } = {}) {
     state,
     source,
     stripeSectors: STRIPE_SECTORS,
-    diskSectors: STRIPES * STRIPE_SECTORS,
+    diskSectors: () => STRIPES * STRIPE_SECTORS,
     bufferAddresses: Array.from({ length: BUFFERS }, (_, i) => (i + 1) * 2 ** 20),
     reservedBuffers: 1,
     order: hasOrder ? () => Array.from({ length: STRIPES }, (_, i) => i).values() : undefined,

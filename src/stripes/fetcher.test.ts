@@ -342,7 +342,7 @@ function started(start: Start) {
     state,
     source,
     stripeSectors: STRIPE_SECTORS,
-    diskSectors: DISK_SECTORS,
+    diskSectors: () => DISK_SECTORS,
     // The first one is used first.
     bufferAddresses: Array.from({ length: buffers }, (_, i) => (i + 1) * 2 ** 20),
     reservedBuffers: 1,

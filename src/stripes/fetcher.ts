@@ -53,7 +53,8 @@ export interface FetcherOptions {
   readonly source: StripeSource;
   readonly host: FetchHost;
   readonly stripeSectors: number;
-  readonly diskSectors: number;
+  /** Of the disk now; it changes while no buffer has its last stripe. */
+  readonly diskSectors: () => number;
   /** Memory of one stripe each, aligned for the source and the base; as many as the state has. */
   readonly bufferAddresses: readonly number[];
   /** Buffers that the background leaves to demand. */
@@ -146,6 +147,10 @@ export class Fetcher {
   get hasRoomForDemand(): boolean {
     // Those kept for claimed stripes do not count: the end of the claims is in the rings.
     return this.#demands.size - this.#kept < DEMANDS_MAX;
+  }
+
+  holds(stripe: number): boolean {
+    return this.#slots.holds(stripe);
   }
 
   /** The base is being written. */
@@ -481,7 +486,7 @@ export class Fetcher {
   /** The last stripe of the disk may be short. */
   #bytesOf(stripe: number): number {
     const { stripeSectors, diskSectors } = this.#options;
-    return Math.min(stripeSectors, diskSectors - stripe * stripeSectors) * SECTOR_BYTES;
+    return Math.min(stripeSectors, diskSectors() - stripe * stripeSectors) * SECTOR_BYTES;
   }
 }
 

@@ -47,6 +47,24 @@ test("WRITTEN alone needs no base flush, and a bit that is set needs nothing", (
   expect(log).toEqual(["flush metadata", "3=2", "4=0"]);
 });
 
+test("stripes that are added between rounds: theirs and those that waited are written with them", () => {
+  const { commit, log } = started();
+  commit.add(1199, WRITTEN);
+  expect(commit.isBetweenRounds).toBe(true);
+  const flags = new Uint8Array(2000);
+  flags.set(commit.flags);
+  commit.grow(flags);
+  commit.add(1999, WRITTEN);
+  commit.advance(0);
+  expect(commit.isBetweenRounds).toBe(false);
+  expect(log.splice(0)).toEqual(["write 3", "write 4"]);
+  commit.sectorWritten(0, true);
+  commit.sectorWritten(1, true);
+  commit.metadataFlushed(true);
+  expect(log).toEqual(["flush metadata", "1199=2", "1999=2"]);
+  expect([flags[1199], flags[1999]]).toEqual([HAS_SOURCE | WRITTEN, WRITTEN]);
+});
+
 test("more dirty sectors than places are written one after another", () => {
   const { commit, log } = started();
   for (const stripe of [0, 508, 1016]) {

@@ -53,12 +53,12 @@ const PENDING_MASK = 0x0f;
 const ROUND_SHIFT = 4;
 
 export class MetadataCommit {
-  readonly #flags: Uint8Array;
+  #flags: Uint8Array;
   readonly #host: CommitHost;
   readonly #places: readonly Uint8Array[];
   readonly #retry: RetryPolicy;
   /** By stripe: bits for the next round below, bits of this round above. */
-  readonly #marks: Uint8Array;
+  #marks: Uint8Array;
   #pending: number[] = [];
   #round: number[] = [];
   /** Failed syncs of the base when the data of the stripes was written: of one, and whether others differ. */
@@ -89,6 +89,26 @@ export class MetadataCommit {
   /** Stripes whose end was not told. */
   get uncommitted(): number {
     return this.#pending.length + this.#round.length;
+  }
+
+  /** Between two rounds: nothing is being written, and what was is durable or was given up. */
+  get isBetweenRounds(): boolean {
+    return this.#stage === Stage.idle;
+  }
+
+  /** The disk has more stripes, and the metadata file knows of them. @param flags the old ones and behind them the new */
+  grow(flags: Uint8Array): void {
+    assert(this.isBetweenRounds, "the flags change when no round needs them");
+    assert(flags.length >= this.#flags.length, "stripes are never taken away");
+    const marks = new Uint8Array(flags.length);
+    marks.set(this.#marks);
+    this.#flags = flags;
+    this.#marks = marks;
+  }
+
+  /** As they are on the medium when no round is under way. */
+  get flags(): Uint8Array {
+    return this.#flags;
   }
 
   /** When `advance` is to be called though nothing ended; Infinity when there is no such time. */

@@ -2,12 +2,18 @@
  * The metadata file on its disk: sectors are read, deciphered, enciphered and written a megabyte at a time,
  * through the page cache, so that media with larger blocks and buffers of any address will do.
  */
+import { ftruncateSync } from "node:fs";
 import type { XtsCipher } from "../disk/cipher.ts";
-import { assert, errnoText, UbiError } from "../errors.ts";
+import { assert, errnoText, errorText, UbiError } from "../errors.ts";
 import { Arena } from "../ffi/arena.ts";
-import { readFileAt, syncFileData, writeFileAt } from "../ffi/file.ts";
-import type { Metadata, MetadataMedium } from "../formats/metadata.ts";
-import { decodeMetadata, encodeMetadata } from "../formats/metadata-codec.ts";
+import { probeFile, readFileAt, syncFileData, writeFileAt } from "../ffi/file.ts";
+import {
+  type Metadata,
+  type MetadataMedium,
+  metadataBytes,
+  stripesOf,
+} from "../formats/metadata.ts";
+import { appendStripes, decodeMetadata, encodeMetadata } from "../formats/metadata-codec.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 
 /** An open metadata file. Whoever opened it closes it. */
@@ -42,6 +48,31 @@ export function loadMetadata(
 }
 
 /**
+ * Checks that metadata is that of a disk of this size.
+ * @param path of the metadata
+ * @throws UbiError E_METADATA_SIZE
+ */
+export function checkStripeCount(
+  path: string,
+  metadata: Metadata,
+  disk: { readonly path: string; readonly sectors: number },
+): void {
+  const { stripeCount, stripeShift } = metadata;
+  const stripes = stripesOf(disk.sectors, stripeShift);
+  if (stripes !== stripeCount) {
+    const advice =
+      stripes > stripeCount
+        ? "the disk was made larger: then run init-metadata --grow"
+        : "the disk was cut: then bring back its size";
+    throw new UbiError(
+      "E_METADATA_SIZE",
+      `metadata ${path} has ${stripeCount} stripes but the disk ${disk.path} has ${stripes}; ` +
+        `it belongs to another disk, or ${advice}`,
+    );
+  }
+}
+
+/**
  * Writes the whole file, which is as long as `sizeBytes` and long enough, and brings it to disk. After a
  * crash it is whole, or nothing that any reader accepts.
  * @throws UbiError E_DISK_IO, E_CIPHER
@@ -49,6 +80,22 @@ export function loadMetadata(
 export function storeMetadata(file: MetadataFile, metadata: Metadata): void {
   using medium = new FileMedium(file);
   encodeMetadata(metadata, medium);
+}
+
+/**
+ * Appends stripes to the file, which becomes longer where it must, and brings it to disk. After a crash it has the
+ * stripes of before or all of the new ones. Nothing else may be written to it meanwhile.
+ * @param metadata all of it, as it is to be
+ * @throws UbiError E_DISK_IO, E_CIPHER, E_METADATA_SIZE; the file may have the new stripes all the same
+ */
+export function appendToMetadata(
+  file: Omit<MetadataFile, "sizeBytes">,
+  metadata: Metadata,
+  stripesBefore: number,
+): void {
+  const sizeBytes = lengthen(file, metadataBytes(metadata.stripeCount));
+  using medium = new FileMedium({ ...file, sizeBytes });
+  appendStripes(metadata, stripesBefore, medium);
 }
 
 export class FileMedium implements MetadataMedium, Disposable {
@@ -115,3 +162,29 @@ export class FileMedium implements MetadataMedium, Disposable {
 // --- internal ---
 
 const BUFFER_BYTES = 2 ** 20;
+
+/** How long the file is then. */
+function lengthen({ path, fd }: Omit<MetadataFile, "sizeBytes">, neededBytes: number): number {
+  const geometry = probeFile(fd);
+  if (typeof geometry === "number") {
+    throw new UbiError("E_DISK_IO", `cannot look at metadata ${path}: ${errnoText(geometry)}`);
+  }
+  const { sizeBytes, isBlockDevice } = geometry;
+  if (sizeBytes >= neededBytes) {
+    return sizeBytes;
+  }
+  if (isBlockDevice) {
+    throw new UbiError(
+      "E_METADATA_SIZE",
+      `metadata ${path} is a device of ${sizeBytes} bytes, and the disk's stripes need ${neededBytes}; make it larger`,
+    );
+  }
+  try {
+    ftruncateSync(fd, neededBytes);
+  } catch (error) {
+    throw new UbiError("E_DISK_IO", `cannot make metadata ${path} longer: ${errorText(error)}`, {
+      cause: error,
+    });
+  }
+  return neededBytes;
+}

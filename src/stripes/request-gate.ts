@@ -129,6 +129,11 @@ export class RequestGate {
     this.#ranges = new RequestRanges(options);
   }
 
+  /** The disk is larger from here on, with room for its stripes in the shared state. */
+  grow(diskSectors: number): void {
+    this.#ranges.grow(diskSectors);
+  }
+
   /** A read or write of one range, which lies inside the disk. Returns a verdict. */
   admitTransfer(slot: number, operation: number, sector: number, sectorCount: number): number {
     const first = Math.floor(sector * this.#stripesPerSector);

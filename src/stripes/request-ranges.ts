@@ -11,7 +11,7 @@ import { f64, i32 } from "../ffi/view.ts";
 export class RequestRanges {
   readonly #rangesMax: number;
   readonly #stripeSectors: number;
-  readonly #diskSectors: number;
+  #diskSectors: number;
   readonly #count: Int32Array;
   readonly #areApart: Uint8Array;
   readonly #atRange: Int32Array;
@@ -39,6 +39,11 @@ export class RequestRanges {
     this.#last = new Float64Array(slotsMax * rangesMax);
     this.#firstWhole = new Float64Array(slotsMax * rangesMax);
     this.#lastWhole = new Float64Array(slotsMax * rangesMax);
+  }
+
+  /** Ranges that are added from here on may lie in a larger disk. Others keep what is whole of them. */
+  grow(diskSectors: number): void {
+    this.#diskSectors = diskSectors;
   }
 
   begin(slot: number): void {

@@ -116,13 +116,47 @@ test("what queues ask for is told, once a stripe and in its order; what they rep
   ]);
 });
 
+test("the disk grows between rounds, and not while its last stripe, which is short, is in a buffer", () => {
+  const world = started({ isWrittenTracked: true, missingSectors: 24 });
+  const last = STRIPES - 1;
+  expect(world.service.mayGrow).toBe(true);
+  world.ring.push(Intent.fetch, last, 1, 0);
+  world.turn();
+  expect(world.service.mayGrow).toBe(false);
+  world.source.finish(0);
+  world.turn();
+  expect(world.service.mayGrow).toBe(false);
+  world.service.fetcher.baseWritten(0, 0);
+  world.turn();
+  expect(world.service.mayGrow).toBe(false);
+  world.commit();
+  expect(world.service.mayGrow).toBe(true);
+  expect(world.asked).toContain(`write ${last} (40 sectors)`);
+});
+
+test("a stripe that was short is fetched whole once the disk has grown; new ones are tracked", () => {
+  const world = started({ isWrittenTracked: true, missingSectors: 24 });
+  const flags = new Uint8Array(2 * STRIPES);
+  flags.set(world.service.commit.flags);
+  world.service.grow(flags, 2 * STRIPES * STRIPE_SECTORS);
+  world.ring.push(Intent.fetch, STRIPES - 1, 1, 0);
+  world.ring.push(Intent.written, 2 * STRIPES - 1, 1, 0);
+  world.fetchFirst();
+  expect(world.asked).toContain(`write ${STRIPES - 1}`);
+  expect(world.phase(2 * STRIPES - 1)).toBe(Phase.ready);
+  world.service.commit.sectorWritten(0, true);
+  world.service.commit.metadataFlushed(true);
+  expect(flags[2 * STRIPES - 1]).toBe(WRITTEN);
+  expect(world.state.load(2 * STRIPES - 1)).toBe(WRITTEN_BIT);
+});
+
 // --- internal ---
 
 /** One queue, two fetch buffers, and no second attempts. */
-function started({ isWrittenTracked = false } = {}) {
+function started({ isWrittenTracked = false, missingSectors = 0 } = {}) {
   const asked: string[] = [];
   const flags = new Uint8Array(STRIPES).fill(HAS_SOURCE);
-  const state = StripeState.create(flags, { queues: 1, buffers: 2 });
+  const state = StripeState.create(flags, { queues: 1, buffers: 2, stripesMax: 2 * STRIPES });
   const shared = new SharedArrayBuffer(IntentRing.sharedBytes(16));
   const source = new FakeSource({
     sectors: STRIPES * STRIPE_SECTORS,
@@ -139,7 +173,7 @@ function started({ isWrittenTracked = false } = {}) {
     flags,
     source,
     stripeSectors: STRIPE_SECTORS,
-    diskSectors: STRIPES * STRIPE_SECTORS,
+    diskSectors: STRIPES * STRIPE_SECTORS - missingSectors,
     bufferAddresses: [2 ** 20, 2 ** 21],
     reservedBuffers: 1,
     sectorPlaces: [new Uint8Array(512)],
@@ -149,7 +183,10 @@ function started({ isWrittenTracked = false } = {}) {
     host: {
       isZero: () => false,
       seal: () => true,
-      writeBase: (_buffer, offset) => asked.push(`write ${offset / (STRIPE_SECTORS * 512)}`),
+      writeBase: (_buffer, offset, _address, bytes) => {
+        const short = bytes === STRIPE_SECTORS * 512 ? "" : ` (${bytes / 512} sectors)`;
+        asked.push(`write ${offset / (STRIPE_SECTORS * 512)}${short}`);
+      },
       zeroBase: () => asked.push("zero"),
       flushBase: () => asked.push("flush base"),
       writeSector: (_place, sector) => asked.push(`sector ${sector}`),

@@ -9,6 +9,7 @@
  * A turn: the host hands over what completed, then calls `turn` and sleeps until something completes, a queue
  * wakes it, or `dueMs` has come.
  */
+import { assert } from "../errors.ts";
 import { STRIPE_FLAG } from "../formats/metadata.ts";
 import type { StripeSource } from "../sources/stripe-source.ts";
 import { Fetcher, type FetchHost } from "./fetcher.ts";
@@ -62,6 +63,8 @@ export class StripeService {
   readonly #host: ServiceHost;
   readonly #rings: readonly IntentRing[];
   readonly #isWrittenTracked: boolean;
+  readonly #stripeSectors: number;
+  #diskSectors: number;
   readonly #touches: TouchOrder | undefined;
   /** Stripes that are being fetched, to be WRITTEN together with FETCHED. */
   readonly #wantsWritten = new Set<number>();
@@ -76,9 +79,12 @@ export class StripeService {
     this.#host = host;
     this.#rings = options.rings.map((ring) => new IntentRing(ring));
     this.#isWrittenTracked = options.isWrittenTracked;
+    this.#stripeSectors = options.stripeSectors;
+    this.#diskSectors = options.diskSectors;
     this.#touches = options.touches;
     this.fetcher = new Fetcher({
       ...options,
+      diskSectors: () => this.#diskSectors,
       host: {
         isZero: (address, bytes) => host.isZero(address, bytes),
         seal: (sector, count, address) => host.seal(sector, count, address),
@@ -130,6 +136,20 @@ export class StripeService {
   get isDrained(): boolean {
     const isTold = this.#rings.every((ring) => ring.waiting() === 0);
     return isTold && !this.fetcher.isWriting && this.commit.uncommitted === 0;
+  }
+
+  /** Nothing under way depends on the size of the disk. It is so again and again, unless the source hangs. */
+  get mayGrow(): boolean {
+    const last = Math.ceil(this.#diskSectors / this.#stripeSectors) - 1;
+    return this.commit.isBetweenRounds && !this.fetcher.holds(last);
+  }
+
+  /** The disk is larger, and the metadata file has the flags. Before any queue knows. */
+  grow(flags: Uint8Array, diskSectors: number): void {
+    assert(this.mayGrow, "a stripe keeps its length while it is fetched");
+    this.commit.grow(flags);
+    this.#diskSectors = diskSectors;
+    this.#state.stripeCount = flags.length;
   }
 
   /** Fetches nothing any more; what is on the base already is made durable. */

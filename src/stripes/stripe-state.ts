@@ -78,9 +78,11 @@ export type StripeCounter = (typeof STRIPE_COUNTERS)[number];
 
 /** As plain data, for the threads that work on the disk. */
 export interface SharedStripeState {
+  /** At the start. */
   readonly stripeCount: number;
   readonly queues: number;
   readonly buffers: number;
+  /** One a stripe, and room for those that are added: their bytes are READY already. */
   readonly bytes: SharedArrayBuffer;
   readonly words: SharedArrayBuffer;
   readonly doubles: SharedArrayBuffer;
@@ -109,7 +111,8 @@ export function isClaimed(byte: number): boolean {
 
 export class StripeState {
   readonly shared: SharedStripeState;
-  readonly stripeCount: number;
+  /** As this thread knows it. */
+  stripeCount: number;
   readonly #bytes: Uint8Array;
   readonly #words: Int32Array;
   readonly #doubles: Float64Array;
@@ -147,12 +150,17 @@ export class StripeState {
   /** The state after a start, from the flags of the metadata. */
   static create(
     flags: Uint8Array,
-    options: { readonly queues: number; readonly buffers: number },
+    options: {
+      readonly queues: number;
+      readonly buffers: number;
+      /** Stripes that there is room for; left out: no more than there are. */
+      readonly stripesMax?: number;
+    },
   ): StripeState {
-    const { queues, buffers } = options;
+    const { queues, buffers, stripesMax = flags.length } = options;
     assert(buffers > 0, "a stripe is fetched into a buffer");
     assert(buffers <= BUFFERS_MAX, "fetch buffers are looked through one by one");
-    const sizes = StripeState.sharedBytes({ stripes: flags.length, queues, buffers });
+    const sizes = StripeState.sharedBytes({ stripes: stripesMax, queues, buffers });
     const state = new StripeState({
       stripeCount: flags.length,
       queues,
@@ -163,6 +171,11 @@ export class StripeState {
     });
     state.#fill(flags);
     return state;
+  }
+
+  /** Stripes that the disk may grow to while it is served. */
+  get stripesMax(): number {
+    return this.#bytes.length;
   }
 
   /** Phase, WRITTEN and failures of a stripe. */

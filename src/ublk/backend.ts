@@ -10,6 +10,7 @@ import { closeSync, fsync, openSync } from "node:fs";
 import { promisify } from "node:util";
 import type { DeviceConfig } from "../config/index.ts";
 import type { DiskDevice } from "../device/disk-device.ts";
+import type { GrowingFrontEnd, GuestNews } from "../device/disk-growth.ts";
 import { DiskThreads } from "../device/disk-threads.ts";
 import { type ErrorCode, errorText, UbiError } from "../errors.ts";
 import { createEvent } from "../ffi/event.ts";
@@ -38,6 +39,8 @@ export interface UblkBackendOptions {
   readonly control: UblkControl;
   /** As it was added, or found. */
   readonly info: DeviceInfo;
+  /** Of the driver. */
+  readonly features: number;
   /** The device has lost its server: this one takes it over. */
   readonly isRecovering: boolean;
   readonly link: DeviceLink | undefined;
@@ -45,7 +48,7 @@ export interface UblkBackendOptions {
   readonly asked: Promise<void>;
 }
 
-export class UblkBackend {
+export class UblkBackend implements GrowingFrontEnd {
   /** Of the block device, once it is there. */
   path = "";
   readonly #options: UblkBackendOptions;
@@ -87,6 +90,21 @@ export class UblkBackend {
     this.#options = options;
     this.#wakeFds = Array.from({ length: options.config.tuning.numQueues }, () => createEvent());
     this.#threads = new DiskThreads(options.device, options.info.queues);
+  }
+
+  checkGrowth(): void {
+    if ((this.#options.features & FEATURE.updateSize) === 0) {
+      throw new UbiError(
+        "E_UBLK_DRIVER",
+        "the kernel's ublk driver cannot change the size of a device, Linux 6.16 is needed; stop the disk, run " +
+          "init-metadata --grow if it has metadata, and start it again",
+      );
+    }
+  }
+
+  async tellSize(sectors: number): Promise<GuestNews> {
+    await this.#options.control.updateSize(this.id, sectors);
+    return "told";
   }
 
   /**

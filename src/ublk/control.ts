@@ -82,6 +82,12 @@ export class UblkControl implements Disposable {
     await this.#run(command, QUICK_MS, `cannot set the parameters of ublk device ${id}`);
   }
 
+  /** A device that is live shows another size from here on. */
+  async updateSize(id: number, sectors: number): Promise<void> {
+    const command = { code: CONTROL_CODE.updateSize, device: id, data: sectors };
+    await this.#run(command, QUICK_MS, `cannot change the size of ublk device ${id}`);
+  }
+
   /** What a device was started with. */
   async parameters(id: number): Promise<ReturnType<typeof decodeParameters>> {
     const buffer = parametersQuery();

@@ -11,6 +11,7 @@
  */
 import type { DiskDescription, SharedDiskState } from "../device/disk-device.ts";
 import { openDiskRequests, syncDisk } from "../device/disk-requests.ts";
+import { DiskSize } from "../device/disk-size.ts";
 import { Counter, QueueStatistics } from "../device/queue-statistics.ts";
 import { type IoEngine, WATCH_ID } from "../disk/io-engine.ts";
 import type { RequestRunner } from "../disk/request-executor.ts";
@@ -113,6 +114,9 @@ class UblkQueueWorker implements Disposable {
   readonly #depth: number;
   readonly #ioBytes: number;
   readonly #disk: DiskDescription;
+  readonly #size: DiskSize;
+  /** Of the disk, as it has grown. */
+  #sectors: number;
   readonly #isZeroCopy: boolean;
   readonly #wakeFd: number;
   /** Commands and wake-ups, and the disk's I/O unless that is synchronous. */
@@ -138,6 +142,8 @@ class UblkQueueWorker implements Disposable {
     this.#depth = depth;
     this.#ioBytes = ioBytes;
     this.#disk = disk;
+    this.#size = new DiskSize(shared.size);
+    this.#sectors = disk.sectors;
     this.#isZeroCopy = isZeroCopy;
     this.#wakeFd = data.wakeFds[queue] ?? -1;
     this.#ring = new UringEngine(2 * depth, disk, {
@@ -232,6 +238,10 @@ class UblkQueueWorker implements Disposable {
     const count = ring.completions();
     if (count === 0) {
       return;
+    }
+    if (this.#size.hasGrown()) {
+      this.#sectors = this.#size.sectors; // behind the completions: these requests may know of the new size
+      this.#executor.grow(this.#sectors);
     }
     this.#nowNs = clockNs();
     let fetched = 0;
@@ -338,7 +348,7 @@ class UblkQueueWorker implements Disposable {
   }
 
   #isInRange(sector: number, sectors: number): boolean {
-    return sector + sectors <= this.#disk.sectors;
+    return sector + sectors <= this.#sectors;
   }
 
   /** DISCARD and WRITE_ZEROES have their one range as a list, as the disk's requests know it. */

@@ -5,6 +5,7 @@
  */
 import type { DeviceConfig } from "../config/index.ts";
 import type { DiskDevice } from "../device/disk-device.ts";
+import type { GrowingFrontEnd, GuestNews } from "../device/disk-growth.ts";
 import { DiskThreads } from "../device/disk-threads.ts";
 import type { ErrorCode } from "../errors.ts";
 import { createEvent, signalEvent } from "../ffi/event.ts";
@@ -16,7 +17,10 @@ import { QueueMailbox } from "./queue-mailbox.ts";
 import { queueSizes } from "./queue-sizes.ts";
 import type { QueueWorkerData } from "./queue-worker.ts";
 
-export class VhostBackend {
+/** The control worker waits less for a front end's answer, but may be busy ending an earlier one's requests. */
+const NEWS_MS = 10_000;
+
+export class VhostBackend implements GrowingFrontEnd {
   readonly #wakeFd = createEvent();
   readonly #queueWakeFds: readonly number[];
   readonly #stop = new SharedArrayBuffer(4);
@@ -24,6 +28,7 @@ export class VhostBackend {
   readonly #stopped = Promise.withResolvers<void>();
   readonly #listening = Promise.withResolvers<void>();
   readonly #controlData: ControlWorkerData;
+  #news: PromiseWithResolvers<GuestNews> | undefined;
 
   /** Resolves when all is stopped after `stop`; rejects when a worker fails. */
   get ended(): Promise<void> {
@@ -75,6 +80,21 @@ export class VhostBackend {
     };
   }
 
+  checkGrowth(): void {}
+
+  async tellSize(): Promise<GuestNews> {
+    const news = Promise.withResolvers<GuestNews>();
+    this.#news = news;
+    signalEvent(this.#wakeFd);
+    const timer = setTimeout(() => news.resolve("next_connection"), NEWS_MS);
+    timer.unref();
+    try {
+      return await news.promise;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
   /** Ends requests in flight, flushes, removes the socket. Resolves as `ended` does. */
   async stop(): Promise<void> {
     this.#threads.expectEnds();
@@ -107,6 +127,9 @@ export class VhostBackend {
     switch (message.kind) {
       case "listening":
         this.#listening.resolve();
+        return;
+      case "size-told":
+        this.#news?.resolve(message.guest);
         return;
       case "failed":
         this.#threads.fail(message.code as ErrorCode, message.message);

@@ -7,7 +7,9 @@
  *        <-- messages --------------
  */
 import type { DiskDescription, SharedDiskState } from "../device/disk-device.ts";
+import type { GuestNews } from "../device/disk-growth.ts";
 import { syncDisk } from "../device/disk-requests.ts";
+import { DiskSize } from "../device/disk-size.ts";
 import { errnoText, errorText, UbiError } from "../errors.ts";
 import { drainEvent } from "../ffi/event.ts";
 import { installMemoryGuard } from "../ffi/memory.ts";
@@ -21,6 +23,7 @@ import type { AnnouncedLimits } from "./features.ts";
 import { MemoryMap } from "./memory-map.ts";
 import { QueueCommand, QueueMailbox } from "./queue-mailbox.ts";
 import { Session, type WriteCache } from "./session.ts";
+import { SizeNews } from "./size-news.ts";
 
 /** What the control worker is started with. */
 export interface ControlWorkerData {
@@ -39,6 +42,8 @@ export interface ControlWorkerData {
 /** What the control worker tells the main thread. */
 export type ControlMessage =
   | { readonly kind: "listening" }
+  /** The disk has grown, and the front end was told of it. */
+  | { readonly kind: "size-told"; readonly guest: GuestNews }
   | { readonly kind: "failed"; readonly code: string; readonly message: string }
   | { readonly kind: "stopped"; readonly isFlushed: boolean };
 
@@ -50,6 +55,7 @@ const SYNC_TIMEOUT_MS = 60_000;
 const WAKE = 0;
 const LISTEN = 1;
 const CLIENT = 2;
+const CHANNEL = 3;
 const NOBODY = -1;
 const EAGAIN = -11;
 /** How long to leave a front end waiting that cannot be accepted, such as for want of descriptors. */
@@ -78,12 +84,14 @@ class ControlWorker implements Disposable {
   readonly #data: ControlWorkerData;
   readonly #stop: Int32Array;
   readonly #listener: ListeningSocket;
-  readonly #poll = new PollSet(3);
+  readonly #poll = new PollSet(4);
   readonly #limiter = new LogLimiter();
   readonly #visits = new LogLimiter(20);
   readonly #mailboxes: readonly QueueMailbox[];
   readonly #memory: MemoryMap;
   readonly #cache: WriteCache;
+  readonly #size: DiskSize;
+  readonly #news: SizeNews;
   /** A session whose queues did not end their requests: none follows it before they have. */
   #unended: Session | undefined;
 
@@ -95,17 +103,22 @@ class ControlWorker implements Disposable {
     );
     this.#memory = new MemoryMap(data.memoryTable);
     this.#cache = { isWriteback: !data.disk.isWriteThrough };
+    this.#size = new DiskSize(data.shared.size);
+    this.#news = new SizeNews(this.#size, this.#limiter, (guest) =>
+      tell({ kind: "size-told", guest }),
+    );
     installMemoryGuard();
     this.#listener = ListeningSocket.open(data.socketPath);
     this.#poll.watch(WAKE, data.wakeFd);
     this.#poll.watch(LISTEN, this.#listener.fd);
     this.#poll.watch(CLIENT, NOBODY);
+    this.#poll.watch(CHANNEL, NOBODY);
   }
 
   /** Serves one front end after another until the main thread asks to stop. */
   serve(): void {
     while (!this.#isStopping()) {
-      this.#wait();
+      this.#wait(undefined);
       const fd = this.#poll.events(LISTEN) === 0 ? EAGAIN : this.#listener.accept();
       if (fd >= 0) {
         this.#serveOne(fd);
@@ -143,11 +156,13 @@ class ControlWorker implements Disposable {
     return Atomics.load(this.#stop, 0) === 1;
   }
 
-  #wait(): void {
-    this.#poll.wait(-1);
+  #wait(session: Session | undefined): void {
+    this.#poll.watch(CHANNEL, session?.backChannel?.fd ?? NOBODY);
+    this.#poll.wait(this.#news.waitMs(performance.now()));
     if (this.#poll.events(WAKE) !== 0) {
       drainEvent(this.#data.wakeFd);
     }
+    this.#news.advance(session, this.#poll.events(CHANNEL) !== 0, performance.now());
   }
 
   #serveOne(fd: number): void {
@@ -157,6 +172,7 @@ class ControlWorker implements Disposable {
     }
     const session = new Session({
       disk: this.#data.disk,
+      sectors: () => this.#size.sectors,
       limits: this.#data.limits,
       memory: this.#memory,
       mailboxes: this.#mailboxes,
@@ -178,6 +194,7 @@ class ControlWorker implements Disposable {
     } finally {
       this.#poll.watch(CLIENT, NOBODY);
       this.#poll.watch(LISTEN, this.#listener.fd);
+      this.#news.left();
       this.#endSession(session);
     }
   }
@@ -203,7 +220,7 @@ class ControlWorker implements Disposable {
 
   #converse(connection: Connection, session: Session): void {
     while (!this.#isStopping()) {
-      this.#wait();
+      this.#wait(session);
       if (this.#poll.events(CLIENT) !== 0) {
         const request = connection.receive();
         if (request === undefined) {

@@ -35,22 +35,24 @@ export function deviceFeatures(disk: DiskDescription): bigint {
 export const PROTOCOL_FEATURES = bitMask(
   PROTOCOL_FEATURE.MQ,
   PROTOCOL_FEATURE.REPLY_ACK,
+  PROTOCOL_FEATURE.BACKEND_REQ,
   PROTOCOL_FEATURE.CONFIG,
   PROTOCOL_FEATURE.RESET_DEVICE,
   PROTOCOL_FEATURE.CONFIGURE_MEM_SLOTS,
   PROTOCOL_FEATURE.STATUS,
 );
 
-/** The 60 bytes of the configuration space. */
+/** The 60 bytes of the configuration space. @param sectors of the disk, now */
 export function deviceConfig(
   disk: DiskDescription,
+  sectors: number,
   limits: AnnouncedLimits,
   isWriteback: boolean,
 ): Uint8Array {
   const physicalSectors = Math.max(disk.physicalBlockBytes, disk.blockBytes) / SECTOR_BYTES;
   const mayWriteZeroes = !disk.isReadOnly;
   return encodeBlockConfig({
-    capacitySectors: disk.sectors,
+    capacitySectors: sectors,
     segmentSizeMax: limits.segSizeMax,
     segmentCountMax: limits.segCountMax,
     blockSize: SECTOR_BYTES,

@@ -10,6 +10,7 @@
  */
 import type { DiskDescription, SharedDiskState } from "../device/disk-device.ts";
 import { openDiskRequests } from "../device/disk-requests.ts";
+import { DiskSize } from "../device/disk-size.ts";
 import { Counter, QueueStatistics } from "../device/queue-statistics.ts";
 import { type IoEngine, WATCH_ID } from "../disk/io-engine.ts";
 import { openEngine } from "../disk/open-engine.ts";
@@ -76,7 +77,12 @@ const MEMORY_LOST = "the front end cut off its shared memory";
 
 class QueueWorker implements Disposable {
   readonly #queue: number;
-  readonly #disk: DiskDescription;
+  readonly #disk: {
+    sectors: number;
+    readonly isReadOnly: boolean;
+    readonly isDiscardOffered: boolean;
+  };
+  readonly #size: DiskSize;
   readonly #engine: IoEngine;
   readonly #requests: RequestTable;
   readonly #executor: RequestRunner;
@@ -112,7 +118,9 @@ class QueueWorker implements Disposable {
   constructor(data: QueueWorkerData) {
     const { disk, shared, queue } = data;
     this.#queue = queue;
-    this.#disk = disk;
+    const { sectors, isReadOnly, isDiscardOffered } = disk;
+    this.#disk = { sectors, isReadOnly, isDiscardOffered };
+    this.#size = new DiskSize(shared.size);
     this.#requests = new RequestTable(data.slots, data.segmentsPerSlot);
     this.#engine = openEngine(data.ioEngine, data.slots, disk);
     this.#executor = openDiskRequests({
@@ -268,6 +276,9 @@ class QueueWorker implements Disposable {
       this.#break(ring, MEMORY_LOST);
       return 0;
     }
+    if (this.#size.hasGrown()) {
+      this.#grow(); // behind the ring's index: whoever put these chains there may know of the new size
+    }
     ring.disableKicks();
     this.#nowNs = clockNs();
     let taken = 0;
@@ -280,6 +291,12 @@ class QueueWorker implements Disposable {
     this.#isStarved = taken < waiting;
     this.#guestSpin.learnBatch(waiting);
     return taken;
+  }
+
+  #grow(): void {
+    const { sectors } = this.#size;
+    this.#disk.sectors = sectors;
+    this.#executor.grow(sectors);
   }
 
   /** Takes the next chain; false when it has to wait for a free slot. */

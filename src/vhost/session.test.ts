@@ -8,6 +8,8 @@ import {
   SessionFrontEnd,
   USER,
 } from "../../tests/support/session-front-end.ts";
+import { socketPair } from "../../tests/support/socket-pair.ts";
+import { closeDescriptor } from "../ffi/socket.ts";
 import {
   bitMask,
   decodeConfigPart,
@@ -18,6 +20,7 @@ import {
   encodeU64,
   encodeVringAddress,
   encodeVringState,
+  PROTOCOL_FEATURE,
   REQUEST,
 } from "../formats/vhost-user.ts";
 import { decodeBlockConfig, FEATURE } from "../formats/virtio-blk.ts";
@@ -54,6 +57,28 @@ test("owner: twice is a mistake, but not after a reset", () => {
   expect(front.refusal(REQUEST.SET_OWNER)).toContain("twice");
   front.send(REQUEST.RESET_OWNER);
   front.send(REQUEST.SET_OWNER);
+});
+
+test("back channel: only where it was negotiated, and only a socket; the last one counts", () => {
+  const request = REQUEST.SET_BACKEND_REQ_FD;
+  front.negotiate();
+  expect(front.refusal(request, new Uint8Array(0), 1)).toContain("not negotiated");
+  front.send(REQUEST.SET_PROTOCOL_FEATURES, encodeU64(bitMask(PROTOCOL_FEATURE.BACKEND_REQ)));
+  expect(front.refusal(request, new Uint8Array(0), 1)).toContain("no socket");
+  expect(front.refusal(request, new Uint8Array(0), 0)).toContain("0 descriptors");
+  expect(front.session.backChannel).toBeUndefined();
+  const open = openDescriptors();
+  for (let i = 0; i < 3; i++) {
+    const { own, given } = socketPair();
+    closeDescriptor(own);
+    expect(front.handle(request, new Uint8Array(0), [given])).toBeUndefined();
+  }
+  expect(openDescriptors()).toBe(open + 1);
+});
+
+test("config: the capacity is that of the moment", () => {
+  front.sectors = 2 ** 33;
+  expect(decodeBlockConfig(front.config(0, 60)).capacitySectors).toBe(2 ** 33);
 });
 
 test("limits: queues and memory slots", () => {

@@ -27,6 +27,7 @@ import {
 } from "../formats/vhost-user.ts";
 import { CONFIG_BYTES, CONFIG_WRITEBACK_OFFSET, FEATURE } from "../formats/virtio-blk.ts";
 import { type LogLimiter, log } from "../log.ts";
+import { BackChannel } from "./back-channel.ts";
 import {
   type AnnouncedLimits,
   deviceConfig,
@@ -41,6 +42,8 @@ const CONFIG_MMIO_OFFSET = 0x100;
 
 export interface SessionOptions {
   readonly disk: DiskDescription;
+  /** Sectors of the disk, now. */
+  readonly sectors: () => number;
   readonly limits: AnnouncedLimits;
   readonly memory: MemoryMap;
   readonly mailboxes: readonly RingMailbox[];
@@ -61,6 +64,7 @@ export interface WriteCache {
 
 export class Session {
   readonly #disk: DiskDescription;
+  readonly #sectors: () => number;
   readonly #limits: AnnouncedLimits;
   readonly #memory: MemoryMap;
   readonly #rings: readonly Vring[];
@@ -74,9 +78,11 @@ export class Session {
   /** Until when the queues must have ended their requests, once the session ends. */
   #deadlineMs = Number.POSITIVE_INFINITY;
   #status = 0n;
+  #backChannel: BackChannel | undefined;
 
   constructor(options: SessionOptions) {
     this.#disk = options.disk;
+    this.#sectors = options.sectors;
     this.#limits = options.limits;
     this.#memory = options.memory;
     this.#syncDisk = options.syncDisk;
@@ -96,6 +102,16 @@ export class Session {
   /** Whether a request that asks for it gets an acknowledgement. */
   get hasReplyAck(): boolean {
     return hasBit(this.#protocolFeatures, PROTOCOL_FEATURE.REPLY_ACK);
+  }
+
+  /** Where the front end can be asked something; undefined when it offered no channel. */
+  get backChannel(): BackChannel | undefined {
+    return this.#backChannel;
+  }
+
+  closeBackChannel(): void {
+    this.#backChannel?.[Symbol.dispose]();
+    this.#backChannel = undefined;
   }
 
   /**
@@ -131,6 +147,8 @@ export class Session {
         return encodeU64(this.#status);
       case REQUEST.SET_STATUS:
         return this.#setStatus(decodeU64(payload));
+      case REQUEST.SET_BACKEND_REQ_FD:
+        return this.#setBackChannel(descriptors);
       default:
         return this.#handleMemory(request, payload, descriptors);
     }
@@ -142,6 +160,7 @@ export class Session {
    */
   end(timeoutMs: number): void {
     this.#deadlineMs = performance.now() + timeoutMs;
+    this.closeBackChannel();
     let failure: unknown;
     for (const ring of this.#rings) {
       try {
@@ -248,6 +267,19 @@ export class Session {
     return undefined;
   }
 
+  /** The last one counts. */
+  #setBackChannel(descriptors: number[]): undefined {
+    const request = REQUEST.SET_BACKEND_REQ_FD;
+    if (!hasBit(this.#protocolFeatures, PROTOCOL_FEATURE.BACKEND_REQ)) {
+      throw new UbiError("E_PROTOCOL", `${requestName(request)} was not negotiated`);
+    }
+    const channel = new BackChannel(oneDescriptor(request, descriptors));
+    takeDescriptor(request, descriptors);
+    this.closeBackChannel();
+    this.#backChannel = channel;
+    return undefined;
+  }
+
   #setOwner(): undefined {
     if (this.#isOwned) {
       throw new UbiError("E_PROTOCOL", "SET_OWNER came twice");
@@ -292,7 +324,7 @@ export class Session {
 
   #getConfig(payload: Uint8Array): Uint8Array {
     const part = decodeConfigPart(payload);
-    const config = deviceConfig(this.#disk, this.#limits, this.#cache.isWriteback);
+    const config = deviceConfig(this.#disk, this.#sectors(), this.#limits, this.#cache.isWriteback);
     const offset = configOffset(part.offset);
     const bytes = new Uint8Array(part.bytes.length);
     bytes.set(config.subarray(Math.min(offset, CONFIG_BYTES), offset + bytes.length));

@@ -27,6 +27,7 @@ import {
 import { at, DATA, HostileClient, WRITE } from "../support/hostile-client.ts";
 import { attachLoopDevice, MountedDevice, missingMounts } from "../support/loop-device.ts";
 import { skipUnless } from "../support/requires.ts";
+import { converse } from "../support/rpc-client.ts";
 
 const DISK_BYTES = 64 * 2 ** 20;
 /** Far below what a stuck disk or front end would be waited for. */
@@ -52,6 +53,21 @@ test.each(["SIGTERM", "SIGINT"] as const)("%s without a front end", async (signa
   await using backend = await startUbiblk(disk);
   expect(await endedBy(backend, signal)).toEqual({ exitCode: 0, isPrompt: true });
   expect(existsSync(disk.socketPath)).toBe(false);
+});
+
+test("stop by RPC, asked twice: answered, then as by a signal", async () => {
+  const rpcPath = join(folder, "rpc.sock");
+  disk = writeDiskConfig({ folder, isEncrypted: true, moreConfig: `rpc_socket = "${rpcPath}"\n` });
+  await using backend = await startUbiblk(disk);
+  using client = HostileClient.attach(disk.socketPath);
+  expect(client.isServed()).toBe(true);
+  const answer = await converse(rpcPath, '{"command":"stop"}\n["stop"]\n');
+  expect(answer).toBe('{"stop":{"stopping":true}}\n'.repeat(2));
+  expect(await ended(backend)).toEqual({ exitCode: 0, isPrompt: true });
+  expect(client.isClosed()).toBe(true);
+  expect(existsSync(disk.socketPath)).toBe(false);
+  expect(existsSync(rpcPath)).toBe(false);
+  expect(backend.log()).toContain("signal=rpc");
 });
 
 test("SIGTERM with an idle front end", async () => {
@@ -188,8 +204,12 @@ function fill(fd: number): void {
 }
 
 async function endedBy(backend: Backend, signal: "SIGTERM" | "SIGINT") {
-  const startMs = performance.now();
   process.kill(backend.pid, signal);
+  return await ended(backend);
+}
+
+async function ended(backend: Backend) {
+  const startMs = performance.now();
   while (backend.isRunning() && performance.now() - startMs < PROMPT_MS) {
     await Bun.sleep(5);
   }

@@ -81,6 +81,7 @@ class FakeMailbox implements RingMailbox {
 export class SessionFrontEnd {
   readonly memory = new MemoryMap(new SharedArrayBuffer(GuestMemory.sharedWords * 8));
   readonly session: Session;
+  sectors = DISK.sectors;
   syncCount = 0;
   canSync = true;
   readonly region: MemoryRegion = {
@@ -94,6 +95,7 @@ export class SessionFrontEnd {
   constructor() {
     this.session = new Session({
       disk: DISK,
+      sectors: () => this.sectors,
       limits: { segSizeMax: 65_536, segCountMax: 4, numQueues: QUEUES },
       memory: this.memory,
       mailboxes: this.#mailboxes,
