@@ -25,6 +25,7 @@ main() {
     test)
       guest_kernel
       ublk_guest
+      prometheus
       ;;
     bench) ublk_guest ;;
   esac
@@ -242,6 +243,35 @@ fetch_emulator() {
   ! ldd "$state/emulator/usr/bin/qemu-system-x86_64" | grep 'not found' || return 1
   rm -rf "$folder"
   mv "$state/emulator" "$folder"
+}
+
+# --- Prometheus, its promtool and node_exporter: programs only; installing their packages would start services ---
+
+PROMETHEUS_FOLDER=build/prometheus
+PROMETHEUS_PACKAGES=(prometheus prometheus-node-exporter)
+
+prometheus() {
+  [[ ! -d $PROMETHEUS_FOLDER ]] || return 0
+  say "fetching Prometheus"
+  if ! fetch_prometheus && ! { update_lists && fetch_prometheus; }; then
+    say "Prometheus cannot be had (try: sudo apt-get update); tests that need it will be skipped"
+  fi
+}
+
+fetch_prometheus() {
+  local part package status=0
+  part=$(mktemp -d)
+  if (cd "$part" && apt-get -qq download "${PROMETHEUS_PACKAGES[@]}" >/dev/null 2>&1); then
+    for package in "$part"/*.deb; do
+      dpkg-deb -x "$package" "$part/content" || status=1
+    done
+    # As a whole, in one step.
+    mkdir -p build && mv "$part/content/usr/bin" "$PROMETHEUS_FOLDER" || status=1
+  else
+    status=1
+  fi
+  rm -rf "$part"
+  return "$status"
 }
 
 # Runs a step whose output is of interest only when it fails.

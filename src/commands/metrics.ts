@@ -1,4 +1,5 @@
 /** `ubiblk metrics`: what running backends and stripe servers do, once, as metrics in text. */
+import { resolve } from "node:path";
 import { defineCommand } from "citty";
 import { loadDeviceConfig, loadServerConfig } from "../config/index.ts";
 import { UbiError } from "../errors.ts";
@@ -71,7 +72,7 @@ export default defineCommand({
 
 async function deviceSocket(path: string): Promise<MetricSocket> {
   const { device } = await loadDeviceConfig(path, { require: ["rpc_socket"] });
-  return { path: device.rpcSocket ?? "", labels: { device: device.deviceId } };
+  return { path: resolve(device.rpcSocket ?? ""), labels: { device: device.deviceId } };
 }
 
 async function serverSocket(path: string): Promise<MetricSocket> {
@@ -79,7 +80,7 @@ async function serverSocket(path: string): Promise<MetricSocket> {
   if (server.rpcSocket === undefined) {
     throw new UbiError("E_CONFIG", `${path}: server.rpc_socket: missing: this command needs it`);
   }
-  return { path: server.rpcSocket, labels: {} };
+  return { path: resolve(server.rpcSocket), labels: {} };
 }
 
 /** The first of those that name the same socket. */

@@ -250,3 +250,47 @@ test("a program that needs only the key refuses a document without encryption", 
     "encryption: missing: the section [encryption] is required",
   );
 });
+
+test.each(["127.0.0.1:9464", "127.8.9.1:0", "[::1]:9464", "localhost:65535"])(
+  "metrics_address %s: of this machine, so it is accepted",
+  async (address) => {
+    const config = await load(`${DEVICE}metrics_address = "${address}"\n${ZONE_DISK}`);
+    expect(config.device.metricsAddress).toBe(address);
+  },
+);
+
+test.each(["0.0.0.0:9464", "192.0.2.1:9464", "[::]:9464", "[2001:db8::1]:9464"])(
+  "metrics_address %s: others could read it, so it needs a flag",
+  async (address) => {
+    const text = `${DEVICE}metrics_address = "${address}"\n${ZONE_DISK}`;
+    expect(await errorsOf(load(text))).toMatch(
+      /E_CONFIG_DANGER \S+:3: device\.metrics_address: other machines could read .* allow_remote_metrics/,
+    );
+    const { device, warnings } = await load(`${text}allow_remote_metrics = true\n`);
+    expect(device.metricsAddress).toBe(address);
+    expect(warnings.join()).toContain("device.metrics_address (allow_remote_metrics)");
+  },
+);
+
+test.each([
+  "9464",
+  ":9464",
+  "127.0.0.1",
+  "127.0.0.1:65536",
+  "127.0.0.1:x",
+  "::1:9464",
+  "host.example:9464",
+  "[127.0.0.1]:1",
+])("metrics_address %s: no address to listen at", async (address) => {
+  const text = `${DEVICE}metrics_address = "${address}"\n${ZONE_DISK}`;
+  expect(await errorsOf(load(text))).toMatch(
+    /E_CONFIG_VALUE \S+:3: device\.metrics_address: not an address to listen at/,
+  );
+});
+
+test("metrics_socket: not at the path of another socket", async () => {
+  const text = `${DEVICE}rpc_socket = "a.sock"\nmetrics_socket = "a.sock"\n${ZONE_DISK}`;
+  expect(await errorsOf(load(text))).toContain(
+    "device.metrics_socket: the same path as device.rpc_socket",
+  );
+});

@@ -142,3 +142,23 @@ test("the RPC socket of a server is a path like others, and not that of its clie
     "server.rpc_socket: the same path as server.unix_socket",
   );
 });
+
+test("the metrics of a server: places of its own, and of this machine", async () => {
+  const sockets = 'unix_socket = "a.sock"\nrpc_socket = "b.sock"\n';
+  using folder = new ConfigFolder({
+    "s.toml": `[server]\n${sockets}metrics_socket = "c.sock"\nmetrics_address = "[::1]:1"\n`,
+    "same.toml": `[server]\n${sockets}metrics_socket = "b.sock"\n`,
+    "open.toml": `[server]\n${sockets}metrics_address = "0.0.0.0:1"\n`,
+  });
+  const { server } = await loadServerConfig(folder.file("s.toml"));
+  expect(server).toMatchObject({
+    metricsSocket: folder.file("c.sock"),
+    metricsAddress: "[::1]:1",
+  });
+  expect(await errorsOf(loadServerConfig(folder.file("same.toml")))).toContain(
+    "server.metrics_socket: the same path as server.rpc_socket",
+  );
+  expect(await errorsOf(loadServerConfig(folder.file("open.toml")))).toContain(
+    "server.metrics_address: other machines could read the metrics",
+  );
+});
