@@ -152,7 +152,7 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
       ["ubiblk metrics /run/ubiblk/disk1.rpc", "to standard output"],
       ["ubiblk metrics '/run/ubiblk/*.rpc' --output ubiblk.prom", "for node_exporter"],
     ],
-    exitCodes: EXIT_OF_WORK,
+    exitCodes: { ...EXIT_OF_WORK, 1: "failed, or no socket answers" },
     load: async (wrap) => wrap((await import("./metrics.ts")).default),
   },
   bench: {

@@ -25,6 +25,7 @@ export default defineCommand({
       type: "positional",
       required: false,
       isRepeated: true,
+      valueHint: "SOCKET",
       description: "RPC sockets; also several with commas, or patterns such as '/run/ubiblk/*.rpc'",
     },
     config: {

@@ -98,6 +98,21 @@ skipUnlessInstalled("openssl")(
   TIMEOUT_MS,
 );
 
+test(
+  "migration.md: old names are linked, a document is checked, its disk served, and taken back",
+  async () => {
+    const chapters = ["The programs", "There", "Back"];
+    const script = chapters.map((title) => commandsOf("docs/migration.md", title)).join("");
+    using home = new Home();
+    const result = await home.run(script);
+    expect(result).toMatchObject({ exitCode: 0, isTimedOut: false });
+    expect(result.stdout).toStartWith("ubiblk ");
+    expect(result.stdout).toContain("written stripes: 0-15");
+    expect(result.stdout).toContain("disk.toml: valid");
+  },
+  TIMEOUT_MS,
+);
+
 test("archive.md: its examples of the format are what is written", () => {
   const document = readFileSync(join(ROOT, "docs", "archive.md"), "utf8");
   const hmacKey = Uint8Array.from({ length: 32 }, (_, i) => i);

@@ -13,11 +13,9 @@ import {
   mkdtempSync,
   readdirSync,
   rmSync,
-  symlinkSync,
   truncateSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
 import { type CommandResult, outputOf, runCommand } from "../../scripts/command.ts";
@@ -65,26 +63,6 @@ test("--help: on the first level and on that of a command", async () => {
   const second = await runCommand([EXECUTABLE, "vhost", "--help"]);
   expect(second.exitCode).toBe(0);
   expect(second.stdout).toContain("--config");
-});
-
-test.each([
-  { name: "vhost-backend", command: "ubiblk vhost" },
-  { name: "init-metadata", command: "ubiblk init-metadata" },
-  { name: "dump-metadata", command: "ubiblk dump-metadata" },
-  { name: "xts", command: "ubiblk xts" },
-  { name: "ubitop", command: "ubiblk top" },
-])("a link named $name is the command", async ({ name, command }) => {
-  const folder = mkdtempSync(join(tmpdir(), "ubiblk-link-"));
-  try {
-    symlinkSync(EXECUTABLE, join(folder, name));
-    const result = await runCommand([join(folder, name), "--help"]);
-    expect(result.exitCode).toBe(0);
-    expect(result.stdout).toContain(`Usage: ${command} `);
-    const wrong = await runCommand([join(folder, name), "--no-such-flag"]);
-    expect(wrong.exitCode).toBe(2);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
 });
 
 test.each([
