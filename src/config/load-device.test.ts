@@ -264,7 +264,7 @@ test.each(["0.0.0.0:9464", "192.0.2.1:9464", "[::]:9464", "[2001:db8::1]:9464"])
   async (address) => {
     const text = `${DEVICE}metrics_address = "${address}"\n${ZONE_DISK}`;
     expect(await errorsOf(load(text))).toMatch(
-      /E_CONFIG_DANGER \S+:3: device\.metrics_address: other machines could read .* allow_remote_metrics/,
+      /E_CONFIG_DANGER \S+:3: device\.metrics_address: other machines could read .*allow_remote_metrics/,
     );
     const { device, warnings } = await load(`${text}allow_remote_metrics = true\n`);
     expect(device.metricsAddress).toBe(address);
