@@ -67,6 +67,7 @@ export const ERROR_CODES = [
   "E_METRICS",
   "E_BENCH",
   "E_VERIFY",
+  "E_DOCTOR",
 ] as const;
 
 export type ErrorCode = (typeof ERROR_CODES)[number];

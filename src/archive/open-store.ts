@@ -73,6 +73,14 @@ export async function openStore(description: StoreDescription): Promise<ObjectSt
   }
 }
 
+export type S3Settings = Extract<StoreSettings, { storage: "s3" }>;
+
+/** The region of the settings, else of the environment. */
+export function regionOf({ region }: Pick<S3Settings, "region">): string {
+  const { AWS_REGION, AWS_DEFAULT_REGION } = process.env;
+  return region ?? (AWS_REGION || AWS_DEFAULT_REGION || DEFAULT_REGION);
+}
+
 // --- internal ---
 
 const CA_FILE_BYTES_MAX = 4 * 2 ** 20;
@@ -80,16 +88,13 @@ const CA_FILE_TIMEOUT_MS = 10_000;
 const DEFAULT_REGION = "us-east-1";
 const NO_SIGNAL = new AbortController().signal;
 
-type S3Settings = Extract<StoreSettings, { storage: "s3" }>;
-
 async function describeS3(
   settings: S3Settings,
   secrets: ResolvedSecrets,
   { role, signal }: { readonly role: StoreRole; readonly signal: AbortSignal },
 ): Promise<DescribedStore> {
   const { rateLimitedRetry: limited, caFile } = settings;
-  const { AWS_REGION, AWS_DEFAULT_REGION } = process.env;
-  const region = settings.region ?? (AWS_REGION || AWS_DEFAULT_REGION || DEFAULT_REGION);
+  const region = regionOf(settings);
   const caCertificates = caFile === undefined ? undefined : await readCertificates(caFile);
   const keeper = await openKeeper(settings, secrets, { region, caCertificates, signal });
   const description: S3StoreDescription = {

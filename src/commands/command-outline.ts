@@ -5,7 +5,7 @@ import { LOG_FLAGS } from "./log-flags.ts";
 import { type RunnableCommand, runnableCommand } from "./runnable-command.ts";
 
 /** Flags for measuring and testing, which are no part of what users are offered. */
-const HIDDEN_FLAGS: readonly string[] = ["null-disk"];
+const HIDDEN_FLAGS: readonly string[] = ["null-disk", "probe-from"];
 const PATH_HINTS: readonly string[] = ["FILE", "PATH", "IMAGE", "SOCKET", "FOLDER", "DIR"];
 
 /** What a flag or a word takes. */

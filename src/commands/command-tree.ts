@@ -136,6 +136,16 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     exitCodes: EXIT_OF_WORK,
     tools: SECRET_TOOLS,
   },
+  doctor: {
+    description: "Looks whether this machine and a disk are fit to serve",
+    examples: [
+      ["ubiblk doctor", "the machine: io_uring, ciphers and their speed, limits"],
+      ["ubiblk doctor -f disk.toml", "a disk as well, also while it is served"],
+      ["ubiblk doctor -f disk.toml --json --strict", "for a monitor"],
+    ],
+    exitCodes: { ...EXIT_OF_WORK, 0: "nothing failed", 1: "a check failed; the report says which" },
+    load: async (wrap) => wrap((await import("./doctor.ts")).default),
+  },
   top: {
     description: "Shows what running backends do, live",
     examples: [

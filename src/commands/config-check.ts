@@ -2,8 +2,8 @@
 import { defineCommand } from "citty";
 import { DOCUMENT_KINDS } from "../config/document-kinds.ts";
 import { inspectDocument } from "../config/inspect-document.ts";
+import { memoryNeed } from "../doctor/memory-need.ts";
 import { UbiError, UbiErrors } from "../errors.ts";
-import { memoryNeed } from "./config-memory.ts";
 import { type CheckedDocument, jsonOf, textOf } from "./config-report.ts";
 import { hardenOrWarn } from "./hardening.ts";
 import { interruptible } from "./interruption.ts";

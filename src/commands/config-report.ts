@@ -4,8 +4,8 @@ import type { FlagInForce } from "../config/danger-zone.ts";
 import type { EffectiveValue } from "../config/effective-values.ts";
 import type { DocumentReport } from "../config/inspect-document.ts";
 import type { SecretReport } from "../config/secret-report.ts";
+import type { MemoryNeed } from "../doctor/memory-need.ts";
 import type { UbiError } from "../errors.ts";
-import type { MemoryNeed } from "./config-memory.ts";
 import { quantityText } from "./quantity-text.ts";
 
 export interface CheckedDocument {

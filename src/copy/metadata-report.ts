@@ -43,7 +43,7 @@ export async function reportMetadata(config: DeviceConfig): Promise<MetadataRepo
     dataBytes: sizeOf(dataPath),
     source,
     imageBytes: source?.type === "raw" ? sizeOf(source.imagePath) : undefined,
-    metadata: await loadLive({
+    metadata: await loadLiveMetadata({
       path: metadataPath,
       fd: file.fd,
       sizeBytes: file.sizeBytes,
@@ -95,6 +95,23 @@ export function* jsonOf(report: MetadataReport): Generator<string> {
   yield "}\n";
 }
 
+/**
+ * Reads metadata that a backend may be using.
+ * @throws UbiError E_METADATA, E_DISK_IO, E_CIPHER
+ */
+export async function loadLiveMetadata(file: MetadataFile): Promise<Metadata> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return loadMetadata(file);
+    } catch (error) {
+      if (!(error instanceof UbiError && error.code === "E_METADATA" && attempt < ATTEMPTS)) {
+        throw error;
+      }
+    }
+    await Bun.sleep(RETRY_MS);
+  }
+}
+
 // --- internal ---
 
 const VERSION = `${METADATA_VERSION.major}.${METADATA_VERSION.minor}`;
@@ -109,19 +126,6 @@ const PIECE_CHARACTERS = 1 << 16;
 /** A backend may be writing the very sector that is being read: its next reading is whole. */
 const ATTEMPTS = 5;
 const RETRY_MS = 20;
-
-async function loadLive(file: MetadataFile): Promise<Metadata> {
-  for (let attempt = 1; ; attempt += 1) {
-    try {
-      return loadMetadata(file);
-    } catch (error) {
-      if (!(error instanceof UbiError && error.code === "E_METADATA" && attempt < ATTEMPTS)) {
-        throw error;
-      }
-    }
-    await Bun.sleep(RETRY_MS);
-  }
-}
 
 /** Undefined for whatever reason it cannot be opened: that is no matter here. */
 function sizeOf(path: string): number | undefined {

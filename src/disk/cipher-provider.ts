@@ -29,7 +29,7 @@ export function chooseProvider(preferred: XtsProvider | undefined): XtsProvider 
   const order = asked === undefined ? XTS_PROVIDERS : [asked, ...XTS_PROVIDERS];
   const failures: string[] = [];
   for (const provider of order) {
-    const failure = failureOf(provider);
+    const failure = providerProblem(provider);
     if (failure === undefined) {
       if (failures.length > 0) {
         log.warn(`cipher provider ${failures.join("; ")}; using ${provider}`);
@@ -42,6 +42,17 @@ export function chooseProvider(preferred: XtsProvider | undefined): XtsProvider 
     }
   }
   throw new UbiError("E_CIPHER", `no cipher provider works here (${failures.join("; ")})`);
+}
+
+/** Why a provider cannot be used here; undefined when it can: it gave the known answers. */
+export function providerProblem(provider: XtsProvider): Failure | undefined {
+  if ((process.env.UBIBLK_XTS_HIDE ?? "").split(",").includes(provider)) {
+    return { reason: "hidden", isFault: false };
+  }
+  if (!outcomes.has(provider)) {
+    outcomes.set(provider, loadFailureOf(provider) ?? testFailureOf(provider));
+  }
+  return outcomes.get(provider);
 }
 
 /** @throws UbiError E_CIPHER */
@@ -84,16 +95,6 @@ const REASONS: Readonly<Record<number, string>> = {
 
 /** Outcomes of this thread, so that each provider is tested once. */
 const outcomes = new Map<XtsProvider, Failure | undefined>();
-
-function failureOf(provider: XtsProvider): Failure | undefined {
-  if ((process.env.UBIBLK_XTS_HIDE ?? "").split(",").includes(provider)) {
-    return { reason: "hidden", isFault: false };
-  }
-  if (!outcomes.has(provider)) {
-    outcomes.set(provider, loadFailureOf(provider) ?? testFailureOf(provider));
-  }
-  return outcomes.get(provider);
-}
 
 function loadFailureOf(provider: XtsProvider): Failure | undefined {
   if (probeXts(XTS_PROVIDER_NUMBERS[provider]) === 0) {

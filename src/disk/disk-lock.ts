@@ -31,7 +31,7 @@ export function lockDisk(fd: number, what: string, mode: "exclusive" | "shared")
     if (result !== EAGAIN) {
       throw new UbiError("E_DISK_LOCKED", `cannot lock ${what}: ${errnoText(result)}`);
     }
-    const pid = holderOf(fd);
+    const pid = lockHolderPid(fd);
     if (pid !== undefined || performance.now() > deadline) {
       throw inUse(what, pid);
     }
@@ -72,13 +72,27 @@ export function claimDevice(fd: number, what: string): number {
 
 /** Who has the file locked, for messages: of one that is locked. */
 export function lockHolder(fd: number): string {
-  return holderText(holderOf(fd));
+  return holderText(lockHolderPid(fd));
 }
 
 /** The process that has the file locked, as far as it can be seen without a lock. */
 export function seenLockHolder(fd: number): string | undefined {
-  const pid = holderOf(fd);
+  const pid = lockHolderPid(fd);
   return pid === undefined ? undefined : holderText(pid);
+}
+
+/** The living process that holds a lock on the file, from /proc/locks. */
+export function lockHolderPid(fd: number): number | undefined {
+  const info = fstatSync(fd, { bigint: true });
+  const major = Number(((info.dev >> 8n) & 0xfffn) | ((info.dev >> 32n) & ~0xfffn));
+  const minor = Number((info.dev & 0xffn) | ((info.dev >> 12n) & 0xffffff00n));
+  const hex = (value: number) => value.toString(16).padStart(2, "0");
+  const name = ` ${hex(major)}:${hex(minor)}:${info.ino} `;
+  const line = readLocks().find(
+    (text) => text.includes(name) && text.includes("FLOCK") && !text.includes("->"),
+  );
+  const pid = Number(line?.trim().split(/\s+/)[4]);
+  return pid > 0 && isAlive(pid) ? pid : undefined;
 }
 
 // --- internal ---
@@ -95,20 +109,6 @@ function holderText(pid: number | undefined): string {
   return pid === undefined
     ? "another process (its pid cannot be seen from here)"
     : `process ${pid}`;
-}
-
-/** The living process that holds a lock on the file, from /proc/locks. */
-function holderOf(fd: number): number | undefined {
-  const info = fstatSync(fd, { bigint: true });
-  const major = Number(((info.dev >> 8n) & 0xfffn) | ((info.dev >> 32n) & ~0xfffn));
-  const minor = Number((info.dev & 0xffn) | ((info.dev >> 12n) & 0xffffff00n));
-  const hex = (value: number) => value.toString(16).padStart(2, "0");
-  const name = ` ${hex(major)}:${hex(minor)}:${info.ino} `;
-  const line = readLocks().find(
-    (text) => text.includes(name) && text.includes("FLOCK") && !text.includes("->"),
-  );
-  const pid = Number(line?.trim().split(/\s+/)[4]);
-  return pid > 0 && isAlive(pid) ? pid : undefined;
 }
 
 /** A process that is dead but not yet waited for by its parent counts as dead: its I/O still ends. */

@@ -17,7 +17,9 @@ import { queueSizes as vhostQueueSizes } from "../vhost/queue-sizes.ts";
 /** Bytes by what they are for, and their sum as `total`. */
 export type MemoryNeed = Readonly<Record<string, number>>;
 
-export async function memoryNeed(report: DocumentReport): Promise<MemoryNeed | undefined> {
+export async function memoryNeed(
+  report: Pick<DocumentReport, "device" | "server" | "backend">,
+): Promise<MemoryNeed | undefined> {
   const { device, server, backend } = report;
   if (device !== undefined) {
     return withTotal({
