@@ -32,6 +32,14 @@ export function overviewText(commands: Readonly<Record<string, CommandEntry>>): 
   ].join("\n\n");
 }
 
+/** What stands behind the name in a list of flags: description, whether it must be given, or its default. */
+export function flagText({ description, isRequired, defaultText }: FlagOutline): string {
+  if (isRequired) {
+    return `${description} (required)`;
+  }
+  return defaultText === undefined ? description : `${description} (default: ${defaultText})`;
+}
+
 // --- internal ---
 
 const WIDTH_MAX = 100;
@@ -40,14 +48,6 @@ const WIDTH_DEFAULT = 80;
 const LABEL_MAX = 30;
 const INDENT = 2;
 const GAP = 2;
-
-/** What stands behind the name in a list of flags: description, whether it must be given, or its default. */
-function flagText({ description, isRequired, defaultText }: FlagOutline): string {
-  if (isRequired) {
-    return `${description} (required)`;
-  }
-  return defaultText === undefined ? description : `${description} (default: ${defaultText})`;
-}
 
 /** `ubiblk xts --config FILE [flags] INPUT OUTPUT` */
 function usageLine({ path, flags, words, tools, isGroup }: CommandOutline): string {
