@@ -1,6 +1,8 @@
 /** Hostile documents and secrets end in errors for the user, never in a crash, and leak nothing. */
 import { expect, test } from "bun:test";
 import fc from "fast-check";
+import { jsonOf, textOf } from "../../src/commands/config-report.ts";
+import { inspectDocument } from "../../src/config/inspect-document.ts";
 import { loadDeviceConfig } from "../../src/config/load-config.ts";
 import { resolveSecrets } from "../../src/config/resolve-secrets.ts";
 import { UbiError, UbiErrors } from "../../src/errors.ts";
@@ -21,6 +23,20 @@ const outcomeOf = async (folder: ConfigFolder, document: string | Uint8Array): P
     }
     return `CRASH ${error instanceof Error ? error.stack : error}`;
   }
+};
+
+/** What `config check` prints, in both forms; anything that is not a report is a crash. */
+const reportOf = async (folder: ConfigFolder, document: string): Promise<string> => {
+  const report = await inspectDocument(folder.write("c.toml", document), {
+    kind: undefined,
+    backend: undefined,
+    mayReadSecrets: true,
+    isForReference: true,
+    signal: new AbortController().signal,
+  });
+  const messages = report.errors.map((error) => error.message);
+  const checked = { report, memory: undefined };
+  return [jsonOf([checked]), textOf(checked), ...messages].join("\n");
 };
 
 const SECRET_VALUE = "hunter2hunter2";
@@ -58,6 +74,16 @@ test("documents of known words in any order end in errors for the user", async (
   );
 });
 
+test("documents of known words in any order are checked to an end", async () => {
+  using folder = new ConfigFolder();
+  await fc.assert(
+    fc.asyncProperty(fc.array(line, { maxLength: 14 }), async (lines) => {
+      expect(await reportOf(folder, lines.join("\n"))).toContain('"valid":');
+    }),
+    { numRuns: RUNS },
+  );
+});
+
 test("documents of any bytes end in errors for the user", async () => {
   using folder = new ConfigFolder();
   await fc.assert(
@@ -83,6 +109,7 @@ test("a whole document with a cut and a damage shows nothing of its secret", asy
       const outcome = await outcomeOf(folder, document);
       expect(outcome).not.toStartWith("CRASH");
       expect(outcome).not.toContain("hunter2");
+      expect(await reportOf(folder, document)).not.toContain("hunter2");
     }),
     { numRuns: RUNS },
   );
