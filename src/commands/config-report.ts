@@ -6,6 +6,7 @@ import type { DocumentReport } from "../config/inspect-document.ts";
 import type { SecretReport } from "../config/secret-report.ts";
 import type { MemoryNeed } from "../doctor/memory-need.ts";
 import type { UbiError } from "../errors.ts";
+import { oneLine } from "../log.ts";
 import { quantityText } from "./quantity-text.ts";
 
 export interface CheckedDocument {
@@ -24,7 +25,7 @@ export function jsonOf(documents: readonly CheckedDocument[]): string {
 export function textOf({ report, memory }: CheckedDocument): string {
   const { errors, warnings, values, secrets, dangers } = report;
   return [
-    `${report.path}: ${verdictOf(report)}\n`,
+    `${oneLine(report.path)}: ${verdictOf(report)}\n`,
     block("files", report.files.length > 1 ? report.files : []),
     block("values", valueLines(values.filter((value) => !isUnusedDanger(value)))),
     block("secrets", secrets.map(secretLine)),
@@ -60,7 +61,9 @@ function verdictOf({ kind, backend, errors }: DocumentReport): string {
 }
 
 function block(title: string, lines: readonly string[]): string {
-  return lines.length === 0 ? "" : `  ${title}:\n${lines.map((line) => `    ${line}\n`).join("")}`;
+  return lines.length === 0
+    ? ""
+    : `  ${title}:\n${lines.map((line) => `    ${oneLine(line)}\n`).join("")}`;
 }
 
 function valueLines(values: readonly EffectiveValue[]): readonly string[] {

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { fatalLine, type LogEvent, logLine } from "./log-line.ts";
+import { fatalLine, type LogEvent, logLine, oneLine } from "./log-line.ts";
 
 const TEXT = { isJson: false, isJournal: false };
 const JOURNAL = { isJson: false, isJournal: true };
@@ -67,4 +67,8 @@ test("as JSON the text for people is left out", () => {
   const event = eventOf({ level: "error", fields: { code: "E_DISK_SIZE" } });
   const line = fatalLine(event, "ubiblk: error E_DISK_SIZE: ...", JSON_LINE);
   expect(JSON.parse(line)).toMatchObject({ level: "error", fields: { code: "E_DISK_SIZE" } });
+});
+
+test("no control character reaches a terminal, those of eight bits neither", () => {
+  expect(oneLine("a\n\u001b[31m\u007f\u009b31m")).toBe("a\\n\\u001b[31m\\u007f\\u009b31m");
 });

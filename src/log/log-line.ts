@@ -47,10 +47,18 @@ export function fatalLine(event: LogEvent, text: string, style: LineStyle): stri
 
 /** Control characters (of a hostile name, say) reach no terminal, and begin no line. */
 export function oneLine(text: string): string {
-  return text.replace(/\p{Cc}/gu, (character) => JSON.stringify(character).slice(1, -1));
+  return text.replace(/\p{Cc}/gu, escaped);
 }
 
 // --- internal ---
+
+/** JSON leaves those from U+007F on as they are; a terminal may take them for commands as well. */
+function escaped(character: string): string {
+  const code = character.charCodeAt(0);
+  return code < 0x20
+    ? JSON.stringify(character).slice(1, -1)
+    : `\\u${code.toString(16).padStart(4, "0")}`;
+}
 
 /** Of syslog: error, warning, informational, debug. */
 const PRIORITIES: Readonly<Record<LogLevel, string>> = {

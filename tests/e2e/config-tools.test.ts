@@ -207,6 +207,13 @@ test("a key that other programs refuse ends a check for them with 1", async () =
   expect(result.stderr).toContain(`E_CONFIG_REFERENCE: ${path}:8: secrets.key.pipe_timeout_ms:`);
 });
 
+test("a hostile name of a file gives a terminal no commands", async () => {
+  const result = await config(["check", "/no/\u001b[31mred\u009b31m\nubiblk: fine"]);
+  const told = result.stdout + result.stderr;
+  expect(told.replaceAll("\n", "")).not.toMatch(/\p{Cc}/u);
+  expect(result.stdout.split("\n")).toHaveLength(3);
+});
+
 test("a reader that goes away and a full disk are no crash", async () => {
   const piped = await runCommand([
     "bash",
