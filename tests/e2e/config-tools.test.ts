@@ -168,6 +168,21 @@ test("a service's credential is read in its folder", async () => {
   expect(result.exitCode).toBe(0);
 });
 
+test("the memory of a disk grows with its queues, and its parts add up", async () => {
+  using folder = new ConfigFolder({ "c.toml": `${DEVICE}[tuning]\nnum_queues = 2\n` });
+  const result = await config(["check", "--no-secrets", "--json", folder.file("c.toml")]);
+  const { total, ...parts } = reportOf(result).memory;
+  expect(parts.bounce_buffers).toBe(2 * 8 * 2 ** 20);
+  expect(Object.values<number>(parts).reduce((sum, bytes) => sum + bytes, 0)).toBe(total);
+});
+
+test("the memory of a ublk device is that of its requests' data above all", async () => {
+  using folder = new ConfigFolder({ "c.toml": DEVICE });
+  const flags = ["--no-secrets", "--backend", "ublk", "--json"];
+  const result = await config(["check", ...flags, folder.file("c.toml")]);
+  expect(reportOf(result).memory.request_data).toBe(64 * 2 ** 20);
+});
+
 test("mistakes of several documents are told with file, line, key and code; the exit code is 1", async () => {
   using folder = new ConfigFolder({
     "a.toml": DEVICE.replace("vhost_socket", "vhost_sock"),
