@@ -72,6 +72,7 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     examples: [
       ["ubiblk init-metadata -f disk.toml", "stripes of 1 MiB, or as its source has them"],
       ["ubiblk init-metadata -f disk.toml -s 13", "stripes of 4 MiB"],
+      ["ubiblk init-metadata -f disk.toml --grow", "after the disk was made larger"],
     ],
     exitCodes: EXIT_OF_WORK,
     load: async (wrap) => wrap((await import("./init-metadata.ts")).default),
@@ -155,6 +156,16 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     ],
     exitCodes: { ...EXIT_OF_WORK, 0: "ended by its user, or all samples written" },
     load: async (wrap) => wrap((await import("./top.ts")).default),
+  },
+  rpc: {
+    description: "Gives a running backend or stripe server one command",
+    examples: [
+      ["ubiblk rpc /run/ubiblk/disk1.rpc status", "one line of JSON"],
+      ["ubiblk rpc /run/ubiblk/disk1.rpc resize", "after its file was made larger"],
+      ["ubiblk rpc /run/ubiblk/disk1.rpc set_log_level level=debug", "with what it needs"],
+    ],
+    exitCodes: { ...EXIT_OF_WORK, 1: "refused or failed; standard error says why" },
+    load: async (wrap) => wrap((await import("./rpc-request.ts")).default),
   },
   metrics: {
     description: "Writes the metrics of running backends and stripe servers, for Prometheus",
