@@ -94,8 +94,8 @@ function secretLine(secret: SecretReport): string {
 function sourceText({ source, place, fileKind }: SecretReport): string {
   switch (source) {
     case "file":
-      return fileKind === undefined || fileKind === "absent"
-        ? `file ${place} (absent)`
+      return fileKind === "absent" || fileKind === "unknown"
+        ? `file ${place} (${fileKind})`
         : `${fileKind} ${place}`;
     case "env":
       return `environment variable ${place}`;

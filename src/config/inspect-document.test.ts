@@ -15,6 +15,7 @@ ${ZONE}allow_env_secrets = true
 
 afterEach(() => {
   delete process.env.UBIBLK_TEST_INSPECTED;
+  delete process.env.CREDENTIALS_DIRECTORY;
 });
 
 const inspectAt = (path: string, options: Partial<InspectionOptions> = {}) =>
@@ -98,6 +99,16 @@ test("without reading, a file that is not there is a warning", async () => {
   const report = await inspect(text, { mayReadSecrets: false });
   expect(codesOf(report)).toEqual([]);
   expect(report.warnings.join("\n")).toContain("secrets.k.source: is not there now: cannot read");
+});
+
+test("without reading, a credential is no mistake where there are none, and one that others can read is", async () => {
+  const text = DEVICE.replace('env = "UBIBLK_TEST_INSPECTED"', 'credential = "key"');
+  expect(codesOf(await inspect(text, { mayReadSecrets: false }))).toEqual([]);
+  using folder = new ConfigFolder({ "c.toml": text });
+  folder.write("key", "x".repeat(64), 0o404);
+  process.env.CREDENTIALS_DIRECTORY = folder.path;
+  const report = await inspectAt(folder.file("c.toml"), { mayReadSecrets: false });
+  expect(codesOf(report)).toEqual(["E_CONFIG_DANGER"]);
 });
 
 test("a secret that cannot be had is a mistake, and the rest is told nevertheless", async () => {

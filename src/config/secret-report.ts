@@ -1,12 +1,13 @@
 /** What is told of the secrets of a document: where each comes from and how long it is, never its bytes. */
 import { statSync } from "node:fs";
-import { errorText, UbiError } from "../errors.ts";
+import { UbiError } from "../errors.ts";
 import { systemErrorCode } from "./bounded-read.ts";
 import type { DeclaredSecrets, SecretDeclaration } from "./declared-secrets.ts";
 import { KEK_BYTES } from "./envelope.ts";
-import { dottedKey } from "./key-positions.ts";
+import type { Findings } from "./findings.ts";
+import { dottedKey, type KeyPath } from "./key-positions.ts";
 import { resolveSecrets, type SecretUser } from "./resolve-secrets.ts";
-import { fileOf, inspectFileSource } from "./secret-sources.ts";
+import { type FileSourcePolicy, fileOf, inspectFileSource } from "./secret-sources.ts";
 
 export interface SecretReport {
   readonly name: string;
@@ -25,7 +26,14 @@ export interface SecretReport {
   readonly usedBy: readonly string[];
 }
 
-type FileKind = "named pipe" | "regular file" | "device" | "folder" | "other" | "absent";
+type FileKind =
+  | "named pipe"
+  | "regular file"
+  | "device"
+  | "folder"
+  | "other"
+  | "absent"
+  | "unknown";
 
 /** Reads the secrets that programs need of a document, and tells how long each is. The bytes are wiped. */
 export async function reportSecrets(
@@ -51,7 +59,7 @@ export async function reportSecrets(
 /**
  * Looks at the secrets of a document without reading any.
  *
- * @throws UbiErrors with every source that no program could use; what is merely absent is a warning
+ * @throws UbiErrors with every source that every program would refuse; what cannot be looked at now is a warning
  */
 export function inspectSecrets(secrets: DeclaredSecrets): void {
   const findings = secrets.newFindings();
@@ -62,20 +70,11 @@ export function inspectSecrets(secrets: DeclaredSecrets): void {
   for (const name of new Set(secrets.uses.flatMap((use) => secrets.chain(use.name)))) {
     const source = secrets.declaration(name)?.source;
     const path = ["secrets", name, "source"];
-    try {
-      const file = source === undefined ? undefined : fileOf(source);
-      if (file !== undefined) {
-        inspectFileSource(file, policy);
-      }
-    } catch (error) {
-      if (!(error instanceof UbiError)) {
-        throw error;
-      }
-      if (systemErrorCode(error.cause) === "ENOENT" || source?.credential !== undefined) {
-        findings.warn(path, `is not there now: ${errorText(error)}`);
-      } else {
-        findings.error(error.code, path, error.message);
-      }
+    const file = source === undefined ? undefined : fileOrWhyNot(source);
+    if (file instanceof UbiError) {
+      findings.warn(path, `is not there now: ${file.message}`);
+    } else if (file !== undefined) {
+      inspectFile(file, policy, path, findings);
     }
   }
   findings.finish();
@@ -105,6 +104,38 @@ export function describeSecrets(secrets: DeclaredSecrets): readonly SecretReport
 }
 
 // --- internal ---
+
+function fileOrWhyNot(source: SecretDeclaration["source"]): string | UbiError | undefined {
+  try {
+    return fileOf(source);
+  } catch (error) {
+    if (error instanceof UbiError) {
+      return error;
+    }
+    throw error;
+  }
+}
+
+function inspectFile(
+  file: string,
+  policy: FileSourcePolicy,
+  path: KeyPath,
+  findings: Findings,
+): void {
+  try {
+    inspectFileSource(file, policy);
+  } catch (error) {
+    if (!(error instanceof UbiError)) {
+      throw error;
+    }
+    // The program may be started later, elsewhere, or as another user.
+    if (systemErrorCode(error.cause) === undefined) {
+      findings.error(error.code, path, error.message);
+    } else {
+      findings.warn(path, `is not there now: ${error.message}`);
+    }
+  }
+}
 
 function sourceOf(source: SecretDeclaration["source"]): SecretReport["source"] {
   if (source.file !== undefined) {
@@ -136,7 +167,7 @@ function fileKindOf(file: string): FileKind {
       return "device";
     }
     return stats.isFile() ? "regular file" : stats.isDirectory() ? "folder" : "other";
-  } catch {
-    return "absent"; // why, is told where it is read
+  } catch (error) {
+    return systemErrorCode(error) === "ENOENT" ? "absent" : "unknown"; // why, is told where it is read
   }
 }
