@@ -6,13 +6,11 @@ import { errnoText, UbiError } from "../errors.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
 import { ListeningSocket } from "../ffi/socket-file.ts";
 import { listenStream, portOf } from "../ffi/stream.ts";
-import type { AnswerRequest, RpcAnswer } from "../rpc/answer-lines.ts";
+import type { AnswerRequest } from "../rpc/answer-lines.ts";
 import { ClientServer } from "../rpc/client-server.ts";
-import { identityOf } from "./device-metrics.ts";
-import type { Answers } from "./family.ts";
 import { httpAnswer } from "./http-answer.ts";
 import { HttpConnection } from "./http-connection.ts";
-import { METRIC_COMMANDS, type MetricFormat, metricText } from "./text.ts";
+import { OwnText } from "./own-text.ts";
 
 /** Where to listen, as the config has it: checked. Keys are for messages. */
 export interface MetricPlaces {
@@ -38,9 +36,10 @@ export class MetricsListener implements Disposable {
     using opened = new DisposableStack();
     const places: string[] = [];
     const { section, socket, address } = where;
+    const own = new OwnText(answer, nowMs);
     const serve = (open: OpenPlace) => {
       opened.use(open);
-      opened.use(serverAt(open, answer));
+      opened.use(serverAt(open, own));
       open.giveAwayDescriptor();
       places.push(open.path);
     };
@@ -64,18 +63,6 @@ export class MetricsListener implements Disposable {
   }
 }
 
-/** What a process answers now, and at once; commands that it does not know are left out. */
-function ownAnswers(answer: AnswerRequest): Answers {
-  const answers = new Map<string, RpcAnswer>();
-  for (const command of METRIC_COMMANDS) {
-    const told = answer({ command, members: {} });
-    if (told !== undefined && !(told instanceof Promise)) {
-      answers.set(command, told);
-    }
-  }
-  return answers;
-}
-
 // --- internal ---
 
 /** As a ListeningSocket is one. */
@@ -84,11 +71,9 @@ type OpenPlace = Pick<
   "path" | "fd" | "giveAwayDescriptor" | typeof Symbol.dispose
 >;
 
-function serverAt({ fd, path }: OpenPlace, answer: AnswerRequest): ClientServer {
-  const text = (format: MetricFormat) => {
-    const answers = ownAnswers(answer);
-    return metricText([{ labels: identityOf(answers), answers }], { format, processPrefix: "" });
-  };
+const nowMs = () => performance.now();
+
+function serverAt({ fd, path }: OpenPlace, own: OwnText): ClientServer {
   return new ClientServer({
     fd,
     place: path,
@@ -97,8 +82,8 @@ function serverAt({ fd, path }: OpenPlace, answer: AnswerRequest): ClientServer 
     connect: (socket) =>
       new HttpConnection({
         socket,
-        answer: (request) => httpAnswer(request, text),
-        nowMs: () => performance.now(),
+        answer: (request) => httpAnswer(request, (format) => own.text(format)),
+        nowMs,
       }),
   });
 }
