@@ -26,7 +26,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ["stripes"],
   ["device"],
   ["vhost", "ublk", "rpc", "serve", "copy"],
-  ["top", "bench", "doctor"],
+  ["top", "bench", "doctor", "init"],
   ["metrics"],
   ["commands", "worker.ts"],
   ["main.ts"],

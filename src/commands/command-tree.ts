@@ -21,6 +21,17 @@ import { SECRET_TOOLS } from "./secret-tools.ts";
  * is a group: one of its tools has to be named.
  */
 export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
+  init: {
+    description: "Makes a disk that can be served at once, with key and configuration",
+    examples: [
+      ["ubiblk init", "asks what you want"],
+      ["ubiblk init --size 20G --dir vm1", "an empty, encrypted disk"],
+      ["ubiblk init --size 20G --dir vm1 --base debian.raw --autofetch", "filled from an image"],
+      ["ubiblk init --disk /dev/vg0/vm1 --dir vm1 --kek-file kek.pipe", "no key in a plain file"],
+    ],
+    exitCodes: EXIT_OF_WORK,
+    load: async (wrap) => wrap((await import("./init.ts")).default),
+  },
   vhost: {
     description: "Serves a disk to a virtual machine over vhost-user-blk",
     examples: [
@@ -212,5 +223,6 @@ export const LINKS: Readonly<Record<string, string>> = {
   "export-archive": "export-archive",
   "remote-stripe-server": "stripe-server",
   "remote-stripe-shell": "stripe-shell",
+  "ubiblk-init": "init",
   ubitop: "top",
 };

@@ -38,7 +38,7 @@ skipUnlessInstalled("python3")("rpc.md: a backend is asked in Python", async () 
   const script = `${commandsOf("README.md", "Serve a disk")}python3 - <<'EOF'\n${here}EOF`;
   const result = await home.run(script);
   expect(result).toMatchObject({ exitCode: 0, isTimedOut: false });
-  expect(result.stdout).toStartWith('{"stats":{"queues":[{');
+  expect(result.stdout).toMatch(/^\{"stats":\{"queues":\[\{/m);
 });
 
 test(
@@ -63,6 +63,20 @@ test("config.md: a secret is wrapped", async () => {
   const [, envelope = ""] = /^source\.inline = "(.*)"$/m.exec(result.stdout) ?? [];
   expect(Uint8Array.fromBase64(envelope)).toHaveLength(12 + 64 + 16);
 });
+
+test(
+  "init.md: a disk is made, checked, served and verified; and one whose KEK comes from a pipe",
+  async () => {
+    using home = new Home();
+    const script = commandsOf("docs/init.md", "Try it") + commandsOf("docs/init.md", "Flags");
+    const result = await home.run(script);
+    expect(result).toMatchObject({ exitCode: 0, isTimedOut: false });
+    expect(result.stdout).toContain("vm1/config.toml: valid");
+    expect(result.stdout).toContain("all as expected");
+    expect(readdirSync(join(home.path, "clone", "vm2")).sort()).toContain("vhost.sock");
+  },
+  TIMEOUT_MS,
+);
 
 test("secret.md: keys are made, wrapped, unwrapped, and get another KEK", async () => {
   using home = new Home();
