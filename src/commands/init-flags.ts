@@ -44,7 +44,10 @@ export const INIT_FLAGS = {
   "s3-region": text("REGION", "region of the bucket"),
   "s3-path-style": flag("the bucket stands in the path, not in the host name"),
   "s3-ca-file": text("FILE", "certificate authorities to trust, PEM"),
-  "s3-credentials": text("PLACES", "environment,profile,web_identity,container,instance: any of"),
+  "s3-credentials": text(
+    "PLACES",
+    "where they are: a list of profile, instance, container and others",
+  ),
   "s3-access-key-id": text("FILE", "or a file or pipe with the access key ID"),
   "s3-secret-access-key": text("FILE", "a file or pipe with the secret access key"),
   "s3-session-token": text("FILE", "a file or pipe with the session token"),

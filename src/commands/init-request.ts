@@ -96,7 +96,11 @@ function mediumOf({ size, disk, preallocate }: InitFlags): RequestedMedium {
   if (size === undefined) {
     throw usage("--size: missing (or --disk DEVICE); on a terminal `ubiblk init` asks for it");
   }
-  return { kind: "file", sizeBytes: sizeArgument("--size", size), isPreallocated: preallocate };
+  const sizeBytes = sizeArgument("--size", size);
+  if (sizeBytes === 0) {
+    throw usage("--size: a disk of 0 bytes is none");
+  }
+  return { kind: "file", sizeBytes, isPreallocated: preallocate };
 }
 
 /** @throws UbiError E_USAGE */

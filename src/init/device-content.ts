@@ -52,7 +52,7 @@ export function contentOf(bytes: Uint8Array): string | undefined {
 
 // --- internal ---
 
-/** As far as any signature of a file system or volume lies from either end, and more. */
+/** More than how far signatures of file systems and volumes lie from either end. */
 const LOOK_BYTES = 2 ** 20;
 
 interface Signature {

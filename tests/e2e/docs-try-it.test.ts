@@ -58,7 +58,7 @@ test(
 
 test("config.md: a secret is wrapped", async () => {
   using home = new Home();
-  const result = await home.run(commandsOf("docs/config.md", "`[secrets.NAME]`"));
+  const result = await home.run(commandsOf("docs/config.md", "Encrypted secrets"));
   expect(result.exitCode).toBe(0);
   const [, envelope = ""] = /^source\.inline = "(.*)"$/m.exec(result.stdout) ?? [];
   expect(Uint8Array.fromBase64(envelope)).toHaveLength(12 + 64 + 16);
@@ -69,11 +69,11 @@ test(
   async () => {
     using home = new Home();
     const script = commandsOf("docs/init.md", "Try it") + commandsOf("docs/init.md", "Flags");
-    const result = await home.run(script);
+    const result = await home.run(`${script}ls vm2`);
     expect(result).toMatchObject({ exitCode: 0, isTimedOut: false });
     expect(result.stdout).toContain("vm1/config.toml: valid");
     expect(result.stdout).toContain("all as expected");
-    expect(readdirSync(join(home.path, "clone", "vm2")).sort()).toContain("vhost.sock");
+    expect(result.stdout).toEndWith("metadata\nrpc.sock\nvhost.sock\n");
   },
   TIMEOUT_MS,
 );
@@ -204,7 +204,7 @@ class Home implements Disposable {
 /** The commands of a chapter, up to the next heading of any kind. */
 function commandsOf(document: string, title: string): string {
   const text = readFileSync(join(ROOT, document), "utf8");
-  const [, behind = ""] = text.split(`\n## ${title}\n`);
+  const [, behind = ""] = text.split(`# ${title}\n`);
   const [chapter = ""] = behind.split(/^#+ /m);
   const blocks = [...chapter.matchAll(/^```sh\n(.*?)^```$/gms)].map((block) => block[1] ?? "");
   expect(blocks).not.toEqual([]);

@@ -37,7 +37,7 @@ describe("an empty disk", () => {
     expect(names.map((name) => disk.modeOf(name))).toEqual(names.map(() => 0o600));
     expect(disk.modeOf(".")).toBe(0o700);
     const config = join(disk.place, "config.toml");
-    expectSuccess(await disk.run("config", "check", config));
+    expectSuccess(await disk.run("config", "check", "--reference", config));
     await using backend = await disk.serve();
     const bench = ["--workload", "verify", "--block-size", "64K", "--queues", "2"];
     expectSuccess(await disk.run("bench", "--socket", backend.socketPath, ...bench));
@@ -172,7 +172,7 @@ describe("refused, with nothing left", () => {
   test.each<[string, readonly string[], number, RegExp]>([
     ["no size", [], 2, /E_USAGE: --size: missing/],
     ["a size that is no multiple of 512", ["--size", "1000"], 1, /E_DISK_SIZE.*512 and 1024/],
-    ["no bytes", ["--size", "0"], 1, /E_DISK_SIZE: --size: a disk of 0 bytes is none/],
+    ["no bytes", ["--size", "0"], 2, /E_USAGE: --size: a disk of 0 bytes is none/],
     ["more than a file can have", ["--size", "8000T"], 1, /E_DISK_SIZE.*at most 4 PiB/],
     ["more room than there is", ["--size", "4000T", "--preallocate"], 1, /E_INIT.*are free in/],
     ["64 queues", ["--size", "8M", "--num-queues", "64"], 2, /64 is not in 1 to 63/],
