@@ -66,7 +66,7 @@ export function madeJson(made: MadeDisk): string {
 }
 
 /** Serves, attaches a virtual machine, watches. */
-export function nextCommands(made: MadeDisk): readonly string[] {
+function nextCommands(made: MadeDisk): readonly string[] {
   const socket = made.vhostSocket.replaceAll(",", ",,"); // QEMU's way to write a comma
   return [
     `ubiblk vhost --config ${quoted(made.configPath)}`,
