@@ -5,7 +5,10 @@
 #define _GNU_SOURCE
 #include "socket.h"
 
+#include <fcntl.h>
 #include <poll.h>
+#include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -30,7 +33,33 @@ static int32_t close_with(int fd, int error) {
     return -error;
 }
 
-int32_t ubi_socket_listen(const char *path, uint32_t mode, uint32_t backlog) {
+/* Of the socket's file itself, never of what somebody put in its place. */
+static int32_t set_rights(const char *path, mode_t mode, uid_t owner, gid_t group) {
+    int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) {
+        return -errno;
+    }
+    struct stat info;
+    if (fstat(fd, &info) < 0) {
+        return close_with(fd, errno);
+    }
+    if (!S_ISSOCK(info.st_mode)) {
+        return close_with(fd, EINVAL);
+    }
+    const uint32_t kept = UINT32_MAX;
+    if ((owner != kept || group != kept) && fchownat(fd, "", owner, group, AT_EMPTY_PATH) < 0) {
+        return close_with(fd, errno);
+    }
+    char link[32]; /* chmod has no form for such a descriptor before Linux 6.6 */
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    if (chmod(link, mode) < 0) {
+        return close_with(fd, errno);
+    }
+    close(fd);
+    return 0;
+}
+
+int32_t ubi_socket_listen(const char *path, uint32_t mode, uint32_t owner, uint32_t group, uint32_t backlog) {
     struct sockaddr_un address;
     int32_t result = fill_address(&address, path);
     if (result < 0) {
@@ -44,12 +73,93 @@ int32_t ubi_socket_listen(const char *path, uint32_t mode, uint32_t backlog) {
     if (fchmod(fd, (mode_t)mode) < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
         return close_with(fd, errno);
     }
-    if (chmod(path, (mode_t)mode) < 0 || listen(fd, (int)backlog) < 0) {
-        int error = errno;
+    result = set_rights(path, (mode_t)mode, owner, group);
+    if (result == 0 && listen(fd, (int)backlog) < 0) {
+        result = -errno;
+    }
+    if (result < 0) {
         unlink(path);
-        return close_with(fd, error);
+        return close_with(fd, -result);
     }
     return fd;
+}
+
+static int option_of(int fd, int option) {
+    int value = -1;
+    socklen_t length = sizeof(value);
+    return getsockopt(fd, SOL_SOCKET, option, &value, &length) < 0 ? -1 : value;
+}
+
+int32_t ubi_socket_adopt(int32_t fd) {
+    int domain = option_of(fd, SO_DOMAIN);
+    int is_internet = domain == AF_INET || domain == AF_INET6;
+    if ((domain != AF_UNIX && !is_internet) || option_of(fd, SO_TYPE) != SOCK_STREAM ||
+        option_of(fd, SO_ACCEPTCONN) != 1) {
+        return -EINVAL;
+    }
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
+        return -errno;
+    }
+    return is_internet ? UBI_SOCKET_INTERNET : UBI_SOCKET_UNIX;
+}
+
+int32_t ubi_socket_path(int32_t fd, char *name, uint32_t length) {
+    struct sockaddr_un address;
+    socklen_t address_length = sizeof(address);
+    memset(&address, 0, sizeof(address));
+    if (getsockname(fd, (struct sockaddr *)&address, &address_length) < 0) {
+        return -errno;
+    }
+    size_t start = offsetof(struct sockaddr_un, sun_path);
+    if (address.sun_family != AF_UNIX || address_length <= start) {
+        return 0; /* without a name */
+    }
+    size_t used = address_length - start;
+    if (used > sizeof(address.sun_path)) {
+        used = sizeof(address.sun_path);
+    }
+    if (address.sun_path[0] == '\0') {
+        address.sun_path[0] = '@';
+    } else {
+        used = strnlen(address.sun_path, used);
+    }
+    if (used > length) {
+        return -ENAMETOOLONG;
+    }
+    memcpy(name, address.sun_path, used);
+    return (int32_t)used;
+}
+
+int32_t ubi_socket_tell(const char *path, const void *bytes, uint32_t length, int32_t wait_ms) {
+    struct sockaddr_un address;
+    int32_t result = fill_address(&address, path);
+    if (result < 0) {
+        return result;
+    }
+    if (address.sun_path[0] == '@') {
+        address.sun_path[0] = '\0';
+    }
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) {
+        return -errno;
+    }
+    socklen_t address_length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
+    if (connect(fd, (struct sockaddr *)&address, address_length) < 0) {
+        return close_with(fd, errno);
+    }
+    struct pollfd room = {.fd = fd, .events = POLLOUT};
+    ssize_t sent;
+    int tries = 2; /* with a wait in between */
+    do {
+        sent = send(fd, bytes, length, MSG_NOSIGNAL);
+        tries -= 1;
+    } while (sent < 0 && (errno == EINTR || (errno == EAGAIN && tries > 0 && poll(&room, 1, wait_ms) == 1)));
+    if (sent < 0) {
+        return close_with(fd, errno == EINTR ? EAGAIN : errno);
+    }
+    close(fd);
+    return 0;
 }
 
 static int32_t connect_to(const char *path, int flags) {

@@ -4,8 +4,25 @@
 
 #include "ubi.h"
 
-/* `path` is NUL-terminated, at most 107 bytes. The file gets `mode` before anyone can connect. */
-int32_t ubi_socket_listen(const char *path, uint32_t mode, uint32_t backlog);
+/*
+ * `path` is NUL-terminated, at most 107 bytes. The file has `mode`, and belongs to `owner` and `group` (UINT32_MAX: to
+ * those that it gets by itself), before anyone can connect.
+ */
+int32_t ubi_socket_listen(const char *path, uint32_t mode, uint32_t owner, uint32_t group, uint32_t backlog);
+/*
+ * Takes over a descriptor that this process was started with: UBI_SOCKET_UNIX or UBI_SOCKET_INTERNET when it is a
+ * stream socket that listens, which is then close-on-exec and non-blocking; -EINVAL for any other.
+ */
+#define UBI_SOCKET_UNIX 1
+#define UBI_SOCKET_INTERNET 2
+int32_t ubi_socket_adopt(int32_t fd);
+/* The address of a Unix socket in `name`, of `length` bytes: a path, or `@name`. Returns how long it is. */
+int32_t ubi_socket_path(int32_t fd, char *name, uint32_t length);
+/*
+ * Sends one datagram to the Unix socket at `path` (`@name` for an abstract one), which may take `wait_ms` to have
+ * room: -EAGAIN when it has none.
+ */
+int32_t ubi_socket_tell(const char *path, const void *bytes, uint32_t length, int32_t wait_ms);
 /* 0 when someone listens at `path`, -ECONNREFUSED when the socket file is an orphan. */
 int32_t ubi_socket_probe(const char *path);
 int32_t ubi_socket_connect(const char *path);

@@ -120,27 +120,40 @@ int32_t ubi_stream_port(int32_t fd) {
     return storage.ss_family == AF_INET6 ? ntohs(((struct sockaddr_in6 *)&storage)->sin6_port) : 0;
 }
 
-int32_t ubi_stream_peer(int32_t fd, char *name, uint32_t length) {
-    struct sockaddr_storage storage;
-    socklen_t storage_length = sizeof(storage);
+static int32_t name_address(const struct address *address, char *name, uint32_t length) {
     char host[UBI_STREAM_NAME_MAX];
     char port[12];
     char whole[UBI_STREAM_NAME_MAX + 16];
-    if (getpeername(fd, (struct sockaddr *)&storage, &storage_length) < 0) {
-        return -errno;
-    }
-    if (storage.ss_family != AF_INET && storage.ss_family != AF_INET6) {
+    const struct sockaddr_storage *storage = &address->storage;
+    if (storage->ss_family != AF_INET && storage->ss_family != AF_INET6) {
         return 0;
     }
-    if (getnameinfo((struct sockaddr *)&storage, storage_length, host, sizeof(host), port, sizeof(port),
+    /* SAFETY: as in connect_to. */
+    if (getnameinfo((const struct sockaddr *)storage, address->length, host, sizeof(host), port, sizeof(port),
                     NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
         return -EINVAL;
     }
-    const char *form = storage.ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s";
+    const char *form = storage->ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s";
     int written = snprintf(whole, sizeof(whole), form, host, port);
     uint32_t used = (uint32_t)written < length ? (uint32_t)written : length;
     memcpy(name, whole, used);
     return (int32_t)used;
+}
+
+int32_t ubi_stream_peer(int32_t fd, char *name, uint32_t length) {
+    struct address address = {.length = sizeof(address.storage)};
+    if (getpeername(fd, (struct sockaddr *)&address.storage, &address.length) < 0) {
+        return -errno;
+    }
+    return name_address(&address, name, length);
+}
+
+int32_t ubi_stream_local(int32_t fd, char *name, uint32_t length) {
+    struct address address = {.length = sizeof(address.storage)};
+    if (getsockname(fd, (struct sockaddr *)&address.storage, &address.length) < 0) {
+        return -errno;
+    }
+    return name_address(&address, name, length);
 }
 
 static int set_number(int fd, int level, int option, int value) {

@@ -22,6 +22,8 @@ int32_t ubi_stream_listen(const char *host, uint32_t port, uint32_t backlog);
 int32_t ubi_stream_port(int32_t fd);
 /* The other end as text, `length` bytes at most without a NUL: its length. Nothing for Unix sockets. */
 int32_t ubi_stream_peer(int32_t fd, char *name, uint32_t length);
+/* This end, as text in the same way. */
+int32_t ubi_stream_local(int32_t fd, char *name, uint32_t length);
 /* Small writes go at once, and a peer that vanished is noticed in about two minutes. 0 for Unix sockets too. */
 int32_t ubi_stream_tune(int32_t fd);
 /* Bytes that were written and that the other end has not got, as far as the system knows. */

@@ -1,6 +1,7 @@
 /** The entry of every worker thread: its role decides what is loaded. */
 import type { ObjectMakerData } from "./copy/object-maker.ts";
 import type { ObjectReaderData } from "./copy/object-reader.ts";
+import type { SharedPulse } from "./device/heartbeat.ts";
 import type { StripeWorkerData } from "./device/stripe-worker.ts";
 import { AssertionError } from "./errors.ts";
 import { adoptNativeLibrary } from "./ffi/library.ts";
@@ -25,7 +26,7 @@ const ROLES = {
     (await import("./sources/remote-worker.ts")).runRemoteWorker(data),
   "stripe-server": async (data: ServerWorkerData) =>
     (await import("./serve/server-worker.ts")).runServerWorker(data),
-  stripes: async (data: StripeWorkerData) =>
+  stripes: async (data: StripeWorkerData & { readonly pulse: SharedPulse }) =>
     (await import("./device/stripe-worker.ts")).runStripeWorker(data),
   "ublk-queue": async (data: UblkQueueData) =>
     (await import("./ublk/queue-worker.ts")).runUblkQueueWorker(data),

@@ -25,7 +25,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ["sources"],
   ["stripes"],
   ["device"],
-  ["vhost", "ublk", "rpc", "serve", "copy"],
+  ["vhost", "ublk", "rpc", "serve", "copy", "service"],
   ["top", "bench", "doctor", "init"],
   ["metrics"],
   ["commands", "worker.ts"],

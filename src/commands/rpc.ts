@@ -1,9 +1,10 @@
 /** What a command that serves a disk answers, and the RPC socket where it does. */
 import packageJson from "../../package.json" with { type: "json" };
-import type { DeviceConfig } from "../config/index.ts";
+import { type DeviceConfig, socketRights } from "../config/index.ts";
 import type { DiskDevice } from "../device/disk-device.ts";
 import type { DiskGrowth } from "../device/disk-growth.ts";
 import { clockNs } from "../ffi/event.ts";
+import type { SocketPlace } from "../ffi/socket-file.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import {
   type AnswerRequest,
@@ -12,6 +13,7 @@ import {
   processAnswer,
   RpcServer,
 } from "../rpc/index.ts";
+import type { InheritedSockets } from "../service/inherited-sockets.ts";
 import type { StopSignals } from "./stop-signals.ts";
 
 /** By what clients steer whoever serves the disk. */
@@ -50,8 +52,26 @@ export function diskAnswers(
     diskAnswer(facts, request);
 }
 
-/** Undefined when the config names no socket. */
-export function startRpc(config: DeviceConfig, answer: AnswerRequest): RpcServer | undefined {
-  const path = config.device.rpcSocket;
-  return path === undefined ? undefined : RpcServer.start(path, "device.rpc_socket", answer);
+/** Undefined when there is to be none. @throws UbiError E_CONFIG_VALUE */
+export function rpcPlace(
+  { device }: DeviceConfig,
+  inherited: InheritedSockets,
+): SocketPlace | undefined {
+  const { rpcSocketMode: mode, rpcSocketOwner: owner, rpcSocketGroup: group } = device;
+  return inherited.placeOf("rpc", {
+    key: RPC_KEY,
+    path: device.rpcSocket,
+    rights: socketRights(RPC_KEY, { mode, owner, group }),
+  });
 }
+
+export function startRpc(
+  place: SocketPlace | undefined,
+  answer: AnswerRequest,
+): RpcServer | undefined {
+  return place === undefined ? undefined : RpcServer.start(place, RPC_KEY, answer);
+}
+
+// --- internal ---
+
+const RPC_KEY = "device.rpc_socket";

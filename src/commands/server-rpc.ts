@@ -1,7 +1,8 @@
 /** What a stripe server answers, and the RPC socket where it does. */
 import packageJson from "../../package.json" with { type: "json" };
-import type { ServerConfig } from "../config/index.ts";
+import { type ServerConfig, socketRights } from "../config/index.ts";
 import { clockNs } from "../ffi/event.ts";
+import type { SocketPlace } from "../ffi/socket-file.ts";
 import { countStripes, stripeBytes } from "../formats/metadata.ts";
 import { type AnswerRequest, processAnswer, RpcServer } from "../rpc/index.ts";
 import type { ServedDisk } from "../serve/served-disk.ts";
@@ -9,6 +10,7 @@ import { type ServerFacts, serverAnswer } from "../serve/server-answers.ts";
 import type { ServerStatistics } from "../serve/server-statistics.ts";
 import { buffersFor } from "../serve/stripe-reads.ts";
 import type { StripeServer } from "../serve/stripe-server.ts";
+import type { InheritedSockets } from "../service/inherited-sockets.ts";
 
 export interface WatchedServer {
   readonly disk: ServedDisk;
@@ -44,8 +46,26 @@ export function serverAnswers(
   return ({ command }) => processAnswer(command) ?? serverAnswer(facts, command);
 }
 
-/** Undefined when the config names no socket. */
-export function startServerRpc(config: ServerConfig, answer: AnswerRequest): RpcServer | undefined {
-  const path = config.server.rpcSocket;
-  return path === undefined ? undefined : RpcServer.start(path, "server.rpc_socket", answer);
+/** Undefined when there is to be none. @throws UbiError E_CONFIG_VALUE */
+export function serverRpcPlace(
+  { server }: ServerConfig,
+  inherited: InheritedSockets,
+): SocketPlace | undefined {
+  const { rpcSocketMode: mode, rpcSocketOwner: owner, rpcSocketGroup: group } = server;
+  return inherited.placeOf("rpc", {
+    key: RPC_KEY,
+    path: server.rpcSocket,
+    rights: socketRights(RPC_KEY, { mode, owner, group }),
+  });
 }
+
+export function startServerRpc(
+  place: SocketPlace | undefined,
+  answer: AnswerRequest,
+): RpcServer | undefined {
+  return place === undefined ? undefined : RpcServer.start(place, RPC_KEY, answer);
+}
+
+// --- internal ---
+
+const RPC_KEY = "server.rpc_socket";

@@ -6,6 +6,7 @@ import {
   loadServerConfig,
   resolveSecrets,
   type ServerConfig,
+  socketRights,
 } from "../config/index.ts";
 import { DiskSecrets } from "../device/disk-secrets.ts";
 import { XtsCipher } from "../disk/cipher.ts";
@@ -16,10 +17,12 @@ import { parseServerAddress, type ServerAddress } from "../remote/server-address
 import { loadLegacyConfig } from "../serve/legacy-config.ts";
 import { ServedDisk } from "../serve/served-disk.ts";
 import { ServerStatistics } from "../serve/server-statistics.ts";
-import { StripeServer } from "../serve/stripe-server.ts";
+import { StripeServer, type StripeServerOptions } from "../serve/stripe-server.ts";
+import { type InheritedSocket, InheritedSockets } from "../service/inherited-sockets.ts";
+import { ServiceManager } from "../service/service-manager.ts";
 import { hardenOrWarn } from "./hardening.ts";
 import { startMetrics } from "./metrics-listener.ts";
-import { serverAnswers, startServerRpc } from "./server-rpc.ts";
+import { serverAnswers, serverRpcPlace, startServerRpc } from "./server-rpc.ts";
 import { StopSignals } from "./stop-signals.ts";
 
 export default defineCommand({
@@ -102,6 +105,8 @@ function whatToServe(flags: {
 
 async function serve(served: Served, listenPath: string): Promise<void> {
   hardenOrWarn();
+  const manager = new ServiceManager();
+  const inherited = InheritedSockets.take(["stripes", "rpc"]);
   let server: StripeServer | undefined;
   const failures: string[] = [];
   const onFailure = (message: string) => {
@@ -111,6 +116,8 @@ async function serve(served: Served, listenPath: string): Promise<void> {
   // The document of the disk is the first to be read, that of the clients the second; keys come last.
   const open = await prepare(served, onFailure);
   const listenConfig = await loadServerConfig(listenPath);
+  const rpcSocket = serverRpcPlace(listenConfig, inherited);
+  const listening = listeningOf(listenConfig, inherited.all("stripes"));
   const disk = await open();
   const signals = new StopSignals();
   const statistics = ServerStatistics.create(listenConfig.server.maxConnections);
@@ -121,9 +128,9 @@ async function serve(served: Served, listenPath: string): Promise<void> {
     server: () => server,
     stop: () => signals.ask("rpc"),
   });
-  using rpc = startServerRpc(listenConfig, answer);
+  using rpc = startServerRpc(rpcSocket, answer);
   using metrics = await startMetrics("server", listenConfig.server, answer);
-  server = await startServer(disk, listenConfig, statistics);
+  server = await startServer(disk, listenConfig, { ...listening, statistics });
   for (const failure of failures) {
     server.fail(failure);
   }
@@ -134,9 +141,11 @@ async function serve(served: Served, listenPath: string): Promise<void> {
   if (metrics !== undefined) {
     log.info("telling metrics", { at: metrics.places.join(",") });
   }
+  manager.ready(`serving the stripes of ${disk.name}`, server.heartbeat);
   Bun.gc(true); // what the start left behind
   await Promise.race([signals.first, server.ended]);
   log.info("stopping", { signal: signals.name });
+  manager.stopping("answers under way are sent");
   await server.stop();
   await disk[Symbol.asyncDispose]();
   signals.end();
@@ -216,16 +225,12 @@ async function openLegacyDisk(
 async function startServer(
   disk: ServedDisk,
   config: ServerConfig,
-  statistics: ServerStatistics,
+  parts: Pick<StripeServerOptions, "addresses" | "unixRights" | "inherited" | "statistics">,
 ): Promise<StripeServer> {
-  const { address, unixSocket, psk } = config.server;
-  const addresses: ServerAddress[] = address === undefined ? [] : [parseServerAddress(address)];
-  if (unixSocket !== undefined) {
-    addresses.push({ kind: "unix", path: unixSocket });
-  }
+  const { psk } = config.server;
   using secrets = await resolveSecrets(config, ["server"]);
   return await StripeServer.start(disk, {
-    addresses,
+    ...parts,
     psk:
       psk === undefined ? undefined : { identity: psk.identity, secret: secrets.get(psk.secret) },
     limits: {
@@ -234,8 +239,38 @@ async function startServer(
       idleMs: config.server.idleTimeoutMs,
     },
     connectionsMax: config.server.maxConnections,
-    statistics,
   });
+}
+
+/** Where to listen, and who may connect. @throws UbiError E_CONFIG_VALUE, E_CONFIG_DANGER */
+function listeningOf(
+  { server, dangerZone }: ServerConfig,
+  sockets: readonly InheritedSocket[],
+): Pick<StripeServerOptions, "addresses" | "unixRights" | "inherited"> {
+  const { address, unixSocket, psk } = server;
+  const { unixSocketMode: mode, unixSocketOwner: owner, unixSocketGroup: group } = server;
+  const addresses: ServerAddress[] = address === undefined ? [] : [parseServerAddress(address)];
+  if (unixSocket !== undefined) {
+    addresses.push({ kind: "unix", path: unixSocket });
+  }
+  const isAllowed = dangerZone.enabled && dangerZone.allowUnencryptedConnection;
+  const open = sockets.find(({ kind }) => kind === "internet" && psk === undefined && !isAllowed);
+  if (open !== undefined) {
+    const what = `the socket at ${open.address}, which this program was started with`;
+    const advice =
+      "add psk, or set danger_zone.enabled with danger_zone.allow_unencrypted_connection";
+    throw new UbiError("E_CONFIG_DANGER", `server.psk: missing for ${what}; ${advice}`);
+  }
+  const inherited = sockets.map(({ fd, kind, address: name }) => ({
+    fd,
+    name,
+    isLocal: kind === "unix" || name.startsWith("127.") || name.startsWith("[::1]:"),
+  }));
+  return {
+    addresses,
+    unixRights: socketRights("server.unix_socket", { mode, owner, group }),
+    inherited,
+  };
 }
 
 function tellStart(server: StripeServer, disk: ServedDisk, { server: config }: ServerConfig): void {

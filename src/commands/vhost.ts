@@ -1,14 +1,17 @@
 /** `ubiblk vhost`: serves a disk to a virtual machine over vhost-user-blk. */
 import { defineCommand } from "citty";
-import { loadDeviceConfig } from "../config/index.ts";
+import { type DeviceConfig, loadDeviceConfig, socketRights } from "../config/index.ts";
 import { DiskDevice } from "../device/disk-device.ts";
 import { DiskGrowth } from "../device/disk-growth.ts";
 import { assert } from "../errors.ts";
+import type { SocketPlace } from "../ffi/socket-file.ts";
 import { log } from "../log.ts";
+import { InheritedSockets } from "../service/inherited-sockets.ts";
+import { ServiceManager } from "../service/service-manager.ts";
 import { VhostBackend } from "../vhost/backend.ts";
 import { hardenOrWarn } from "./hardening.ts";
 import { startMetrics } from "./metrics-listener.ts";
-import { diskAnswers, startRpc } from "./rpc.ts";
+import { diskAnswers, rpcPlace, startRpc } from "./rpc.ts";
 import { StopSignals } from "./stop-signals.ts";
 
 export default defineCommand({
@@ -39,12 +42,15 @@ export default defineCommand({
 
 async function serve(configPath: string, isNull: boolean): Promise<void> {
   hardenOrWarn();
+  const manager = new ServiceManager();
+  const inherited = InheritedSockets.take(["vhost", "rpc"]);
   const config = await loadDeviceConfig(configPath, {
-    require: ["vhost_socket"],
+    require: inherited.all("vhost").length > 0 ? [] : ["vhost_socket"],
     backend: "vhost",
   });
-  const socketPath = config.device.vhostSocket;
-  assert(socketPath !== undefined, "a demanded key is there");
+  const socket = vhostPlace(config, inherited);
+  const rpcSocket = rpcPlace(config, inherited);
+  manager.tell(`opening ${config.device.dataPath}`);
   // Not `using`: after a failure queue workers may be enciphering until the process ends, and what they
   // encipher with wiped keys would reach the disk. The kernel clears the memory of an ended process.
   const device = await DiskDevice.open(config, { isNull });
@@ -53,12 +59,12 @@ async function serve(configPath: string, isNull: boolean): Promise<void> {
   // Before the backend, so that no front end sees a disk whose start fails; after it at the stop, so
   // that the drain can be watched.
   const answer = diskAnswers(config, device, "vhost", { growth, signals });
-  using rpc = startRpc(config, answer);
+  using rpc = startRpc(rpcSocket, answer);
   using metrics = await startMetrics("device", config.device, answer);
-  const backend = await VhostBackend.start(config, device, socketPath);
+  const backend = await VhostBackend.start(config, device, socket);
   growth.open(backend);
   log.info("ready", {
-    socket: socketPath,
+    socket: socket.path,
     disk: config.device.dataPath,
     sectors: device.description.sectors,
     cipher: device.cipherProvider,
@@ -66,13 +72,24 @@ async function serve(configPath: string, isNull: boolean): Promise<void> {
     ...(rpc === undefined ? {} : { rpc: rpc.path }),
     ...(metrics === undefined ? {} : { metrics: metrics.places.join(",") }),
   });
+  manager.ready(`serving ${config.device.dataPath} at ${socket.path}`, backend.heartbeat);
   Bun.gc(true); // what the start left behind: from here on little is allocated, so nothing else would collect it
   await Promise.race([signals.first, backend.ended]);
   log.info("stopping", { signal: signals.name });
+  manager.stopping("requests under way end, the disk is flushed");
   growth.close();
   await backend.stop();
   await device.release();
   device[Symbol.dispose]();
   signals.end();
   log.info("stopped");
+}
+
+function vhostPlace({ device }: DeviceConfig, inherited: InheritedSockets): SocketPlace {
+  const key = "device.vhost_socket";
+  const { vhostSocketMode: mode, vhostSocketOwner: owner, vhostSocketGroup: group } = device;
+  const rights = socketRights(key, { mode, owner, group });
+  const place = inherited.placeOf("vhost", { key, path: device.vhostSocket, rights });
+  assert(place !== undefined, "a demanded key is there");
+  return place;
 }

@@ -14,3 +14,4 @@ export {
   type TargetConfig,
 } from "./load-config.ts";
 export { resolveSecrets } from "./resolve-secrets.ts";
+export { socketRights } from "./socket-rights.ts";

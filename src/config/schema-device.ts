@@ -1,7 +1,17 @@
 /** The sections of a device document that describe the disk and how it is served. */
 import { Type } from "@sinclair/typebox";
 import { metricsKeys } from "./schema-metrics.ts";
-import { closed, flag, keyOf, ours, path, UINT32_MAX } from "./schema-values.ts";
+import {
+  closed,
+  flag,
+  keyOf,
+  ours,
+  path,
+  socketGroup,
+  socketMode,
+  socketOwner,
+  UINT32_MAX,
+} from "./schema-values.ts";
 
 export const DeviceSection = Type.Object(
   {
@@ -23,12 +33,18 @@ export const DeviceSection = Type.Object(
         examples: ["/run/ubiblk/vm1/vhost.sock"],
       }),
     ),
+    vhost_socket_mode: socketMode(),
+    vhost_socket_owner: socketOwner(),
+    vhost_socket_group: socketGroup(),
     rpc_socket: Type.Optional(
       path({
         description: "Unix socket for status, statistics and commands. Absent: there is none.",
         examples: ["/run/ubiblk/vm1/rpc.sock"],
       }),
     ),
+    rpc_socket_mode: socketMode(),
+    rpc_socket_owner: socketOwner(),
+    rpc_socket_group: socketGroup(),
     device_id: Type.String({
       default: "ubiblk",
       description: "Serial number of the disk. A guest sees its first 20 bytes.",

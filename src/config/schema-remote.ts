@@ -1,7 +1,18 @@
 /** Stripe servers: how a server listens and how a client reaches one. */
 import { Type } from "@sinclair/typebox";
 import { metricsKeys } from "./schema-metrics.ts";
-import { closed, flag, milliseconds, ours, path, secret, text } from "./schema-values.ts";
+import {
+  closed,
+  flag,
+  milliseconds,
+  ours,
+  path,
+  secret,
+  socketGroup,
+  socketMode,
+  socketOwner,
+  text,
+} from "./schema-values.ts";
 
 const address = () =>
   text({
@@ -55,6 +66,9 @@ export const ServerSection = Type.Object(
         ...ours,
       }),
     ),
+    unix_socket_mode: socketMode(),
+    unix_socket_owner: socketOwner(),
+    unix_socket_group: socketGroup(),
     rpc_socket: Type.Optional(
       path({
         description: "Unix socket for status and counters of the server. Absent: there is none.",
@@ -62,6 +76,9 @@ export const ServerSection = Type.Object(
         ...ours,
       }),
     ),
+    rpc_socket_mode: socketMode(),
+    rpc_socket_owner: socketOwner(),
+    rpc_socket_group: socketGroup(),
     ...metricsKeys("/run/ubiblk/stripes-metrics.sock"),
     max_connections: Type.Integer({
       minimum: 1,

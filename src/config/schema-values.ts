@@ -46,3 +46,34 @@ export const secret = (size: SecretSize, { examples, ...about }: About) => {
 };
 export const keyOf = (bytes: number, about: About) =>
   secret({ bytesMin: bytes, bytesMax: bytes }, about);
+
+/** Beside the path of a Unix socket: who may connect to it. */
+export const socketMode = () =>
+  Type.Optional(
+    Type.String({
+      pattern: "^0?[0-7]{3}$",
+      why: 'an octal mode such as "0660" is expected',
+      description:
+        "Mode of the socket's file, octal; to connect takes the right to write. Without the key 0660.",
+      examples: ["0660"],
+      ...ours,
+    }),
+  );
+export const socketOwner = () =>
+  Type.Optional(
+    text({
+      description:
+        "User that the socket's file is given to, by name or number. Without the key that of the process.",
+      examples: ["root"],
+      ...ours,
+    }),
+  );
+export const socketGroup = () =>
+  Type.Optional(
+    text({
+      description:
+        "Group that the socket's file is given to, by name or number. Without the key that of the process.",
+      examples: ["kvm"],
+      ...ours,
+    }),
+  );

@@ -181,6 +181,8 @@ function mismatch(error: ValueError, isHidden: boolean): string {
       return range(schema, value);
     case ValueErrorType.StringMinLength:
       return "must not be empty";
+    case ValueErrorType.StringPattern:
+      return `${isHidden ? "not accepted" : shown(value)}: ${schema.why ?? "not accepted here"}`;
     case ValueErrorType.String:
       return wrongType("a string", value);
     case ValueErrorType.Boolean:

@@ -11,6 +11,7 @@ import type {
   StripeSourceSection,
   TuningSection,
 } from "./schema.ts";
+import { checkSocketRights } from "./socket-rights.ts";
 
 type StripeSource = Static<typeof StripeSourceSection>;
 type ArchiveStore = Static<typeof ArchiveStoreSection>;
@@ -39,6 +40,26 @@ export function checkDevice(
     }
   }
   checkMetrics("device", device, gate, findings);
+  checkSocketRights(
+    ["device", "vhost_socket"],
+    {
+      path: device.vhost_socket,
+      mode: device.vhost_socket_mode,
+      owner: device.vhost_socket_owner,
+      group: device.vhost_socket_group,
+    },
+    findings,
+  );
+  checkSocketRights(
+    ["device", "rpc_socket"],
+    {
+      path: device.rpc_socket,
+      mode: device.rpc_socket_mode,
+      owner: device.rpc_socket_owner,
+      group: device.rpc_socket_group,
+    },
+    findings,
+  );
 }
 
 export function checkTuning(tuning: Static<typeof TuningSection>, findings: Findings): void {
@@ -150,6 +171,26 @@ export function checkServer(
     }
   }
   checkMetrics("server", server, gate, findings);
+  checkSocketRights(
+    ["server", "unix_socket"],
+    {
+      path: server.unix_socket,
+      mode: server.unix_socket_mode,
+      owner: server.unix_socket_owner,
+      group: server.unix_socket_group,
+    },
+    findings,
+  );
+  checkSocketRights(
+    ["server", "rpc_socket"],
+    {
+      path: server.rpc_socket,
+      mode: server.rpc_socket_mode,
+      owner: server.rpc_socket_owner,
+      group: server.rpc_socket_group,
+    },
+    findings,
+  );
 }
 
 // --- internal ---

@@ -7,9 +7,12 @@ import { type ErrorCode, UbiError } from "../errors.ts";
 import { spawnWorker } from "../ffi/worker.ts";
 import { failureLine } from "../ffi/worker-failure.ts";
 import type { DiskDevice } from "./disk-device.ts";
+import { Heartbeat } from "./heartbeat.ts";
 import { StripeThread } from "./stripe-thread.ts";
 
 export class DiskThreads {
+  /** Of the threads that cannot be done without. */
+  readonly heartbeat = new Heartbeat();
   readonly #workers: Worker[] = [];
   readonly #ready = Promise.withResolvers<void>();
   readonly #failed = Promise.withResolvers<never>();
@@ -40,7 +43,8 @@ export class DiskThreads {
   startStripes(device: DiskDevice, queueWakeFds: readonly number[]): void {
     const data = device.startStripes(queueWakeFds, (message) => this.fail("E_WORKER", message));
     if (device.stripes !== undefined && data !== undefined) {
-      const worker = this.start("stripes", data, "stripe");
+      const pulse = this.heartbeat.add("stripe", data.stripes.stripeWakeFd);
+      const worker = this.start("stripes", { ...data, pulse }, "stripe");
       this.#stripes = new StripeThread(worker, device.stripes, () => this.countReady());
     }
   }

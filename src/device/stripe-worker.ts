@@ -23,6 +23,7 @@ import { appendToMetadata } from "../stripes/metadata-file.ts";
 import { StripeService } from "../stripes/stripe-service.ts";
 import { StripeState } from "../stripes/stripe-state.ts";
 import { TouchOrder } from "../stripes/touch-order.ts";
+import { Pulse, type SharedPulse } from "./heartbeat.ts";
 import { type StripeOrder, TouchRecorder } from "./prefetch-file.ts";
 import { type SharedStripeControl, StripeControl } from "./stripe-control.ts";
 import type { StripeDescription } from "./stripe-description.ts";
@@ -75,14 +76,15 @@ export interface GrowthFailure {
 }
 
 /** Runs the stripe worker of this thread until it is told to stop. */
-export function runStripeWorker(data: StripeWorkerData): void {
+export function runStripeWorker(data: StripeWorkerData & { readonly pulse: SharedPulse }): void {
   nameThread("stripes");
+  const pulse = new Pulse(data.pulse);
   let isReading: boolean;
   {
     using worker = new StripeWorker(data);
     tell({ kind: "ready" });
     while (worker.turn()) {
-      // Everything happens in a turn.
+      pulse.answer();
     }
     isReading = worker.isReading;
   }

@@ -1,37 +1,59 @@
 /**
  * A listening Unix socket and its file: private from birth, never in place of anything but the socket of
- * a dead process, removed at the end unless another program has put its own there.
+ * a dead process, removed at the end unless another program has put its own there. A socket that this process
+ * was started with is its starter's: its file stays.
  */
 import { lstatSync, type Stats, unlinkSync } from "node:fs";
 import { dirname } from "node:path";
 import { errnoText, errorText, UbiError } from "../errors.ts";
-import { acceptSocket, closeDescriptor, listenSocket, probeSocket } from "./socket.ts";
+import {
+  acceptSocket,
+  closeDescriptor,
+  listenSocket,
+  probeSocket,
+  type SocketRights,
+} from "./socket.ts";
 
+/** For owner and group of the process. */
 const SOCKET_MODE = 0o660;
 const BACKLOG = 16;
 /** sun_path less its NUL (unix(7)). */
 const PATH_BYTES_MAX = 107;
+const EPERM = 1;
 const ENOENT = 2;
 const ECONNREFUSED = 111;
+
+/** Where to listen: a path and who may connect there, or a socket that this process was started with. */
+export interface SocketPlace {
+  /** For messages, where the socket was there before. */
+  readonly path: string;
+  readonly rights?: SocketRights | undefined;
+  readonly inheritedFd?: number | undefined;
+}
 
 export class ListeningSocket implements Disposable {
   readonly path: string;
   readonly fd: number;
-  readonly #file: Stats;
+  /** Undefined where it is not ours to remove. */
+  readonly #file: Stats | undefined;
   #isOurs = true;
   #isDisposed = false;
 
-  private constructor(path: string, fd: number) {
+  private constructor(path: string, fd: number, file: Stats | undefined) {
     this.path = path;
     this.fd = fd;
-    this.#file = lstatSync(path);
+    this.#file = file;
   }
 
   /**
-   * Listens at `path`, in place of an orphaned socket if there is one.
+   * Listens at a path, in place of an orphaned socket if there is one, or takes over the inherited socket.
    * @throws UbiError E_SOCKET, E_SOCKET_IN_USE, E_SOCKET_NOT_OURS
    */
-  static open(path: string): ListeningSocket {
+  static open(place: string | SocketPlace): ListeningSocket {
+    const { path, rights, inheritedFd } = typeof place === "string" ? { path: place } : place;
+    if (inheritedFd !== undefined) {
+      return new ListeningSocket(path, inheritedFd, undefined);
+    }
     if (new TextEncoder().encode(path).length > PATH_BYTES_MAX) {
       throw new UbiError(
         "E_SOCKET",
@@ -39,13 +61,11 @@ export class ListeningSocket implements Disposable {
       );
     }
     removeOrphan(path);
-    const fd = listenSocket(path, SOCKET_MODE, BACKLOG);
+    const fd = listenSocket(path, rights ?? { mode: SOCKET_MODE }, BACKLOG);
     if (fd < 0) {
-      const isMissing = fd === -ENOENT;
-      const why = isMissing ? `the folder ${dirname(path)} is missing; make it` : errnoText(fd);
-      throw new UbiError("E_SOCKET", `cannot listen at ${path}: ${why}`);
+      throw new UbiError("E_SOCKET", `cannot listen at ${path}: ${reasonOf(fd, path, rights)}`);
     }
-    return new ListeningSocket(path, fd);
+    return new ListeningSocket(path, fd, lstatSync(path));
   }
 
   /** A non-blocking connection, or a negative errno when nobody waits. */
@@ -67,14 +87,27 @@ export class ListeningSocket implements Disposable {
     if (this.#isOurs) {
       closeDescriptor(this.fd);
     }
+    const made = this.#file;
+    if (made === undefined) {
+      return;
+    }
     const file = lstatSync(this.path, { throwIfNoEntry: false });
-    if (file?.isSocket() === true && file.ino === this.#file.ino && file.dev === this.#file.dev) {
+    if (file?.isSocket() === true && file.ino === made.ino && file.dev === made.dev) {
       unlinkSync(this.path);
     }
   }
 }
 
 // --- internal ---
+
+function reasonOf(result: number, path: string, rights: SocketRights | undefined): string {
+  if (result === -ENOENT) {
+    return `the folder ${dirname(path)} is missing; make it`;
+  }
+  const isGiven = rights?.owner !== undefined || rights?.group !== undefined;
+  const hint = result === -EPERM && isGiven ? "; only root gives a socket to others" : "";
+  return errnoText(result) + hint;
+}
 
 /** Makes way for a new socket: removes the socket of a dead process, refuses anything else. */
 function removeOrphan(path: string): void {

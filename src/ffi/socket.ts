@@ -6,7 +6,10 @@ import { link } from "./library.ts";
 import { i32, u32 } from "./view.ts";
 
 const native = link({
-  ubi_socket_listen: { args: ["ptr", "u32", "u32"], returns: "i32" },
+  ubi_socket_listen: { args: ["ptr", "u32", "u32", "u32", "u32"], returns: "i32" },
+  ubi_socket_adopt: { args: ["i32"], returns: "i32" },
+  ubi_socket_path: { args: ["i32", "ptr", "u32"], returns: "i32" },
+  ubi_socket_tell: { args: ["ptr", "ptr", "u32", "i32"], returns: "i32" },
   ubi_socket_probe: { args: ["ptr"], returns: "i32" },
   ubi_socket_connect: { args: ["ptr"], returns: "i32" },
   ubi_socket_accept: { args: ["i32"], returns: "i32" },
@@ -19,9 +22,36 @@ const native = link({
 export const POLLIN = 1;
 export const POLLOUT = 4;
 
-/** Listens at `path`; the socket file has `mode` before anyone can connect. */
-export function listenSocket(path: string, mode: number, backlog: number): number {
-  return native.ubi_socket_listen(pathBytes(path), mode, backlog);
+/** Who may connect to a socket's file. Without an owner or a group it has those that it gets by itself. */
+export interface SocketRights {
+  readonly mode: number;
+  readonly owner?: number | undefined;
+  readonly group?: number | undefined;
+}
+
+/** Listens at `path`; the socket file has its rights before anyone can connect. */
+export function listenSocket(path: string, rights: SocketRights, backlog: number): number {
+  const { mode, owner = KEPT, group = KEPT } = rights;
+  return native.ubi_socket_listen(pathBytes(path), mode, owner, group, backlog);
+}
+
+/** Takes over a listening stream socket that this process was started with; undefined for any other descriptor. */
+export function adoptSocket(fd: number): "unix" | "internet" | undefined {
+  return ([undefined, "unix", "internet"] as const)[native.ubi_socket_adopt(fd)];
+}
+
+/** The path of a Unix socket (`@name` for an abstract one); nothing when it has none. */
+export function pathOfSocket(fd: number): string {
+  const bytes = new Uint8Array(PATH_STORAGE_BYTES);
+  const length = native.ubi_socket_path(fd, bytes, PATH_STORAGE_BYTES);
+  return length > 0 ? new TextDecoder().decode(bytes.subarray(0, length)) : "";
+}
+
+/** Sends a datagram to a Unix socket (`@name` for an abstract one). 0, or -EAGAIN (-11) when there is no room in time. */
+export function tellSocket(path: string, text: string, waitMs: number): number {
+  const bytes = new Uint8Array(DATAGRAM_BYTES_MAX);
+  const { written } = new TextEncoder().encodeInto(text, bytes);
+  return native.ubi_socket_tell(pathBytes(path), bytes, written, waitMs);
 }
 
 /** 0 when someone listens at `path`, -ECONNREFUSED (-111) when the socket file is an orphan. */
@@ -135,11 +165,17 @@ export class PollSet implements Disposable {
 // --- internal ---
 
 const WAIT_MS_MAX = 2 ** 30;
+/** An owner or group that is left as it is. */
+const KEPT = 2 ** 32 - 1;
+const PATH_STORAGE_BYTES = 4096;
+/** Text behind it is cut off. Large enough that its storage never moves. */
+const DATAGRAM_BYTES_MAX = 2048;
 
 /** NUL-terminated; large enough that its storage never moves. */
 function pathBytes(path: string): Uint8Array {
-  const bytes = new Uint8Array(4096);
-  const { written } = new TextEncoder().encodeInto(path, bytes.subarray(0, 4095));
-  assert(written < 4095, "a socket path is checked before it is used");
+  const bytes = new Uint8Array(PATH_STORAGE_BYTES);
+  const room = bytes.subarray(0, PATH_STORAGE_BYTES - 1);
+  const { written } = new TextEncoder().encodeInto(path, room);
+  assert(written < room.length, "a socket path is checked before it is used");
   return bytes;
 }

@@ -12,6 +12,7 @@ const native = link({
   ubi_stream_listen: { args: ["ptr", "u32", "u32"], returns: "i32" },
   ubi_stream_port: { args: ["i32"], returns: "i32" },
   ubi_stream_peer: { args: ["i32", "ptr", "u32"], returns: "i32" },
+  ubi_stream_local: { args: ["i32", "ptr", "u32"], returns: "i32" },
   ubi_stream_tune: { args: ["i32"], returns: "i32" },
   ubi_stream_untaken: { args: ["i32"], returns: "i32" },
   ubi_stream_read: { args: ["i32", "ptr", "u32"], returns: "i32" },
@@ -45,9 +46,12 @@ export function portOf(fd: number): number {
 
 /** The other end of a connection as `address:port`, or nothing when it has no address. */
 export function peerOf(fd: number): string {
-  const bytes = new Uint8Array(TEXT_BYTES);
-  const length = native.ubi_stream_peer(fd, bytes, PEER_BYTES_MAX);
-  return length > 0 ? new TextDecoder().decode(bytes.subarray(0, length)) : "";
+  return nameBy(native.ubi_stream_peer, fd);
+}
+
+/** This end, in the same form. */
+export function localNameOf(fd: number): string {
+  return nameBy(native.ubi_stream_local, fd);
 }
 
 /** No delay for small writes and keep-alive probes; does nothing to Unix sockets. */
@@ -101,7 +105,16 @@ export class PlainStream implements ByteStream {
 const EAGAIN = -11;
 /** Large enough that the storage of a typed array never moves. */
 const TEXT_BYTES = 4096;
-const PEER_BYTES_MAX = 144;
+const NAME_BYTES_MAX = 144;
+
+function nameBy(
+  ask: (fd: number, bytes: Uint8Array, lengthBytes: number) => number,
+  fd: number,
+): string {
+  const bytes = new Uint8Array(TEXT_BYTES);
+  const length = ask(fd, bytes, NAME_BYTES_MAX);
+  return length > 0 ? new TextDecoder().decode(bytes.subarray(0, length)) : "";
+}
 
 function textBytes(text: string): Uint8Array {
   const bytes = new Uint8Array(TEXT_BYTES);

@@ -3,7 +3,7 @@
  * right mode before anybody can connect (Bun would go by the process's umask).
  */
 import { UbiError } from "../errors.ts";
-import { ListeningSocket } from "../ffi/socket-file.ts";
+import { ListeningSocket, type SocketPlace } from "../ffi/socket-file.ts";
 import { type AnswerRequest, answerLine } from "./answer-lines.ts";
 import { ClientServer } from "./client-server.ts";
 import { RpcConnection } from "./connection.ts";
@@ -16,12 +16,12 @@ export class RpcServer implements Disposable {
   readonly #server: ClientServer;
 
   /**
-   * Serves at `path` until it is disposed.
-   * @param key of the document that names the path, for messages
+   * Serves at `place` until it is disposed.
+   * @param key of the document that names it, for messages
    * @throws UbiError E_SOCKET, E_SOCKET_IN_USE, E_SOCKET_NOT_OURS
    */
-  static start(path: string, key: string, answer: AnswerRequest): RpcServer {
-    return new RpcServer(openSocket(path, key), answer);
+  static start(place: SocketPlace, key: string, answer: AnswerRequest): RpcServer {
+    return new RpcServer(openSocket(place, key), answer);
   }
 
   private constructor(socket: ListeningSocket, answer: AnswerRequest) {
@@ -52,9 +52,9 @@ export class RpcServer implements Disposable {
 
 // --- internal ---
 
-function openSocket(path: string, key: string): ListeningSocket {
+function openSocket(place: SocketPlace, key: string): ListeningSocket {
   try {
-    return ListeningSocket.open(path);
+    return ListeningSocket.open(place);
   } catch (error) {
     if (!(error instanceof UbiError)) {
       throw error;

@@ -5,6 +5,7 @@
  *   turn:  wait -> accept -> sessions whose time or descriptor has come -> buffers, one each in turn -> reads that
  *          ended -> their sessions
  */
+import { Pulse, type SharedPulse } from "../device/heartbeat.ts";
 import { assert, errnoText, UbiError } from "../errors.ts";
 import { Arena } from "../ffi/arena.ts";
 import type { ByteStream } from "../ffi/byte-stream.ts";
@@ -33,6 +34,7 @@ export interface ServerWorkerData {
   /** Bytes of identity and secret; wiped once the worker has them. */
   readonly psk: { readonly identity: Uint8Array; readonly secret: SharedArrayBuffer } | undefined;
   readonly wakeFd: number;
+  readonly pulse: SharedPulse;
   /** One word: 1 asks to stop. */
   readonly stop: SharedArrayBuffer;
 }
@@ -68,12 +70,13 @@ const LISTENERS = 3;
 /** Runs the stripe server of this thread until it is told to stop. */
 export function runServerWorker(data: ServerWorkerData): void {
   nameThread("stripe-server");
+  const pulse = new Pulse(data.pulse);
   let isReading: boolean;
   {
     using worker = new ServerWorker(data);
     tell("ready");
     while (worker.turn()) {
-      // Everything happens in a turn.
+      pulse.answer();
     }
     isReading = worker.isReading;
   }

@@ -4,9 +4,10 @@
  */
 import { readFileSync } from "node:fs";
 import type { Secret } from "../config/secret.ts";
+import { Heartbeat } from "../device/heartbeat.ts";
 import { errnoText, UbiError } from "../errors.ts";
 import { createEvent, signalEvent } from "../ffi/event.ts";
-import { closeDescriptor } from "../ffi/socket.ts";
+import { closeDescriptor, type SocketRights } from "../ffi/socket.ts";
 import { ListeningSocket } from "../ffi/socket-file.ts";
 import { listenStream, portOf } from "../ffi/stream.ts";
 import { spawnWorker } from "../ffi/worker.ts";
@@ -20,8 +21,11 @@ import type { Listener, ServerMessage, ServerWorkerData } from "./server-worker.
 import type { SessionLimits } from "./session-limits.ts";
 
 export interface StripeServerOptions {
-  /** One or both. */
+  /** One or both; nothing is done with them where there are `inherited` sockets. */
   readonly addresses: readonly ServerAddress[];
+  readonly unixRights: SocketRights;
+  /** Sockets that listen already. */
+  readonly inherited: readonly (Listener & ListeningPlace)[];
   /** Copied; the caller wipes its own. */
   readonly psk: { readonly identity: string; readonly secret: Secret } | undefined;
   readonly limits: SessionLimits;
@@ -44,6 +48,8 @@ const FILES_SPARE = 96;
 export class StripeServer {
   /** Where it listens. */
   readonly places: readonly ListeningPlace[];
+  /** Of the thread. */
+  readonly heartbeat = new Heartbeat();
   readonly #listeners: readonly OpenListener[];
   readonly #wakeFd = createEvent();
   readonly #stop = new SharedArrayBuffer(4);
@@ -54,7 +60,7 @@ export class StripeServer {
 
   /** @throws UbiError E_SOCKET*, E_REMOTE, E_WORKER, E_MEMORY */
   static async start(disk: ServedDisk, options: StripeServerOptions): Promise<StripeServer> {
-    const listeners = await listen(options.addresses);
+    const listeners = await listen(options);
     const server = new StripeServer(disk, options, listeners);
     await server.#ready.promise;
     return server;
@@ -82,6 +88,7 @@ export class StripeServer {
       },
       psk: shareSecret(options.psk),
       wakeFd: this.#wakeFd,
+      pulse: this.heartbeat.add("stripe-server", this.#wakeFd),
       stop: this.#stop,
     };
     this.#worker = spawnWorker("stripe-server", data);
@@ -145,12 +152,16 @@ interface OpenListener extends Listener, ListeningPlace {
   readonly close: () => void;
 }
 
-async function listen(addresses: readonly ServerAddress[]): Promise<readonly OpenListener[]> {
+async function listen(options: StripeServerOptions): Promise<readonly OpenListener[]> {
+  const { addresses, unixRights, inherited } = options;
+  if (inherited.length > 0) {
+    return inherited.map((place) => ({ ...place, close: () => closeDescriptor(place.fd) }));
+  }
   const listeners: OpenListener[] = [];
   try {
     for (const address of addresses) {
       listeners.push(
-        ...(address.kind === "tcp" ? await listenTcp(address) : [listenPath(address)]),
+        ...(address.kind === "tcp" ? await listenTcp(address) : [listenPath(address, unixRights)]),
       );
     }
     return listeners;
@@ -184,8 +195,11 @@ async function listenTcp(
   return listeners;
 }
 
-function listenPath({ path }: Extract<ServerAddress, { kind: "unix" }>): OpenListener {
-  const socket = ListeningSocket.open(path);
+function listenPath(
+  { path }: Extract<ServerAddress, { kind: "unix" }>,
+  rights: SocketRights,
+): OpenListener {
+  const socket = ListeningSocket.open({ path, rights });
   return { fd: socket.fd, name: path, isLocal: true, close: () => socket[Symbol.dispose]() };
 }
 

@@ -12,6 +12,7 @@ import type { DeviceConfig } from "../config/index.ts";
 import type { DiskDevice } from "../device/disk-device.ts";
 import type { GrowingFrontEnd, GuestNews } from "../device/disk-growth.ts";
 import { DiskThreads } from "../device/disk-threads.ts";
+import type { Heartbeat } from "../device/heartbeat.ts";
 import { type ErrorCode, errorText, UbiError } from "../errors.ts";
 import { createEvent } from "../ffi/event.ts";
 import { mayRunOn } from "../ffi/process.ts";
@@ -64,6 +65,10 @@ export class UblkBackend implements GrowingFrontEnd {
   /** Rejects when a thread fails; the device is then best left to the kernel. */
   get failed(): Promise<never> {
     return this.#threads.failed;
+  }
+
+  get heartbeat(): Heartbeat {
+    return this.#threads.heartbeat;
   }
 
   get id(): number {
@@ -183,6 +188,7 @@ export class UblkBackend implements GrowingFrontEnd {
       cpu: cpu !== undefined && mayRunOn(cpu) ? cpu : undefined,
       disk: device.description,
       shared: device.shared,
+      pulse: this.#threads.heartbeat.add(`queue ${queue}`, this.#wakeFds[queue] ?? -1),
       wakeFds: this.#wakeFds,
     };
   }

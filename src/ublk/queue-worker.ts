@@ -12,6 +12,7 @@
 import type { DiskDescription, SharedDiskState } from "../device/disk-device.ts";
 import { openDiskRequests, syncDisk } from "../device/disk-requests.ts";
 import { DiskSize } from "../device/disk-size.ts";
+import { Pulse, type SharedPulse } from "../device/heartbeat.ts";
 import { Counter, QueueStatistics } from "../device/queue-statistics.ts";
 import { type IoEngine, WATCH_ID } from "../disk/io-engine.ts";
 import type { RequestRunner } from "../disk/request-executor.ts";
@@ -56,6 +57,7 @@ export interface UblkQueueData {
   readonly cpu: number | undefined;
   readonly disk: DiskDescription;
   readonly shared: SharedDiskState;
+  readonly pulse: SharedPulse;
   readonly wakeFds: readonly number[];
 }
 
@@ -126,6 +128,7 @@ class UblkQueueWorker implements Disposable {
   readonly #executor: RequestRunner;
   readonly #memory: TagMemory;
   readonly #statistics: QueueStatistics;
+  readonly #pulse: Pulse;
   readonly #limiter = new LogLimiter();
   readonly #descriptorsAddress: number;
   readonly #descriptors: Uint32Array;
@@ -177,6 +180,7 @@ class UblkQueueWorker implements Disposable {
       ownBuffers: this.#ownBuffers,
     });
     this.#executor.setWriteThrough(disk.isWriteThrough);
+    this.#pulse = new Pulse(data.pulse);
     this.#statistics = new QueueStatistics(
       shared.statistics[queue] ?? new SharedArrayBuffer(0),
       data.slots,
@@ -253,6 +257,7 @@ class UblkQueueWorker implements Disposable {
         this.#executor.complete(id, ring.completedResult(i));
       } else if (id === WAKE_ID) {
         drainEvent(this.#wakeFd);
+        this.#pulse.answer();
       }
     }
     ring.release(count);

@@ -7,10 +7,12 @@ import type { DeviceConfig } from "../config/index.ts";
 import type { DiskDevice } from "../device/disk-device.ts";
 import type { GrowingFrontEnd, GuestNews } from "../device/disk-growth.ts";
 import { DiskThreads } from "../device/disk-threads.ts";
+import type { Heartbeat, SharedPulse } from "../device/heartbeat.ts";
 import type { ErrorCode } from "../errors.ts";
 import { createEvent, signalEvent } from "../ffi/event.ts";
 import { mayRunOn } from "../ffi/process.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
+import type { SocketPlace } from "../ffi/socket-file.ts";
 import { GuestMemory } from "../virtio/guest-memory.ts";
 import type { ControlMessage, ControlWorkerData } from "./control-worker.ts";
 import { QueueMailbox } from "./queue-mailbox.ts";
@@ -35,23 +37,27 @@ export class VhostBackend implements GrowingFrontEnd {
     return Promise.race([this.#stopped.promise, this.#threads.failed]);
   }
 
+  get heartbeat(): Heartbeat {
+    return this.#threads.heartbeat;
+  }
+
   /**
-   * Starts serving at the config's `vhost_socket`.
+   * Starts serving at `socket`.
    * @throws UbiError when the socket cannot be had
    */
   static async start(
     config: DeviceConfig,
     device: DiskDevice,
-    socketPath: string,
+    socket: SocketPlace,
   ): Promise<VhostBackend> {
-    const backend = new VhostBackend(config, device, socketPath);
+    const backend = new VhostBackend(config, device, socket);
     await backend.#threads.ready;
     backend.#startControl();
     await Promise.race([backend.#listening.promise, backend.#threads.failed]);
     return backend;
   }
 
-  private constructor(config: DeviceConfig, device: DiskDevice, socketPath: string) {
+  private constructor(config: DeviceConfig, device: DiskDevice, socket: SocketPlace) {
     const { tuning } = config;
     const queues = tuning.numQueues;
     this.#threads = new DiskThreads(device, queues);
@@ -63,12 +69,12 @@ export class VhostBackend implements GrowingFrontEnd {
     this.#queueWakeFds = mailboxes.map(() => createEvent());
     this.#threads.startStripes(device, this.#queueWakeFds);
     for (const [queue, mailbox] of mailboxes.entries()) {
-      this.#startQueue(
-        queueData({ config, device, queue, mailbox, memoryTable, wakeFds: this.#queueWakeFds }),
-      );
+      const wakeFds = this.#queueWakeFds;
+      const pulse = this.heartbeat.add(`queue ${queue}`, wakeFds[queue] ?? -1);
+      this.#startQueue(queueData({ config, device, queue, mailbox, memoryTable, pulse, wakeFds }));
     }
     this.#controlData = {
-      socketPath,
+      socket,
       disk: device.description,
       shared: device.shared,
       limits: tuning,
@@ -76,6 +82,7 @@ export class VhostBackend implements GrowingFrontEnd {
       mailboxes,
       queueWakeFds: this.#queueWakeFds,
       wakeFd: this.#wakeFd,
+      pulse: this.heartbeat.add("vhost control", this.#wakeFd),
       stop: this.#stop,
     };
   }
@@ -153,9 +160,10 @@ function queueData(options: {
   readonly queue: number;
   readonly mailbox: SharedArrayBuffer;
   readonly memoryTable: SharedArrayBuffer;
+  readonly pulse: SharedPulse;
   readonly wakeFds: readonly number[];
 }): QueueWorkerData {
-  const { config, device, queue, mailbox, memoryTable, wakeFds } = options;
+  const { config, device, queue, mailbox, memoryTable, pulse, wakeFds } = options;
   const { tuning } = config;
   const cpu = tuning.cpus?.[queue];
   return {
@@ -170,6 +178,7 @@ function queueData(options: {
     shared: device.shared,
     memoryTable,
     mailbox,
+    pulse,
     wakeFds,
   };
 }

@@ -27,7 +27,7 @@ beforeEach(() => {
   openAtStart = openDescriptors();
   folder = mkdtempSync(join(tmpdir(), "ubiblk-connection-"));
   const path = join(folder, "socket");
-  const listener = listenSocket(path, 0o600, 1);
+  const listener = listenSocket(path, { mode: 0o600 }, 1);
   peer = new Peer(connectSocket(path));
   connection = new Connection(acceptSocket(listener), {
     timeoutMs: TIMEOUT_MS,

@@ -10,12 +10,13 @@ import type { DiskDescription, SharedDiskState } from "../device/disk-device.ts"
 import type { GuestNews } from "../device/disk-growth.ts";
 import { syncDisk } from "../device/disk-requests.ts";
 import { DiskSize } from "../device/disk-size.ts";
+import { Pulse, type SharedPulse } from "../device/heartbeat.ts";
 import { errnoText, errorText, UbiError } from "../errors.ts";
 import { drainEvent } from "../ffi/event.ts";
 import { installMemoryGuard } from "../ffi/memory.ts";
 import { nameThread } from "../ffi/process.ts";
 import { PollSet } from "../ffi/socket.ts";
-import { ListeningSocket } from "../ffi/socket-file.ts";
+import { ListeningSocket, type SocketPlace } from "../ffi/socket-file.ts";
 import { encodeU64, requestName } from "../formats/vhost-user.ts";
 import { LogLimiter, log } from "../log.ts";
 import { Connection, closeDescriptors, type Request } from "./connection.ts";
@@ -27,7 +28,7 @@ import { SizeNews } from "./size-news.ts";
 
 /** What the control worker is started with. */
 export interface ControlWorkerData {
-  readonly socketPath: string;
+  readonly socket: SocketPlace;
   readonly disk: DiskDescription;
   readonly shared: SharedDiskState;
   readonly limits: AnnouncedLimits;
@@ -35,6 +36,7 @@ export interface ControlWorkerData {
   readonly mailboxes: readonly SharedArrayBuffer[];
   readonly queueWakeFds: readonly number[];
   readonly wakeFd: number;
+  readonly pulse: SharedPulse;
   /** One word: 1 asks to stop. */
   readonly stop: SharedArrayBuffer;
 }
@@ -52,6 +54,8 @@ const END_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 30_000;
 const EXIT_TIMEOUT_MS = 5_000;
 const SYNC_TIMEOUT_MS = 60_000;
+/** The longest that a front end's message or its end takes: a queue that ends its requests, and a sync. */
+const BUSY_MS = END_TIMEOUT_MS + SYNC_TIMEOUT_MS + 10_000;
 const WAKE = 0;
 const LISTEN = 1;
 const CLIENT = 2;
@@ -83,6 +87,7 @@ function serveUntilStopped(data: ControlWorkerData): boolean {
 class ControlWorker implements Disposable {
   readonly #data: ControlWorkerData;
   readonly #stop: Int32Array;
+  readonly #pulse: Pulse;
   readonly #listener: ListeningSocket;
   readonly #poll = new PollSet(4);
   readonly #limiter = new LogLimiter();
@@ -98,6 +103,7 @@ class ControlWorker implements Disposable {
   constructor(data: ControlWorkerData) {
     this.#data = data;
     this.#stop = new Int32Array(data.stop);
+    this.#pulse = new Pulse(data.pulse);
     this.#mailboxes = data.mailboxes.map(
       (shared, i) => new QueueMailbox(shared, data.queueWakeFds[i] ?? -1),
     );
@@ -108,7 +114,7 @@ class ControlWorker implements Disposable {
       tell({ kind: "size-told", guest }),
     );
     installMemoryGuard();
-    this.#listener = ListeningSocket.open(data.socketPath);
+    this.#listener = ListeningSocket.open(data.socket);
     this.#poll.watch(WAKE, data.wakeFd);
     this.#poll.watch(LISTEN, this.#listener.fd);
     this.#poll.watch(CLIENT, NOBODY);
@@ -161,6 +167,7 @@ class ControlWorker implements Disposable {
     this.#poll.wait(this.#news.waitMs(performance.now()));
     if (this.#poll.events(WAKE) !== 0) {
       drainEvent(this.#data.wakeFd);
+      this.#pulse.answer();
     }
     this.#news.advance(session, this.#poll.events(CHANNEL) !== 0, performance.now());
   }
@@ -180,12 +187,12 @@ class ControlWorker implements Disposable {
       cache: this.#cache,
       limiter: this.#limiter,
     });
-    this.#visits.info("front end connected", { socket: this.#data.socketPath });
+    this.#visits.info("front end connected", { socket: this.#listener.path });
     this.#poll.watch(LISTEN, NOBODY); // others wait in the backlog
     this.#poll.watch(CLIENT, fd);
     try {
       this.#converse(connection, session);
-      this.#visits.info("front end disconnected", { socket: this.#data.socketPath });
+      this.#visits.info("front end disconnected", { socket: this.#listener.path });
     } catch (error) {
       if (!(error instanceof UbiError)) {
         throw error;
@@ -201,6 +208,7 @@ class ControlWorker implements Disposable {
 
   /** Requests in flight end first; a disk that never answers keeps its buffers and the memory mapped. */
   #endSession(session: Session): boolean {
+    this.#pulse.excuse(BUSY_MS);
     try {
       session.end(this.#isStopping() ? STOP_TIMEOUT_MS : END_TIMEOUT_MS);
       this.#unended = undefined;
@@ -215,6 +223,8 @@ class ControlWorker implements Disposable {
         why: error.message,
       });
       return false;
+    } finally {
+      this.#pulse.excuse(0);
     }
   }
 
@@ -233,6 +243,7 @@ class ControlWorker implements Disposable {
 
   #answer(connection: Connection, session: Session, request: Request): void {
     const mayAcknowledge = request.needsReply && session.hasReplyAck;
+    this.#pulse.excuse(BUSY_MS);
     try {
       log.debug("request", { name: requestName(request.request), bytes: request.payload.length });
       const reply = session.handle(request.request, request.payload, request.descriptors);
@@ -247,6 +258,7 @@ class ControlWorker implements Disposable {
       }
       throw error;
     } finally {
+      this.#pulse.excuse(0);
       closeDescriptors(request.descriptors);
     }
   }

@@ -11,6 +11,7 @@
 import type { DiskDescription, SharedDiskState } from "../device/disk-device.ts";
 import { openDiskRequests } from "../device/disk-requests.ts";
 import { DiskSize } from "../device/disk-size.ts";
+import { Pulse, type SharedPulse } from "../device/heartbeat.ts";
 import { Counter, QueueStatistics } from "../device/queue-statistics.ts";
 import { type IoEngine, WATCH_ID } from "../disk/io-engine.ts";
 import { openEngine } from "../disk/open-engine.ts";
@@ -46,6 +47,7 @@ export interface QueueWorkerData {
   readonly shared: SharedDiskState;
   readonly memoryTable: SharedArrayBuffer;
   readonly mailbox: SharedArrayBuffer;
+  readonly pulse: SharedPulse;
   readonly wakeFds: readonly number[];
 }
 
@@ -92,6 +94,7 @@ class QueueWorker implements Disposable {
   readonly #deviceId: DeviceId;
   readonly #mailbox: QueueMailbox;
   readonly #statistics: QueueStatistics;
+  readonly #pulse: Pulse;
   readonly #limiter = new LogLimiter();
   /** Waiting for the guest alone, and for the disk as well: their gaps have nothing in common. */
   readonly #guestSpin: IdleSpin;
@@ -137,6 +140,7 @@ class QueueWorker implements Disposable {
     this.#memoryTable = new Float64Array(data.memoryTable);
     this.#deviceId = new DeviceId(data.deviceId);
     this.#mailbox = new QueueMailbox(data.mailbox, data.wakeFds[queue] ?? -1);
+    this.#pulse = new Pulse(data.pulse);
     this.#statistics = new QueueStatistics(
       shared.statistics[queue] ?? new SharedArrayBuffer(0),
       data.slots,
@@ -414,6 +418,7 @@ class QueueWorker implements Disposable {
         this.#executor.complete(id, engine.completedResult(i));
       } else if (id === WAKE_ID) {
         drainEvent(this.#mailbox.wakeFd);
+        this.#pulse.answer();
       } else if (id !== IMAGE_ID && engine.completedResult(i) > 0) {
         this.#statistics.count(Counter.kicks, 1);
       }

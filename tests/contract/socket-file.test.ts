@@ -56,7 +56,7 @@ test("dispose after another program took the path: its socket stays", () => {
 });
 
 test("socket of a dead process: it is replaced", () => {
-  closeDescriptor(listenSocket(path, 0o600, 1));
+  closeDescriptor(listenSocket(path, { mode: 0o600 }, 1));
   expect(existsSync(path)).toBe(true);
   using _socket = ListeningSocket.open(path);
   expect(probeSocket(path)).toBe(0);
@@ -75,7 +75,7 @@ test("regular file: refused and left alone", () => {
 });
 
 test("symbolic link, also to a socket: refused and left alone", () => {
-  closeDescriptor(listenSocket(join(folder, "target"), 0o600, 1));
+  closeDescriptor(listenSocket(join(folder, "target"), { mode: 0o600 }, 1));
   symlinkSync(join(folder, "target"), path);
   expect(codeOf(() => ListeningSocket.open(path))).toBe("E_SOCKET_NOT_OURS");
   expect(lstatSync(path).isSymbolicLink()).toBe(true);

@@ -113,6 +113,8 @@ describe("a stripe server", () => {
     const disk = await ServedDisk.openArchive(settings, testSecrets(), onFailure);
     const server = await StripeServer.start(disk, {
       addresses: [parseServerAddress("127.0.0.1:0")],
+      unixRights: { mode: 0o600 },
+      inherited: [],
       psk: undefined,
       limits: { handshakeMs: 5_000, answerMs: 5_000, idleMs: 5_000 },
       connectionsMax: 8,

@@ -14,7 +14,7 @@ export function socketPair(): { readonly own: number; readonly given: number } {
   const folder = mkdtempSync(join(tmpdir(), "ubiblk-pair-"));
   try {
     const path = join(folder, "socket");
-    const listener = listenSocket(path, 0o600, 1);
+    const listener = listenSocket(path, { mode: 0o600 }, 1);
     const given = connectSocket(path);
     const own = acceptSocket(listener);
     closeDescriptor(listener);

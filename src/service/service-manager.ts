@@ -1,0 +1,63 @@
+/**
+ * What a service manager hears of a program that serves (sd_notify(3)): that it is ready, what it does, that it stops,
+ * and that it is alive. Without `NOTIFY_SOCKET` in the environment nothing of that happens.
+ */
+import type { Heartbeat } from "../device/heartbeat.ts";
+import { errnoText } from "../errors.ts";
+import { tellSocket } from "../ffi/socket.ts";
+import { log } from "../log.ts";
+import { Watchdog, watchdogMs } from "./watchdog.ts";
+
+export class ServiceManager {
+  /** Undefined when nobody listens. */
+  readonly #path: string | undefined;
+  readonly #watchdogMs: number | undefined;
+  #watchdog: Watchdog | undefined;
+
+  /** Takes the variables out of the environment: they are meant for this process alone. */
+  constructor() {
+    this.#path = process.env.NOTIFY_SOCKET;
+    this.#watchdogMs = this.#path === undefined ? undefined : watchdogMs(process.env, process.pid);
+    for (const name of ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"]) {
+      delete process.env[name];
+    }
+  }
+
+  /** What `systemctl status` shows. */
+  tell(status: string): void {
+    this.#send(`STATUS=${status}`, 0);
+  }
+
+  /** From here on it is a failure when a thread of `heartbeat` does not answer in time. */
+  ready(status: string, heartbeat: Heartbeat): void {
+    this.#send(`READY=1\nSTATUS=${status}`, PATIENCE_MS);
+    if (this.#watchdogMs !== undefined) {
+      this.#watchdog = new Watchdog(this.#watchdogMs, heartbeat, () => this.#send("WATCHDOG=1", 0));
+    }
+  }
+
+  /** The manager waits for the end from here on, with a limit of its own. Before a thread is asked to end. */
+  stopping(status: string): void {
+    this.#watchdog?.[Symbol.dispose]();
+    this.#send(`STOPPING=1\nSTATUS=${status}`, PATIENCE_MS);
+  }
+
+  // --- internal ---
+
+  #send(text: string, waitMs: number): void {
+    if (this.#path === undefined) {
+      return;
+    }
+    const result = tellSocket(this.#path, text, waitMs);
+    // What there is no room for comes again, or does not matter.
+    if (result < 0 && (result !== EAGAIN || waitMs > 0)) {
+      log.warn("cannot tell the service manager", { cause: errnoText(result) });
+    }
+  }
+}
+
+// --- internal ---
+
+/** For words that are said once. */
+const PATIENCE_MS = 1_000;
+const EAGAIN = -11;
