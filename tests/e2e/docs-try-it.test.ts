@@ -78,6 +78,14 @@ test(
   TIMEOUT_MS,
 );
 
+test("config.md: a document is checked", async () => {
+  using home = new Home();
+  const check = commandsOf("docs/config.md", "Check a document");
+  const result = await home.run(`umask 077\nubiblk config example > disk.toml\n${check}`);
+  expect(result).toMatchObject({ exitCode: 0, isTimedOut: false });
+  expect(result.stdout).toStartWith("disk.toml: valid, device for vhost\n  values:\n");
+});
+
 test("secret.md: keys are made, wrapped, unwrapped, and get another KEK", async () => {
   using home = new Home();
   const result = await home.run(commandsOf("docs/secret.md", "Try it"));
