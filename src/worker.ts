@@ -12,7 +12,7 @@ import type { ArchiveWorkerData } from "./sources/archive-worker.ts";
 import type { RemoteWorkerData } from "./sources/remote-worker.ts";
 import type { UblkQueueData } from "./ublk/queue-worker.ts";
 import type { ControlWorkerData } from "./vhost/control-worker.ts";
-import type { QueueWorkerData } from "./vhost/queue-worker.ts";
+import type { QueueWorkerData } from "./vhost/queue-worker-data.ts";
 
 /** What each role runs with what it was spawned with. */
 const ROLES = {

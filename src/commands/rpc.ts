@@ -35,6 +35,7 @@ export function diskAnswers(
     stripes: () => device.stripeCounts,
     fetch: () => device.stripes,
     control: { stop: () => signals.ask("rpc"), resize: () => growth.growToFile() },
+    limits: device.limits,
     nowNs: clockNs,
   };
   const deviceFacts = {

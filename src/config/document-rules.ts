@@ -12,6 +12,7 @@ import {
 import {
   checkArchiveStore,
   checkDevice,
+  checkLimits,
   checkRemote,
   checkServer,
   checkStripeSource,
@@ -93,6 +94,9 @@ function checkSharedRules({
   }
   if (sections.tuning !== undefined) {
     checkTuning(sections.tuning, findings);
+  }
+  if (sections.limits !== undefined) {
+    checkLimits(sections.limits, findings);
   }
   if (sections.stripe_source !== undefined) {
     checkStripeSource(sections.stripe_source, gate, findings);

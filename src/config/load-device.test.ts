@@ -294,3 +294,25 @@ test("metrics_socket: not at the path of another socket", async () => {
     "device.metrics_socket: the same path as device.rpc_socket",
   );
 });
+
+test("limits: none unless set, and as they are set", async () => {
+  expect((await load(DEVICE + ZONE_DISK)).limits).toEqual({});
+  const set = "[limits]\niops = 1000\niops_burst = 3000\nwrite_bytes_per_second = 4096\n";
+  const { limits } = await load(DEVICE + ZONE_DISK + set);
+  expect(limits).toEqual({ iops: 1000, iopsBurst: 3000, writeBytesPerSecond: 4096 });
+});
+
+test.each([
+  ["iops = 0", "limits.iops: 0 is out of range; 1 to 9007199254740991 is accepted"],
+  ["read_bytes_per_second = 4095", "limits.read_bytes_per_second: 4095 is out of range; 4096 to"],
+  ["iops = 1.5", "limits.iops: an integer is expected"],
+  ['iops = "many"', "limits.iops: an integer is expected"],
+  ["iop = 100", "limits.iop: unknown key; did you mean iops?"],
+  ["iops_burst = 10", "limits.iops_burst: has no effect without limits.iops"],
+  [
+    "bytes_per_second = 50_000_000\nbytes_burst = 4096",
+    "limits.bytes_burst: 4096 is less than limits.bytes_per_second gives in a millisecond; at least 50000",
+  ],
+])("limits with %s: refused", async (line, error) => {
+  expect(await errorsOf(load(`${DEVICE}${ZONE_DISK}[limits]\n${line}\n`))).toContain(error);
+});

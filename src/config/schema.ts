@@ -10,12 +10,14 @@
  */
 import { type Static, Type } from "@sinclair/typebox";
 import { DeviceSection, EncryptionSection, TuningSection } from "./schema-device.ts";
+import { LimitsSection } from "./schema-limits.ts";
 import { ServerSection } from "./schema-remote.ts";
 import { DangerZoneSection, SecretSection } from "./schema-secrets.ts";
 import { archiveStore, StripeSourceSection } from "./schema-source.ts";
 import { closed } from "./schema-values.ts";
 
 export { DeviceSection, TuningSection } from "./schema-device.ts";
+export { LimitsSection } from "./schema-limits.ts";
 export { ServerSection } from "./schema-remote.ts";
 export { DangerZoneSection, SecretSection } from "./schema-secrets.ts";
 export {
@@ -52,6 +54,7 @@ export const DeviceDocument = Type.Object(
   {
     device: DeviceSection,
     tuning: TuningSection,
+    limits: LimitsSection,
     encryption: Type.Optional(EncryptionSection),
     stripe_source: Type.Optional(StripeSourceSection),
     ...shared,

@@ -3,10 +3,12 @@ import { isIP } from "node:net";
 import type { Static } from "@sinclair/typebox";
 import type { DangerGate } from "./danger-zone.ts";
 import type { Findings } from "./findings.ts";
+import { burstMistake, LIMITS } from "./limit-rules.ts";
 import { isLoopback } from "./loopback.ts";
 import type {
   ArchiveStoreSection,
   DeviceSection,
+  LimitsSection,
   ServerSection,
   StripeSourceSection,
   TuningSection,
@@ -71,6 +73,18 @@ export function checkTuning(tuning: Static<typeof TuningSection>, findings: Find
   if (cpus !== undefined && cpus.length !== num_queues) {
     const message = `${cpus.length} entries for ${num_queues} queues; one for each is expected`;
     findings.error("E_CONFIG_VALUE", ["tuning", "cpus"], message);
+  }
+}
+
+export function checkLimits(limits: Static<typeof LimitsSection>, findings: Findings): void {
+  for (const { rate, burst } of LIMITS) {
+    const mistake = burstMistake(
+      { perSecond: limits[rate], burst: limits[burst] },
+      `limits.${rate}`,
+    );
+    if (mistake !== undefined) {
+      findings.error("E_CONFIG_VALUE", ["limits", burst], mistake);
+    }
   }
 }
 

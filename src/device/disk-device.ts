@@ -8,15 +8,18 @@ import { DataFile } from "../disk/data-file.ts";
 import { FlushGroup } from "../disk/flush-group.ts";
 import { UbiError } from "../errors.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
+import { DiskLimits } from "./disk-limits.ts";
 import { contentMark, fileMark } from "./disk-mark.ts";
 import { queueSlots } from "./disk-memory.ts";
 import { DiskMetadata, type StripeCounts } from "./disk-metadata.ts";
 import { DiskSecrets } from "./disk-secrets.ts";
 import { DiskSize, type SharedDiskSize } from "./disk-size.ts";
 import { DiskStripes } from "./disk-stripes.ts";
+import { configuredLimits } from "./limit-settings.ts";
 import { QueueStatistics } from "./queue-statistics.ts";
 import type { StripeDescription } from "./stripe-description.ts";
 import type { StripeWorkerData } from "./stripe-worker.ts";
+import type { SharedLimits } from "./token-buckets.ts";
 
 /** Everything about the disk that a queue worker is started with. */
 export interface DiskDescription {
@@ -43,6 +46,7 @@ export interface SharedDiskState {
   readonly size: SharedDiskSize;
   readonly flush: SharedArrayBuffer;
   readonly subBlockLock: SharedArrayBuffer;
+  readonly limits: SharedLimits;
   readonly statistics: readonly SharedArrayBuffer[];
 }
 
@@ -50,6 +54,7 @@ export class DiskDevice implements Disposable {
   readonly description: DiskDescription;
   readonly shared: SharedDiskState;
   readonly statistics: readonly QueueStatistics[];
+  readonly limits: DiskLimits;
   /** Requests that a queue takes at once. */
   readonly queueSlots: number;
   readonly cipherProvider: string;
@@ -83,13 +88,15 @@ export class DiskDevice implements Disposable {
       () => new SharedArrayBuffer(QueueStatistics.sharedBytes(slots)),
     );
     this.size = DiskSize.create(file.sectors);
+    this.statistics = statistics.map((shared) => new QueueStatistics(shared, slots));
+    this.limits = new DiskLimits(configuredLimits(config), this.statistics);
     this.shared = {
       size: this.size.shared,
       flush: new SharedArrayBuffer(FlushGroup.sharedBytes(tuning.numQueues + workers)),
       subBlockLock: new SharedArrayBuffer(4),
+      limits: this.limits.shared,
       statistics,
     };
-    this.statistics = statistics.map((shared) => new QueueStatistics(shared, slots));
     this.description = {
       fd: file.fd,
       sectors: file.sectors,

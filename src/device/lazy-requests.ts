@@ -15,7 +15,7 @@
  * tells a loss once, and a write that is told of it would keep it from the syncs that make stripes durable.
  */
 import type { IoEngine } from "../disk/io-engine.ts";
-import { RANGES_MAX } from "../disk/range-lists.ts";
+import { RANGES_MAX, type RangeLists } from "../disk/range-lists.ts";
 import type { RequestExecutor, RequestRunner } from "../disk/request-executor.ts";
 import { Operation, Outcome, type RequestTable } from "../disk/request-table.ts";
 import { type SectorCipher, SectorCopy } from "../disk/sector-copy.ts";
@@ -87,6 +87,10 @@ export class LazyRequests implements RequestRunner {
     });
     this.#copy = new SectorCopy(requests, options.cipher);
     this.finished = new Int32Array(requests.slotsMax);
+  }
+
+  get lists(): RangeLists {
+    return this.#executor.lists;
   }
 
   admit(slot: number): void {

@@ -26,6 +26,10 @@ export const Counter = {
   kicks: 10,
   calls: 11,
   badChains: 12,
+  readsThrottled: 13,
+  writesThrottled: 14,
+  readThrottledNs: 15,
+  writeThrottledNs: 16,
 } as const;
 
 const COUNTERS = Object.keys(Counter).length;

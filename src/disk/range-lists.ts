@@ -7,7 +7,7 @@
 import { Arena, type ArenaView } from "../ffi/arena.ts";
 import { copyMemory } from "../ffi/memory.ts";
 import { f64, i32, join64, u32 } from "../ffi/view.ts";
-import { SEGMENT_BYTES, SEGMENT_UNMAP } from "../formats/virtio-blk.ts";
+import { SECTOR_BYTES, SEGMENT_BYTES, SEGMENT_UNMAP } from "../formats/virtio-blk.ts";
 import { Operation, Outcome, type RequestTable } from "./request-table.ts";
 
 /** Limits that the config space announces. */
@@ -44,19 +44,20 @@ export class RangeLists implements Disposable {
 
   /** Reads and checks the list of a request. Returns an outcome. */
   load(slot: number): number {
+    this.#count[slot] = 0;
     const bytes = f64(this.#requests.bytes, slot);
     if (bytes === 0 || bytes % SEGMENT_BYTES !== 0 || bytes > RANGES_MAX * SEGMENT_BYTES) {
       return Outcome.ioError;
     }
     this.#copy(slot, bytes);
     const count = bytes / SEGMENT_BYTES;
-    this.#count[slot] = count;
     for (let range = 0; range < count; range++) {
       const outcome = this.#check(slot, range);
       if (outcome !== Outcome.ok) {
         return outcome;
       }
     }
+    this.#count[slot] = count;
     return Outcome.ok;
   }
 
@@ -73,6 +74,15 @@ export class RangeLists implements Disposable {
 
   sectorCount(slot: number, range: number): number {
     return u32(this.#words.view, placeOf(slot, range) + 2);
+  }
+
+  /** Of all its ranges; 0 for a list that was not accepted. */
+  bytes(slot: number): number {
+    let sectors = 0;
+    for (let range = 0; range < this.count(slot); range++) {
+      sectors += this.sectorCount(slot, range);
+    }
+    return sectors * SECTOR_BYTES;
   }
 
   /** The blocks may be freed. */

@@ -69,6 +69,8 @@ export interface RequestRunner extends Disposable {
   /** Slots whose outcome is known, in the order of their ends; the front end empties it. */
   readonly finished: Int32Array;
   finishedCount: number;
+  /** Ranges of the discards and write-zeroes that were admitted. */
+  readonly lists: RangeLists;
   /**
    * Takes a request whose columns are filled. Reads and writes lie inside the disk and are whole sectors
    * (the front end has answered others); `flushBatch` must follow before the engine is entered.
@@ -87,7 +89,6 @@ export interface RequestRunner extends Disposable {
 export class RequestExecutor implements RequestRunner {
   readonly finished: Int32Array;
   finishedCount = 0;
-  /** Ranges of requests under way. */
   readonly lists: RangeLists;
 
   readonly #engine: IoEngine;

@@ -1,7 +1,9 @@
 /** Every command's answer, byte for byte, on statistics made by hand. */
 import { expect, test } from "bun:test";
 import fc from "fast-check";
+import { DiskLimits } from "../device/disk-limits.ts";
 import type { FetchFacts } from "../device/disk-stripes.ts";
+import { NO_LIMITS } from "../device/limit-settings.ts";
 import { bucketLimitNs, bucketOf, Counter, QueueStatistics } from "../device/queue-statistics.ts";
 import { Operation } from "../disk/request-table.ts";
 import { UbiError } from "../errors.ts";
@@ -170,6 +172,64 @@ test("statistics of an idle queue: no oldest request", () => {
   expect(ask(makeFacts(1), "statistics")).toContain('"oldest_in_flight_ns":null,');
 });
 
+test("limits: what is set with its bursts, and by queue what waited for them", () => {
+  const facts = makeFacts(1);
+  facts.queues[0]?.count(Counter.writesThrottled, 3);
+  facts.queues[0]?.count(Counter.writeThrottledNs, 4_000.6);
+  const set =
+    '{"command":"set_limits","iops":1000,"write_bytes_per_second":8192,"write_bytes_burst":65536}';
+  answerLine(facts, set);
+  expect(ask(facts, "limits")).toBe(
+    '{"limits":{"bytes_burst":null,"bytes_per_second":null,"iops":1000,"iops_burst":100,' +
+      '"queues":[{"read_throttled_ns":0,"reads_throttled":0,"write_throttled_ns":4001,"writes_throttled":3}],' +
+      '"read_bytes_burst":null,"read_bytes_per_second":null,"read_iops":null,"read_iops_burst":null,' +
+      '"write_bytes_burst":65536,"write_bytes_per_second":8192,"write_iops":null,"write_iops_burst":null}}\n',
+  );
+});
+
+test("set_limits: what is not named stays, null lifts, and a burst goes with its limit", () => {
+  const facts = makeFacts(1);
+  const limitsAfter = (members: string): unknown =>
+    JSON.parse(answerLine(facts, `{"command":"set_limits"${members}}`)).limits;
+  expect(limitsAfter(',"iops":100,"iops_burst":500,"read_iops":50')).toMatchObject({
+    iops: 100,
+    iops_burst: 500,
+    read_iops: 50,
+    read_iops_burst: 5,
+  });
+  expect(limitsAfter(',"iops":200')).toMatchObject({ iops: 200, iops_burst: 500, read_iops: 50 });
+  expect(limitsAfter(',"iops_burst":null')).toMatchObject({ iops: 200, iops_burst: 20 });
+  expect(limitsAfter(',"iops":null')).toMatchObject({
+    iops: null,
+    iops_burst: null,
+    read_iops: 50,
+  });
+  expect(limitsAfter("")).toMatchObject({ iops: null, read_iops: 50 });
+});
+
+test.each([
+  [',"iops":0', "`iops` must be a whole number of 1 or more, or null for none"],
+  [',"iops":1.5', "`iops` must be a whole number of 1 or more, or null for none"],
+  [',"iops":"100"', "`iops` must be a whole number of 1 or more, or null for none"],
+  [',"iops":1e300', "`iops` must be a whole number of 1 or more, or null for none"],
+  [',"write_iops":10,"iops":-1', "`iops` must be a whole number of 1 or more, or null for none"],
+  [',"bytes_per_second":100', "`bytes_per_second` must be a whole number of 4096 or more"],
+  [',"write_iop":100', "`write_iop` is no limit; did you mean `write_iops`?"],
+  [',"write_iops":100,"id":7', "`id` is no limit; there are iops, iops_burst, read_iops"],
+  [',"iops_burst":10', "`iops_burst`: has no effect without `iops`"],
+  [',"iops":null,"iops_burst":10', "`iops_burst`: has no effect without `iops`"],
+  [
+    ',"iops":100000,"iops_burst":99',
+    "`iops_burst`: 99 is less than `iops` gives in a millisecond; at least 100 is accepted",
+  ],
+])("set_limits with %s: refused, and nothing changes", (members, error) => {
+  const facts = makeFacts(1);
+  const answer = answerLine(facts, `{"command":"set_limits"${members}}`);
+  expect(JSON.parse(answer)).toMatchObject({ code: "E_RPC_REQUEST" });
+  expect(answer).toContain(`"error":"invalid request: ${error}`);
+  expect(facts.limits.settings.filter(({ perSecond }) => perSecond !== undefined)).toEqual([]);
+});
+
 test("histograms: limits and counts of the buckets that are not empty", () => {
   const facts = makeFacts(1);
   for (const latencyNs of [5, 5, 100]) {
@@ -248,7 +308,17 @@ test.each(['{"command":"version","id":7}', '{"x":{},"command":"version"}', '["ve
 test("any line: one line of JSON, an object whose keys are sorted on every level", () => {
   const facts = makeFacts(2);
   facts.queues[1]?.begin(0, Operation.read, 0, 512, 0);
-  const commands = ["version", "status", "queues", "stats", "statistics", "histograms", "requests"];
+  const commands = [
+    "version",
+    "status",
+    "queues",
+    "stats",
+    "statistics",
+    "histograms",
+    "requests",
+    "limits",
+    "set_limits",
+  ];
   const someLine = fc.oneof(
     fc.string({ unit: "binary", maxLength: 200 }),
     fc.json(),
@@ -318,10 +388,12 @@ class FakeFetch {
   }
 }
 
-function makeFacts(queues: number): RpcFacts {
+function makeFacts(count: number): RpcFacts {
+  const queues = Array.from({ length: count }, () => makeQueue(SLOTS));
   return {
     version: "1.2.3",
-    queues: Array.from({ length: queues }, () => makeQueue(SLOTS)),
+    queues,
+    limits: new DiskLimits(NO_LIMITS, queues),
     stripes: () => undefined,
     fetch: () => undefined,
     control: CONTROL,

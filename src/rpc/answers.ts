@@ -15,6 +15,7 @@ import {
 import type { RpcAnswer } from "./answer-lines.ts";
 import { commandDisk, type DiskControl, isDiskCommand } from "./disk-commands.ts";
 import { commandFetch, type FetchControl, fetchFacts, isFetchCommand } from "./fetch-commands.ts";
+import { type LimitControl, limitFacts, setLimits } from "./limit-commands.ts";
 import type { Request } from "./request.ts";
 
 /** Entries of one queue that `requests` lists. */
@@ -29,6 +30,7 @@ export interface RpcFacts {
   /** Undefined for a disk with nothing to fetch or track. */
   readonly fetch: () => FetchControl | undefined;
   readonly control: DiskControl;
+  readonly limits: LimitControl;
   /** The clock that the statistics were written with. */
   readonly nowNs: () => number;
 }
@@ -58,6 +60,10 @@ export function diskAnswer(
       return {
         statistics: { queues: facts.queues.map((queue) => allCounts(queue, facts.nowNs())) },
       };
+    case "limits":
+      return { limits: limitFacts(facts.limits) };
+    case "set_limits":
+      return { limits: setLimits(facts.limits, request.members) };
     case "histograms":
       return { histograms: { queues: facts.queues.map(histograms) } };
     case "requests":

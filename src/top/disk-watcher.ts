@@ -10,7 +10,13 @@ import { statSync } from "node:fs";
 import { UbiError } from "../errors.ts";
 import { CLOSED_REASON, type Exchange, RpcConnection, TIMEOUT_REASON } from "./connection.ts";
 import { FetchProgress, type FetchSample } from "./fetch-progress.ts";
-import { isOfStripeServer, type Reading, readAnswers, versionOf } from "./reading.ts";
+import {
+  isOfStripeServer,
+  type LimitReading,
+  type Reading,
+  readAnswers,
+  versionOf,
+} from "./reading.ts";
 import { isCountedAnew, type LoadSample, queueSamples } from "./sample.ts";
 
 /** An answer takes well below a millisecond; after this the user is told. */
@@ -46,6 +52,7 @@ export interface DiskView {
   /** Of the last reading, however old. */
   readonly queues: readonly LoadSample[];
   readonly fetch: FetchSample | undefined;
+  readonly limits: LimitReading;
 }
 
 interface LastReading {
@@ -110,6 +117,7 @@ export class DiskWatcher implements Disposable {
       intervalSeconds: isSilent ? undefined : this.#intervalSeconds,
       queues: isSilent ? this.#queues.map(withoutRates) : this.#queues,
       fetch: isSilent ? withoutSpeed(this.#fetch) : this.#fetch,
+      limits: this.#last?.reading.limits ?? {},
     };
   }
 
@@ -191,7 +199,7 @@ export class DiskWatcher implements Disposable {
       return ALL_COMMANDS;
     }
     const load = refused.has("statistics") ? ["stats", "queues"] : ["statistics", "histograms"];
-    return ["status", ...load].filter((command) => !refused.has(command));
+    return ["status", "limits", ...load].filter((command) => !refused.has(command));
   }
 
   #take({ answers, refused }: Exchange): void {
@@ -225,7 +233,7 @@ export class DiskWatcher implements Disposable {
 
 // --- internal ---
 
-const ALL_COMMANDS = ["version", "status", "stats", "queues", "statistics", "histograms"];
+const ALL_COMMANDS = ["version", "status", "limits", "stats", "queues", "statistics", "histograms"];
 
 /** Of a socket where no disk answers. */
 function whatElse(answers: Exchange["answers"]): string {

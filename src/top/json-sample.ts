@@ -25,6 +25,7 @@ function diskValue(disk: DiskView): unknown {
     queues: disk.queues.map(load),
     total: load(sumOfSamples(disk.queues)),
     fetch: disk.fetch === undefined ? null : fetchValue(disk.fetch),
+    limits: disk.limits,
   };
 }
 
@@ -46,6 +47,8 @@ function load({ totals, rates, histograms, inFlight, oldestInFlightNs }: LoadSam
     failed_per_second: rates?.failed ?? null,
     kicks_per_second: rates?.kicks ?? null,
     calls_per_second: rates?.calls ?? null,
+    throttled_per_second: sumOf(rates?.reads_throttled, rates?.writes_throttled),
+    throttled_ns_per_second: sumOf(rates?.read_throttled_ns, rates?.write_throttled_ns),
     in_flight: inFlight ?? null,
     oldest_in_flight_ns: oldestInFlightNs ?? null,
     latency: {
@@ -54,6 +57,10 @@ function load({ totals, rates, histograms, inFlight, oldestInFlightNs }: LoadSam
       flush: latency(histograms.flush),
     },
   };
+}
+
+function sumOf(reads: number | undefined, writes: number | undefined): number | null {
+  return reads === undefined || writes === undefined ? null : reads + writes;
 }
 
 function latency(histogram: Histogram | undefined): unknown {

@@ -180,6 +180,22 @@ test("sockets without a disk: counted apart, and a long reason is whole, below t
   ]);
 });
 
+test("limits: those that are set, and how much the queue that waits most is held back", () => {
+  const waiting = { read_throttled_ns: 2e8, write_throttled_ns: 5.3e8 };
+  const queues = [READER, { ...WRITER, rates: { ...WRITER.rates, ...waiting } }];
+  const limits = { iops: 12_000, write_bytes_per_second: 100 * MIB };
+  const lines = wholePicture({ ...picture(), disks: [disk({ queues, limits })] }, 80);
+  expect(text(lines[6] ?? [], 80)).toBe(
+    "limits 12.0k iops  write 100 MiB/s  throttled 73% of the time",
+  );
+});
+
+test("limits that hold nothing back: told without it", () => {
+  const disks = [disk({ queues: [READER], limits: { read_iops: 500 } })];
+  const lines = wholePicture({ ...picture(), disks }, 80);
+  expect(text(lines[4] ?? [], 80)).toBe("limits 500 rd iops");
+});
+
 test("a request that is in flight for long: told beside the socket at any width", () => {
   const queues = [{ ...READER, oldestInFlightNs: 7.2e9 }];
   const lines = wholePicture({ ...picture(), disks: [disk({ queues })] }, 80);
@@ -263,6 +279,7 @@ function disk(known: Partial<DiskView>): DiskView {
     intervalSeconds: 1,
     queues: [],
     fetch: undefined,
+    limits: {},
     ...known,
   };
 }

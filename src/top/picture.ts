@@ -3,7 +3,7 @@
  *
  *   title                                     pinned
  *   names of the columns                      pinned
- *   per disk: its socket and state, its queues, their sum, its fetch      scrolls
+ *   per disk: its socket and state, its queues, their sum, its limits and fetch      scrolls
  *   sum of all disks, where there are several pinned
  *   keys                                      pinned; on a live screen only
  */
@@ -20,6 +20,7 @@ import type { DiskView } from "./disk-watcher.ts";
 import { fetchLines } from "./fetch-lines.ts";
 import { percentileNs } from "./histogram.ts";
 import { printable } from "./json-reader.ts";
+import { limitLines } from "./limit-lines.ts";
 import { countText, durationText, latencyText } from "./quantity.ts";
 import { type LoadSample, sumOfSamples } from "./sample.ts";
 import { lineLength, type StyledLine, span } from "./styled-line.ts";
@@ -160,6 +161,7 @@ function bodyAndSum(picture: Picture, table: Table, columns: number): Parts {
     ...(index > 0 ? [[]] : []),
     ...diskLines(disk, columns),
     ...loadRows(disk, picture.sort).map((row) => rowSpans(row, table, bytesMax)),
+    ...limitLines(disk.limits, disk.queues),
     ...(disk.fetch === undefined ? [] : fetchLines(disk.fetch, columns)),
   ]);
   const all = { name: "total", load: sumOfSamples(disks.flatMap((disk) => disk.queues)) };

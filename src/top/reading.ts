@@ -20,6 +20,10 @@ export const COUNTER_NAMES = [
   "bad_chains",
   "kicks",
   "calls",
+  "reads_throttled",
+  "writes_throttled",
+  "read_throttled_ns",
+  "write_throttled_ns",
 ] as const;
 
 type CounterName = (typeof COUNTER_NAMES)[number];
@@ -48,10 +52,25 @@ export interface StripeReading {
   readonly etaSeconds: number | undefined;
 }
 
+/** Limits of a disk, by their names in the answer. */
+const LIMIT_NAMES = [
+  "iops",
+  "read_iops",
+  "write_iops",
+  "bytes_per_second",
+  "read_bytes_per_second",
+  "write_bytes_per_second",
+] as const;
+
+/** Those that are set. */
+export type LimitReading = Readonly<Partial<Record<(typeof LIMIT_NAMES)[number], number>>>;
+
 export interface Reading {
   readonly queues: readonly QueueReading[];
   /** Undefined for a disk without metadata, and where the backend does not tell. */
   readonly stripes: StripeReading | undefined;
+  /** Empty without any, and where the backend does not tell. */
+  readonly limits: LimitReading;
 }
 
 /** Answers by command; those that failed are left out. */
@@ -66,16 +85,19 @@ export function readAnswers(answers: Answers): Reading | undefined {
   }
   const histograms = queuesOf(answers.get("histograms")?.histograms) ?? [];
   const inFlight = answers.get("queues")?.queues;
+  const limits = answers.get("limits")?.limits;
+  const waits = queuesOf(limits) ?? [];
   const queues = (statistics ?? stats ?? []).map((queue, index): QueueReading => {
     const values = recordOf(queue);
     return {
-      counters: countersOf(values),
+      counters: countersOf({ ...values, ...recordOf(waits[index]) }),
       inFlight: amountOf(values.in_flight) ?? lengthOf(inFlight, index),
       oldestInFlightNs: amountOf(values.oldest_in_flight_ns),
       histograms: histogramsOf(histograms[index]),
     };
   });
-  return { queues, stripes: stripesOf(answers.get("status")?.status) };
+  const stripes = stripesOf(answers.get("status")?.status);
+  return { queues, stripes, limits: limitsOf(limits) };
 }
 
 /** Whether a stripe server answered, whose sockets speak the same protocol. */
@@ -115,6 +137,16 @@ function countersOf(values: Readonly<Record<string, unknown>>): Counters {
     }
   }
   return counters;
+}
+
+function limitsOf(value: unknown): LimitReading {
+  const limits = recordOf(value);
+  return Object.fromEntries(
+    LIMIT_NAMES.flatMap((name) => {
+      const amount = amountOf(limits[name]);
+      return amount === undefined ? [] : [[name, amount]];
+    }),
+  );
 }
 
 function histogramsOf(value: unknown): Histograms {

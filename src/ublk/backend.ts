@@ -120,6 +120,7 @@ export class UblkBackend implements GrowingFrontEnd {
     const { control, info, link } = this.#options;
     link?.[Symbol.dispose]();
     this.#threads.limitPatience();
+    this.#options.device.limits.lift(); // the kernel waits for every request
     if ((info.flags & FEATURE.userRecovery) !== 0) {
       await this.#syncBlockDevice();
     }

@@ -3,7 +3,7 @@
  * when it is done. Driver commands, disk I/O and wake-ups are entries and completions of one ring, so the thread
  * sleeps in one system call.
  *
- *   turn:  finished -> commit and fetch | submit, wait | completions: fetched -> admit; I/O -> complete
+ *   turn:  finished -> commit and fetch | submit, wait | completions: fetched -> admit or hold; I/O -> complete
  *
  * A tag belongs to the driver from its fetch until that completes, then to this thread until it commits. The
  * thread ends when the driver has aborted the fetches of all tags: the device was stopped.
@@ -14,6 +14,8 @@ import { openDiskRequests, syncDisk } from "../device/disk-requests.ts";
 import { DiskSize } from "../device/disk-size.ts";
 import { Pulse, type SharedPulse } from "../device/heartbeat.ts";
 import { Counter, QueueStatistics } from "../device/queue-statistics.ts";
+import { QueueThrottle } from "../device/queue-throttle.ts";
+import { WakeTimer } from "../device/wake-timer.ts";
 import { type IoEngine, WATCH_ID } from "../disk/io-engine.ts";
 import type { RequestRunner } from "../disk/request-executor.ts";
 import { Operation, Outcome, RequestTable } from "../disk/request-table.ts";
@@ -38,6 +40,7 @@ import { SECTOR_BYTES, SEGMENT_BYTES, SEGMENT_UNMAP } from "../formats/virtio-bl
 import { LogLimiter, log } from "../log.ts";
 import { QueueMeeting } from "./queue-meeting.ts";
 import { TagMemory } from "./tag-memory.ts";
+import { TagQueue } from "./tag-queue.ts";
 
 /** What a queue worker is started with. */
 export interface UblkQueueData {
@@ -107,6 +110,7 @@ function tell(message: UblkQueueMessage): void {
 const COMMAND_ID = 0x1000_0000;
 const WAKE_ID = WATCH_ID;
 const IMAGE_ID = WATCH_ID + 1;
+const TIMER_ID = WATCH_ID + 2;
 const DESCRIPTOR_WORDS = DESCRIPTOR_BYTES / 4;
 const EIO = -5;
 const EOPNOTSUPP = -95;
@@ -129,6 +133,10 @@ class UblkQueueWorker implements Disposable {
   readonly #memory: TagMemory;
   readonly #statistics: QueueStatistics;
   readonly #pulse: Pulse;
+  readonly #throttle: QueueThrottle;
+  readonly #timer = new WakeTimer();
+  /** Requests that wait for the limits of the disk. */
+  readonly #held: TagQueue;
   readonly #limiter = new LogLimiter();
   readonly #descriptorsAddress: number;
   readonly #descriptors: Uint32Array;
@@ -185,6 +193,8 @@ class UblkQueueWorker implements Disposable {
       shared.statistics[queue] ?? new SharedArrayBuffer(0),
       data.slots,
     );
+    this.#throttle = new QueueThrottle(shared.limits, queue, this.#statistics);
+    this.#held = new TagQueue(depth);
     this.#descriptorsAddress = mapFile({
       fd: data.charFd,
       offsetBytes: descriptorsOffset(queue),
@@ -193,6 +203,7 @@ class UblkQueueWorker implements Disposable {
     });
     this.#descriptors = new Uint32Array(viewOf(this.#descriptorsAddress, depth * DESCRIPTOR_BYTES));
     this.#ring.watch(WAKE_ID, this.#wakeFd);
+    this.#ring.watch(TIMER_ID, this.#timer.fd);
   }
 
   /** Gives all tags to the driver. @throws UbiError when it refuses one */
@@ -206,13 +217,21 @@ class UblkQueueWorker implements Disposable {
 
   /** One turn of the loop. False when the device was stopped. */
   turn(): boolean {
+    if (this.#held.count > 0) {
+      this.#startHeld();
+    }
     this.#executor.flushBatch();
     this.#commitFinished();
     if (this.#diskEngine !== this.#ring) {
       this.#diskEngine.submit(0);
       this.#completeDisk();
     }
-    this.#ring.submit(this.#mayWait() ? 1 : 0);
+    const mayWait = this.#mayWait();
+    if (mayWait && this.#held.count > 0) {
+      const nowNs = clockNs();
+      this.#timer.set(this.#throttle.wakeNs(nowNs), nowNs);
+    }
+    this.#ring.submit(mayWait ? 1 : 0);
     this.#complete();
     return this.#abortedTags < this.#depth;
   }
@@ -223,6 +242,7 @@ class UblkQueueWorker implements Disposable {
       this.#diskEngine[Symbol.dispose]();
     }
     this.#executor[Symbol.dispose]();
+    this.#timer[Symbol.dispose]();
     // The driver lets nobody delete a device that is still mapped.
     unmap(this.#descriptorsAddress, descriptorsBytes(this.#depth));
     if (this.#requests.inFlight === 0) {
@@ -248,6 +268,7 @@ class UblkQueueWorker implements Disposable {
       this.#executor.grow(this.#sectors);
     }
     this.#nowNs = clockNs();
+    this.#throttle.look(this.#nowNs);
     let fetched = 0;
     for (let i = 0; i < count; i++) {
       const id = ring.completedId(i);
@@ -258,6 +279,8 @@ class UblkQueueWorker implements Disposable {
       } else if (id === WAKE_ID) {
         drainEvent(this.#wakeFd);
         this.#pulse.answer();
+      } else if (id === TIMER_ID) {
+        this.#timer.fired();
       }
     }
     ring.release(count);
@@ -283,7 +306,11 @@ class UblkQueueWorker implements Disposable {
   /** The driver gave a tag back: with a request, or for good. Returns how many requests that were. */
   #take(tag: number, result: number): number {
     if (result === 0) {
-      this.#admit(tag);
+      if (this.#throttle.isOn || this.#held.count > 0) {
+        this.#held.push(tag); // the next turn looks at it
+      } else {
+        this.#admit(tag);
+      }
       return 1;
     }
     if (result !== FETCH_ABORTED) {
@@ -292,6 +319,24 @@ class UblkQueueWorker implements Disposable {
     }
     this.#abortedTags += 1;
     return 0;
+  }
+
+  #startHeld(): void {
+    const held = this.#held;
+    this.#nowNs = clockNs();
+    if (this.#throttle.mayGo(this.#nowNs)) {
+      while (held.count > 0 && this.#mayStart(held.first)) {
+        this.#admit(held.shift());
+      }
+    }
+  }
+
+  #mayStart(tag: number): boolean {
+    const at = tag * DESCRIPTOR_WORDS;
+    const operation = this.#operationOf(u32(this.#descriptors, at) & 0xff);
+    const bytes = u32(this.#descriptors, at + 1) * SECTOR_BYTES;
+    const throttle = this.#throttle;
+    return !throttle.isOn || operation < 0 || throttle.mayStart(operation, bytes, this.#nowNs);
   }
 
   #admit(tag: number): void {
@@ -331,6 +376,9 @@ class UblkQueueWorker implements Disposable {
     }
     this.#statistics.begin(slot, operation, sector, bytes, this.#nowNs);
     this.#executor.admit(slot);
+    if (this.#throttle.isOn) {
+      this.#throttle.started(operation, this.#executor.lists.bytes(slot), this.#nowNs);
+    }
   }
 
   /** -1 when the disk does not do it. */

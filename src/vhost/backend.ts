@@ -17,7 +17,7 @@ import { GuestMemory } from "../virtio/guest-memory.ts";
 import type { ControlMessage, ControlWorkerData } from "./control-worker.ts";
 import { QueueMailbox } from "./queue-mailbox.ts";
 import { queueSizes } from "./queue-sizes.ts";
-import type { QueueWorkerData } from "./queue-worker.ts";
+import type { QueueWorkerData } from "./queue-worker-data.ts";
 
 /** The control worker waits less for a front end's answer, but may be busy ending an earlier one's requests. */
 const NEWS_MS = 10_000;

@@ -8,11 +8,12 @@
  * Kicks are asked for only before a sleep; then the ring is looked at once more (2.7.10).
  * Cost: about 250 ns a request besides cipher and kernel; two system calls a batch; no allocation.
  */
-import type { DiskDescription, SharedDiskState } from "../device/disk-device.ts";
 import { openDiskRequests } from "../device/disk-requests.ts";
 import { DiskSize } from "../device/disk-size.ts";
-import { Pulse, type SharedPulse } from "../device/heartbeat.ts";
+import { Pulse } from "../device/heartbeat.ts";
 import { Counter, QueueStatistics } from "../device/queue-statistics.ts";
+import { QueueThrottle } from "../device/queue-throttle.ts";
+import { WakeTimer } from "../device/wake-timer.ts";
 import { type IoEngine, WATCH_ID } from "../disk/io-engine.ts";
 import { openEngine } from "../disk/open-engine.ts";
 import type { RequestRunner } from "../disk/request-executor.ts";
@@ -29,27 +30,8 @@ import { SplitRing } from "../virtio/split-ring.ts";
 import { DeviceId } from "./device-id.ts";
 import { IdleSpin } from "./idle-spin.ts";
 import { QueueCommand, QueueMailbox, RingState } from "./queue-mailbox.ts";
+import type { QueueWorkerData } from "./queue-worker-data.ts";
 import { operationOf, TO_DISK, verdictOf } from "./request-policy.ts";
-
-/** What a queue worker is started with. */
-export interface QueueWorkerData {
-  readonly queue: number;
-  readonly queues: number;
-  /** Requests under way at once. */
-  readonly slots: number;
-  readonly segmentsPerSlot: number;
-  readonly bufferLimitBytes: number;
-  readonly ioEngine: "io_uring" | "sync";
-  readonly cpu: number | undefined;
-  readonly pollTimeoutUs: number;
-  readonly deviceId: string;
-  readonly disk: DiskDescription;
-  readonly shared: SharedDiskState;
-  readonly memoryTable: SharedArrayBuffer;
-  readonly mailbox: SharedArrayBuffer;
-  readonly pulse: SharedPulse;
-  readonly wakeFds: readonly number[];
-}
 
 /** Runs the worker of this thread until it is told to exit. */
 export function runQueueWorker(data: QueueWorkerData): void {
@@ -72,6 +54,7 @@ const WAKE_ID = WATCH_ID;
 const FIRST_KICK_ID = WATCH_ID + 1;
 const LAST_KICK_ID = 0x7fff_0000;
 const IMAGE_ID = LAST_KICK_ID + 1;
+const TIMER_ID = LAST_KICK_ID + 2;
 const LOOKS_PER_CLOCK = 32;
 /** So many answers are published though more chains wait: the guest can go on meanwhile. */
 const EARLY_ANSWERS = 8;
@@ -95,6 +78,8 @@ class QueueWorker implements Disposable {
   readonly #mailbox: QueueMailbox;
   readonly #statistics: QueueStatistics;
   readonly #pulse: Pulse;
+  readonly #throttle: QueueThrottle;
+  readonly #timer = new WakeTimer();
   readonly #limiter = new LogLimiter();
   /** Waiting for the guest alone, and for the disk as well: their gaps have nothing in common. */
   readonly #guestSpin: IdleSpin;
@@ -111,7 +96,7 @@ class QueueWorker implements Disposable {
   #errorFd = -1;
   /** Used elements pushed since the last publish. */
   #pushed = 0;
-  /** Chains wait for a free slot. */
+  /** Chains wait for a free slot, or for the limits of the disk. */
   #isStarved = false;
   #isBroken = false;
   #isExiting = false;
@@ -145,11 +130,13 @@ class QueueWorker implements Disposable {
       shared.statistics[queue] ?? new SharedArrayBuffer(0),
       data.slots,
     );
+    this.#throttle = new QueueThrottle(shared.limits, queue, this.#statistics);
     this.#guestSpin = new IdleSpin("guest", data.pollTimeoutUs);
     this.#diskSpin = new IdleSpin("disk", data.pollTimeoutUs);
     this.#head = new Uint16Array(data.slots);
     this.#statusAddress = new Float64Array(data.slots);
     this.#engine.watch(WAKE_ID, this.#mailbox.wakeFd);
+    this.#engine.watch(TIMER_ID, this.#timer.fd);
   }
 
   /** One turn of the loop. False when the worker is to end. */
@@ -178,6 +165,7 @@ class QueueWorker implements Disposable {
   [Symbol.dispose](): void {
     this.#engine[Symbol.dispose]();
     this.#executor[Symbol.dispose]();
+    this.#timer[Symbol.dispose]();
   }
 
   // --- internal: commands ---
@@ -253,6 +241,7 @@ class QueueWorker implements Disposable {
     if (this.#ring !== undefined) {
       this.#engine.unwatch(this.#kickId);
       drainEvent(this.#kickFd);
+      this.#throttle.cancel(clockNs());
     }
     this.#ring = undefined;
     this.#kickFd = -1;
@@ -283,8 +272,12 @@ class QueueWorker implements Disposable {
     if (this.#size.hasGrown()) {
       this.#grow(); // behind the ring's index: whoever put these chains there may know of the new size
     }
-    ring.disableKicks();
     this.#nowNs = clockNs();
+    if (!this.#throttle.mayGo(this.#nowNs)) {
+      this.#isStarved = true;
+      return 0;
+    }
+    ring.disableKicks();
     let taken = 0;
     while (taken < waiting && !this.#isBroken && this.#takeOne(ring)) {
       taken += 1;
@@ -303,7 +296,7 @@ class QueueWorker implements Disposable {
     this.#executor.grow(sectors);
   }
 
-  /** Takes the next chain; false when it has to wait for a free slot. */
+  /** Takes the next chain; false when it has to wait, for a free slot or for its tokens. */
   #takeOne(ring: SplitRing): boolean {
     const head = ring.peek();
     const chain = this.#chain;
@@ -315,12 +308,18 @@ class QueueWorker implements Disposable {
       this.#answerAtOnce(ring, head, verdict);
       return true;
     }
-    const slot = this.#requests.take(chain.dataCount);
+    const operation = operationOf(chain.type);
+    const throttle = this.#throttle;
+    const mayStart = !throttle.isOn || throttle.mayStart(operation, chain.dataBytes, this.#nowNs);
+    const slot = mayStart ? this.#requests.take(chain.dataCount) : -1;
     if (slot < 0) {
       return false;
     }
     ring.take();
-    this.#admit(slot, head);
+    this.#admit(slot, head, operation);
+    if (throttle.isOn) {
+      throttle.started(operation, this.#executor.lists.bytes(slot), this.#nowNs);
+    }
     return true;
   }
 
@@ -345,7 +344,7 @@ class QueueWorker implements Disposable {
     this.#pushed += 1;
   }
 
-  #admit(slot: number, head: number): void {
+  #admit(slot: number, head: number, operation: number): void {
     const chain = this.#chain;
     const requests = this.#requests;
     const place = i32(requests.segmentStart, slot);
@@ -353,7 +352,6 @@ class QueueWorker implements Disposable {
       requests.segmentAddress[place + i] = f64(chain.address, chain.dataStart + i);
       requests.segmentLength[place + i] = u32(chain.length, chain.dataStart + i);
     }
-    const operation = operationOf(chain.type);
     requests.operation[slot] = operation;
     requests.sector[slot] = chain.sector;
     requests.bytes[slot] = chain.dataBytes;
@@ -381,6 +379,7 @@ class QueueWorker implements Disposable {
       }
       nowNs = clockNs();
     }
+    this.#timer.set(this.#throttle.wakeNs(nowNs), nowNs);
     const isMeasured = spin.isMeasured();
     const cpuNs = isMeasured ? threadCpuNs() : 0;
     this.#engine.submit(this.#maySleep(ring) ? 1 : 0);
@@ -419,6 +418,8 @@ class QueueWorker implements Disposable {
       } else if (id === WAKE_ID) {
         drainEvent(this.#mailbox.wakeFd);
         this.#pulse.answer();
+      } else if (id === TIMER_ID) {
+        this.#timer.fired();
       } else if (id !== IMAGE_ID && engine.completedResult(i) > 0) {
         this.#statistics.count(Counter.kicks, 1);
       }
