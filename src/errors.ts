@@ -61,6 +61,7 @@ export const ERROR_CODES = [
   "E_ARCHIVE_EXISTS",
   "E_ARCHIVE_RUN",
   "E_EXPORT",
+  "E_SCRUB",
   "E_INTERRUPTED",
   "E_XTS_RANGE",
   "E_XTS_OUTPUT",

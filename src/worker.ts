@@ -1,6 +1,7 @@
 /** The entry of every worker thread: its role decides what is loaded. */
 import type { ObjectMakerData } from "./copy/object-maker.ts";
 import type { ObjectReaderData } from "./copy/object-reader.ts";
+import type { ScrubberData } from "./copy/stripe-scrubber.ts";
 import type { SharedPulse } from "./device/heartbeat.ts";
 import type { StripeWorkerData } from "./device/stripe-worker.ts";
 import { AssertionError } from "./errors.ts";
@@ -24,6 +25,8 @@ const ROLES = {
     (await import("./copy/object-reader.ts")).runObjectReader(data),
   "remote-source": async (data: RemoteWorkerData) =>
     (await import("./sources/remote-worker.ts")).runRemoteWorker(data),
+  "stripe-scrubber": async (data: ScrubberData) =>
+    (await import("./copy/stripe-scrubber.ts")).runStripeScrubber(data),
   "stripe-server": async (data: ServerWorkerData) =>
     (await import("./serve/server-worker.ts")).runServerWorker(data),
   stripes: async (data: StripeWorkerData & { readonly pulse: SharedPulse }) =>

@@ -111,6 +111,16 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     load: async (wrap) => wrap((await import("./archive.ts")).default),
     tools: ARCHIVE_TOOLS,
   },
+  scrub: {
+    description: "Compares what a disk fetched from an archive with it",
+    examples: [
+      ["ubiblk scrub -f disk.toml", "with the archive of its [stripe_source]"],
+      ["ubiblk scrub -f disk.toml --source archive.toml --bytes-per-second 50M", "gently"],
+      ["ubiblk scrub -f disk.toml --repair", "what differs is fetched anew"],
+    ],
+    exitCodes: { ...EXIT_OF_WORK, 0: "all is as it should be", 1: "something is not, or failed" },
+    load: async (wrap) => wrap((await import("./scrub.ts")).default),
+  },
   "export-archive": {
     description: "Writes the disk of an archive as a raw image",
     examples: [

@@ -3,6 +3,7 @@
  * meanwhile and several tools may. All sizes are checked before a stripe is read, and the keys are read last.
  */
 import type { DeviceConfig } from "../config/index.ts";
+import type { ResolvedSecrets } from "../config/resolve-secrets.ts";
 import { DiskSecrets } from "../device/disk-secrets.ts";
 import { openSourceReader } from "../device/open-source.ts";
 import type { XtsCipher } from "../disk/cipher.ts";
@@ -20,10 +21,10 @@ export const SOURCE_READS_MAX = 4;
 export class ArchivedDisk implements AsyncDisposable {
   readonly data: DataFile;
   readonly metadata: Metadata;
+  readonly metadataFile: DataFile;
   readonly cipher: XtsCipher | undefined;
   readonly plan: StripePlan;
   readonly #config: DeviceConfig;
-  readonly #metadataFile: DataFile;
   readonly #secrets: DiskSecrets;
   #source: SourceReader | undefined;
 
@@ -36,7 +37,7 @@ export class ArchivedDisk implements AsyncDisposable {
   }) {
     this.#config = parts.config;
     this.data = parts.data;
-    this.#metadataFile = parts.metadataFile;
+    this.metadataFile = parts.metadataFile;
     this.metadata = parts.metadata;
     this.#secrets = parts.secrets;
     this.cipher = parts.secrets.cipher;
@@ -91,8 +92,8 @@ export class ArchivedDisk implements AsyncDisposable {
     const disk = {
       config: this.#config,
       metadata: this.metadata,
-      files: { data: this.data, metadata: this.#metadataFile },
-      sourceSecrets: () => this.#secrets.ofSource(),
+      files: { data: this.data, metadata: this.metadataFile },
+      sourceSecrets: () => this.sourceSecrets(),
     };
     const { ioEngine } = this.#config.tuning;
     const needs = { requestsMax: SOURCE_READS_MAX, ioEngine, onFailure, signal };
@@ -100,11 +101,16 @@ export class ArchivedDisk implements AsyncDisposable {
     return this.#source;
   }
 
+  /** Those of `[stripe_source]`; they are wiped with the disk. @throws UbiError E_SECRET*, UbiErrors */
+  sourceSecrets(): Promise<ResolvedSecrets> {
+    return this.#secrets.ofSource();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#source?.[Symbol.asyncDispose]();
     this.cipher?.[Symbol.dispose]();
     this.#secrets[Symbol.dispose]();
-    this.#metadataFile[Symbol.dispose]();
+    this.metadataFile[Symbol.dispose]();
     this.data[Symbol.dispose]();
   }
 

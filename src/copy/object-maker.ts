@@ -13,12 +13,10 @@ import type { ObjectStore, StoreDescription } from "../archive/object-store.ts";
 import { openStore } from "../archive/open-store.ts";
 import { type SharedStripeMap, StripeMap } from "../archive/stripe-map.ts";
 import { type EncodedStripe, StripeEncoder, stripeObjectKey } from "../archive/stripe-object.ts";
-import { XtsCipher } from "../disk/cipher.ts";
-import { errnoText, UbiError } from "../errors.ts";
-import { readFileAt, willNeedFile } from "../ffi/file.ts";
-import { fillMemory, mapAnonymous, viewOf } from "../ffi/memory.ts";
+import { mapAnonymous, viewOf } from "../ffi/memory.ts";
 import type { Compression } from "../formats/archive-metadata.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
+import { type ArchivedData, DiskStripeReader } from "./disk-stripe-reader.ts";
 import { nextTurn, type PartTools, runGroupPart } from "./group-worker.ts";
 import { ObjectNames, type SharedObjectNames } from "./object-names.ts";
 import { COUNTER, type SharedStripeBoard, StripeBoard } from "./stripe-board.ts";
@@ -40,15 +38,6 @@ export interface ObjectMakerData {
   readonly putsMax: number;
 }
 
-/** The data file of the disk, which the main thread keeps open and locked. */
-interface ArchivedData {
-  readonly path: string;
-  readonly fd: number;
-  readonly sizeBytes: number;
-  /** Of the disk's cipher; undefined for a plain disk. */
-  readonly cipherContext: number | undefined;
-}
-
 export async function runObjectMaker(data: ObjectMakerData): Promise<void> {
   await runGroupPart<never>({
     run: async (tools) => {
@@ -61,9 +50,6 @@ export async function runObjectMaker(data: ObjectMakerData): Promise<void> {
 
 // --- internal ---
 
-/** How far the kernel is asked to read ahead: enough for a slow disk, little enough to stay in memory. */
-const READ_AHEAD_BYTES = 8 * 2 ** 20;
-
 class ObjectMaker implements Disposable {
   readonly #data: ObjectMakerData;
   readonly #store: ObjectStore;
@@ -72,7 +58,7 @@ class ObjectMaker implements Disposable {
   readonly #map: StripeMap;
   readonly #names: ObjectNames;
   readonly #encoder: StripeEncoder;
-  readonly #cipher: XtsCipher | undefined;
+  readonly #disk: DiskStripeReader;
   readonly #stripeBytes: number;
   /** This worker's own buffer, and those of the main thread. */
   readonly #address: number;
@@ -91,9 +77,8 @@ class ObjectMaker implements Disposable {
     this.#names = ObjectNames.attach(data.names);
     this.#encoder = new StripeEncoder({ compression, xtsKey, stripeSectors });
     xtsKey?.fill(0);
-    this.#cipher =
-      disk.cipherContext === undefined ? undefined : XtsCipher.attach(disk.cipherContext);
     this.#stripeBytes = stripeSectors * SECTOR_BYTES;
+    this.#disk = new DiskStripeReader(disk, this.#stripeBytes);
     this.#address = mapAnonymous(this.#stripeBytes);
     this.#view = new Uint8Array(viewOf(this.#address, this.#stripeBytes));
     this.#offered = Array.from(
@@ -125,7 +110,7 @@ class ObjectMaker implements Disposable {
   /** The process ends after a run, or the thread does: its buffer goes with it. */
   [Symbol.dispose](): void {
     this.#encoder[Symbol.dispose]();
-    this.#cipher?.[Symbol.dispose]();
+    this.#disk[Symbol.dispose]();
   }
 
   // --- internal ---
@@ -149,32 +134,9 @@ class ObjectMaker implements Disposable {
     if (stripe < 0) {
       return false;
     }
-    this.#read(stripe);
+    this.#disk.read(stripe, this.#address);
     await this.#make(stripe, this.#view);
     return true;
-  }
-
-  /** What lies behind the end of the disk is zeros. */
-  #read(stripe: number): void {
-    const { path, fd, sizeBytes } = this.#data.disk;
-    const offset = stripe * this.#stripeBytes;
-    const present = Math.min(this.#stripeBytes, sizeBytes - offset);
-    willNeedFile(fd, offset + present, READ_AHEAD_BYTES);
-    const read = readFileAt(fd, offset, this.#address, present);
-    if (read < 0) {
-      const message = `cannot read stripe ${stripe} of ${path}: ${errnoText(read)}`;
-      throw new UbiError("E_DISK_IO", message);
-    }
-    fillMemory(this.#address + present, 0, this.#stripeBytes - present);
-    if (this.#cipher !== undefined) {
-      const sectors = present / SECTOR_BYTES;
-      const first = offset / SECTOR_BYTES;
-      const result = this.#cipher.decrypt(first, sectors, this.#address, this.#address);
-      if (result < 0) {
-        const message = `cannot decipher stripe ${stripe} of ${path}: ${errnoText(result)}`;
-        throw new UbiError("E_CIPHER", message);
-      }
-    }
   }
 
   /** Returns when the memory of `stripeData` is free again. */

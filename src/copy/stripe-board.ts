@@ -30,6 +30,8 @@ export const COUNTER = {
   OVERLONG: 7,
   /** Stripes or objects that are not what they should be. */
   BAD: 8,
+  /** Stripes of which nothing can be said. */
+  UNKNOWN: 9,
 } as const;
 
 export interface SharedStripeBoard {

@@ -19,6 +19,8 @@ export interface ArchiveToBuild {
   readonly image: Uint8Array;
   readonly isEncrypted?: boolean;
   readonly compression?: Compression;
+  /** How it really is compressed: another program's compressor gives other bytes, too. */
+  readonly compressedBy?: Compression;
   readonly kek?: Uint8Array;
   /** Stripes that the archive does not have. */
   readonly absent?: readonly number[];
@@ -34,7 +36,8 @@ export async function buildArchive(
   const keys = newArchiveKeys(options.isEncrypted === true);
   const map = StripeMap.create(Math.ceil(image.length / stripeBytes));
   const objects: (string | undefined)[] = [];
-  using encoder = new StripeEncoder({ compression, xtsKey: keys.xtsKey, stripeSectors });
+  const encoding = options.compressedBy ?? compression;
+  using encoder = new StripeEncoder({ compression: encoding, xtsKey: keys.xtsKey, stripeSectors });
   for (let stripe = 0; stripe < map.stripeEnd; stripe++) {
     objects.push(undefined);
     if (absent.includes(stripe)) {

@@ -1,0 +1,200 @@
+/** `ubiblk scrub`: compares what was fetched from an archive with it. */
+import { defineCommand } from "citty";
+import { describeStore } from "../archive/open-store.ts";
+import { type DeviceConfig, loadDeviceConfig } from "../config/index.ts";
+import { ArchivedDisk } from "../copy/archived-disk.ts";
+import { forgetStripes } from "../copy/repair-stripes.ts";
+import { type ScrubOptions, type ScrubSummary, scrubDisk } from "../copy/scrub-disk.ts";
+import { UbiError } from "../errors.ts";
+import { log, quietLog } from "../log.ts";
+import { withArchivePlace } from "./archive-place.ts";
+import { hardenOrWarn } from "./hardening.ts";
+import { interruptible } from "./interruption.ts";
+import { sizeArgument } from "./size-argument.ts";
+import { TransferProgress } from "./transfer-progress.ts";
+
+export default defineCommand({
+  meta: {
+    name: "scrub",
+    description:
+      "Compares a disk with the archive that it was filled from: each stripe that was fetched, and that no guest wrote " +
+      "to, has to be what the archive has. Each that is not is named; the exit code is 1 then",
+  },
+  args: {
+    config: {
+      type: "string",
+      alias: "f",
+      required: true,
+      valueHint: "FILE",
+      description: "device configuration, with metadata_path and track_written",
+    },
+    source: {
+      type: "string",
+      valueHint: "FILE",
+      description:
+        "configuration with [archive]; without it the disk's [stripe_source] is the archive",
+    },
+    "bytes-per-second": {
+      type: "string",
+      valueHint: "SIZE",
+      description: "read no faster from the disk; K, M and G are powers of 1024",
+    },
+    repair: {
+      type: "boolean",
+      default: false,
+      description: "mark stripes that differ as not fetched: the next backend fetches them anew",
+    },
+    quiet: { type: "boolean", default: false, description: "tell nothing but what is wrong" },
+    json: { type: "boolean", default: false, description: "tell events on standard output" },
+  },
+  run: ({ args }) => {
+    const limit = args["bytes-per-second"];
+    return scrub({
+      configPath: args.config,
+      sourcePath: args.source,
+      bytesPerSecond: limit === undefined ? Infinity : rateOf(limit),
+      isRepairing: args.repair,
+      isQuiet: args.quiet,
+      isJson: args.json,
+    });
+  },
+});
+
+// --- internal ---
+
+interface ScrubCommand {
+  readonly configPath: string;
+  readonly sourcePath: string | undefined;
+  readonly bytesPerSecond: number;
+  readonly isRepairing: boolean;
+  readonly isQuiet: boolean;
+  readonly isJson: boolean;
+}
+
+function rateOf(text: string): number {
+  const rate = sizeArgument("--bytes-per-second", text);
+  if (rate === 0) {
+    throw new UbiError("E_USAGE", "--bytes-per-second: 0 is no rate; leave it out for no limit");
+  }
+  return rate;
+}
+
+async function scrub(command: ScrubCommand): Promise<void> {
+  hardenOrWarn();
+  if (command.isQuiet) {
+    quietLog();
+  }
+  const config = await loadDeviceConfig(command.configPath, { require: ["metadata_path"] });
+  checkUse(config, command);
+  using progress = new TransferProgress({ label: "scrub", ...command });
+  const { summary, repaired } = await interruptible("the scrub", async (signal) => {
+    await using disk = await ArchivedDisk.open(config);
+    const hooks: ScrubHooks = {
+      signal,
+      bytesPerSecond: command.bytesPerSecond,
+      onProgress: progress.show.bind(progress),
+      onFinding: ({ stripe, code, message }) =>
+        progress.tell(`bad ${code}: ${message}`, { event: "bad", stripe, code, message }),
+    };
+    const found = await runScrub(config, disk, command.sourcePath, hooks);
+    const { differentStripes: different } = found;
+    const isRepaired = command.isRepairing && different.length > 0;
+    return { summary: found, repaired: isRepaired ? forgetStripes(disk, different) : 0 };
+  });
+  progress.done(textOf(summary), { ...factsOf(summary), repaired_stripes: repaired });
+  throwFindings(summary, command.isRepairing ? repaired : undefined);
+}
+
+function checkUse({ device, stripeSource }: DeviceConfig, command: ScrubCommand): void {
+  if (!device.trackWritten) {
+    throw new UbiError(
+      "E_CONFIG",
+      "device.track_written: it is off: what a guest wrote cannot be told from damage",
+    );
+  }
+  if (command.sourcePath === undefined && stripeSource?.type !== "archive") {
+    throw new UbiError(
+      "E_USAGE",
+      "--source: missing, and the [stripe_source] of the disk is no archive; name a document with [archive]",
+    );
+  }
+  if (command.isRepairing && stripeSource === undefined) {
+    throw new UbiError(
+      "E_USAGE",
+      "--repair: the disk has no [stripe_source] to fetch stripes from anew; bring it back first",
+    );
+  }
+}
+
+type ScrubHooks = Omit<ScrubOptions, "source" | "kek">;
+
+async function runScrub(
+  config: DeviceConfig,
+  disk: ArchivedDisk,
+  sourcePath: string | undefined,
+  hooks: ScrubHooks,
+): Promise<ScrubSummary> {
+  if (sourcePath === undefined) {
+    return await scrubSource(config, disk, hooks);
+  }
+  const place = { configPath: sourcePath, role: "read", signal: hooks.signal } as const;
+  return await withArchivePlace(place, (opened) => scrubDisk(disk, { ...hooks, ...opened }));
+}
+
+/** Against the disk's own source. */
+async function scrubSource(
+  { stripeSource }: DeviceConfig,
+  disk: ArchivedDisk,
+  hooks: ScrubHooks,
+): Promise<ScrubSummary> {
+  if (stripeSource?.type !== "archive") {
+    throw new UbiError("E_USAGE", "--source: missing");
+  }
+  const secrets = await disk.sourceSecrets();
+  using store = await describeStore(stripeSource, secrets, "read", hooks.signal);
+  const { archiveKek } = stripeSource;
+  const kek = archiveKek === undefined ? undefined : secrets.get(archiveKek).bytes;
+  return await scrubDisk(disk, { ...hooks, source: store.description, kek });
+}
+
+function textOf(summary: ScrubSummary): string {
+  const { checkedStripes, differentStripes, unknownStripes, writtenStripes } = summary;
+  const bad = `${differentStripes.length} differ, ${unknownStripes} cannot be compared`;
+  const others = `${writtenStripes} written by guests and ${summary.unfetchedStripes} not fetched left out`;
+  return `${checkedStripes} stripes compared with ${summary.archive}: ${bad}; ${others}`;
+}
+
+function factsOf(summary: ScrubSummary): Readonly<Record<string, unknown>> {
+  return {
+    archive: summary.archive,
+    checked_stripes: summary.checkedStripes,
+    different_stripes: summary.differentStripes.length,
+    unknown_stripes: summary.unknownStripes,
+    written_stripes: summary.writtenStripes,
+    unfetched_stripes: summary.unfetchedStripes,
+    objects: summary.objects,
+  };
+}
+
+/** @param repaired undefined: that was not asked for. @throws UbiError E_SCRUB when something is wrong */
+function throwFindings(summary: ScrubSummary, repaired: number | undefined): void {
+  const { differentStripes, unknownStripes } = summary;
+  const different = differentStripes.length;
+  if (repaired !== undefined && repaired > 0) {
+    log.warn("stripes are to be fetched anew by the next backend", { stripes: repaired });
+  }
+  if (different > 0) {
+    const stripes = different === 1 ? "1 stripe differs" : `${different} stripes differ`;
+    const advice =
+      repaired === undefined
+        ? "the medium is damaged, or the archive is another one; when it is the right one, --repair has them fetched anew"
+        : `${repaired} of them are fetched anew by the next backend; find out why they did`;
+    throw new UbiError("E_SCRUB", `${stripes} from the archive: ${advice}`);
+  }
+  if (unknownStripes > 0) {
+    throw new UbiError(
+      "E_SCRUB",
+      `${unknownStripes} stripes could not be compared; see archive verify for what is wrong with the archive`,
+    );
+  }
+}

@@ -1,0 +1,156 @@
+/** `ubiblk scrub`: what a disk fetched from an archive against that archive, by the compiled executable. */
+import { describe, expect, test } from "bun:test";
+import { closeSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
+import { openStore } from "../../src/archive/open-store.ts";
+import { type ArchiveToBuild, buildArchive } from "../support/archive-builder.ts";
+import { doneEvent } from "../support/archived-disk.ts";
+import { expectSame, LazyDisk, LazyGuest, MIB } from "../support/lazy-disk.ts";
+
+const KEK = new Uint8Array(32).fill(0x4b);
+/** Neither the disk nor its archive is whole stripes; stripe 8 is zeros. */
+const BYTES = 12 * MIB + 4096;
+const STRIPES = 13;
+const ZSTD = { kind: "zstd", level: 3 } as const;
+const NEWS = new Uint8Array(4096).fill(0x77);
+
+describe.each([
+  { name: "encrypted, zstd", isEncrypted: true, archive: { isEncrypted: true, compression: ZSTD } },
+  { name: "plain, not compressed", isEncrypted: false, archive: {} },
+])("$name", ({ isEncrypted, archive }) => {
+  test("a disk that is as it came is found so without an object of the archive", async () => {
+    await using disk = await filledDisk({ isEncrypted, archive });
+    renameSync(disk.files.file("archive/data"), disk.files.file("archive/away"));
+    const result = await disk.files.run("scrub", "--json");
+    expect(result.exitCode).toBe(0);
+    expect(doneEvent(result)).toMatchObject({
+      checked_stripes: STRIPES - 1,
+      different_stripes: 0,
+      unknown_stripes: 0,
+      written_stripes: 1,
+      unfetched_stripes: 0,
+      objects: 0,
+    });
+  });
+
+  test("stripes that rotted are named, mended on request, and fetched anew; a guest's stay", async () => {
+    await using disk = await filledDisk({ isEncrypted, archive });
+    rot(disk, [5 * MIB + 77, 8 * MIB, 12 * MIB + 100]);
+    rot(disk, [3 * MIB + 100]); // a guest wrote to that stripe: nobody knows what belongs there
+    const found = await disk.files.run("scrub");
+    expect(found.exitCode).toBe(1);
+    expect(found.stderr.match(/bad E_SCRUB: stripe \d+/g)?.sort()).toEqual([
+      "bad E_SCRUB: stripe 12",
+      "bad E_SCRUB: stripe 5",
+      "bad E_SCRUB: stripe 8",
+    ]);
+    const repaired = await disk.files.run("scrub", "--json", "--repair");
+    expect(repaired.exitCode).toBe(1);
+    expect(doneEvent(repaired)).toMatchObject({ different_stripes: 3, repaired_stripes: 3 });
+    const dump = await disk.files.run("dump-metadata");
+    expect(dump.stdout).toContain("fetched stripes: 0-4, 6, 7, 9-11\n");
+    await disk.start();
+    await disk.until(({ status }) => status.fetch?.unfetched === 0);
+    {
+      using guest = new LazyGuest(disk);
+      const expected = disk.expected();
+      expectSame(guest.read(4 * MIB, BYTES - 4 * MIB), expected.subarray(4 * MIB));
+    }
+    await disk.stop();
+    const clean = await disk.files.run("scrub", "--json");
+    expect(doneEvent(clean)).toMatchObject({ checked_stripes: STRIPES - 1, different_stripes: 0 });
+  });
+});
+
+test("an archive of another compressor: its objects are read, and equal", async () => {
+  const archive = { compression: ZSTD, compressedBy: { kind: "zstd", level: 12 } } as const;
+  await using disk = await filledDisk({ isEncrypted: false, archive });
+  const result = await disk.files.run("scrub", "--json");
+  expect(result.exitCode).toBe(0);
+  const objects = Number(doneEvent(result).objects);
+  expect(objects).toBeGreaterThan(0);
+  rmSync(disk.files.file("archive/data"), { recursive: true });
+  const blind = await disk.files.run("scrub", "--json");
+  expect(blind.exitCode).toBe(1);
+  expect(blind.stderr).toContain(`error E_SCRUB: ${objects} stripes could not be compared`);
+  expect(doneEvent(blind)).toMatchObject({ different_stripes: 0, unknown_stripes: objects });
+});
+
+test("a disk that has grown since: what lies behind the archived one is not compared", async () => {
+  await using disk = await filledDisk({ isEncrypted: true, archive: { isEncrypted: true } });
+  const fd = openSync(disk.files.file("disk.raw"), "r+");
+  writeSync(fd, new Uint8Array(4 * MIB).fill(0x5a), 0, 4 * MIB, BYTES);
+  closeSync(fd);
+  await disk.files.run("init-metadata", "--grow");
+  const result = await disk.files.run("scrub", "--json");
+  expect(doneEvent(result)).toMatchObject({ checked_stripes: 12, different_stripes: 0 });
+});
+
+test("the limit of the rate is kept", async () => {
+  await using disk = await filledDisk({ isEncrypted: false, archive: {} });
+  const result = await disk.files.run("scrub", "--json", "--bytes-per-second", "8M");
+  expect(Number(doneEvent(result).seconds)).toBeGreaterThan(1);
+});
+
+test("what cannot be scrubbed is refused", async () => {
+  await using disk = await filledDisk({ isEncrypted: false, archive: {} });
+  const refusal = async (...flags: readonly string[]) =>
+    (await disk.files.run("scrub", ...flags)).stderr;
+  expect(await refusal("--bytes-per-second", "0")).toContain("E_USAGE");
+  disk.configure({ device: "" });
+  expect(await refusal()).toContain("E_CONFIG: device.track_written");
+  disk.configure({ device: "track_written = true", origin: "", source: "none" });
+  expect(await refusal()).toContain("E_USAGE: --source: missing");
+  disk.files.write("source.toml", `[archive]\nstorage = "filesystem"\npath = "nothing"\n`);
+  expect(await refusal("--source", "source.toml")).toMatch(/E_STORE|E_ARCHIVE/);
+  expect(await refusal("--source", "source.toml", "--repair")).toContain("E_USAGE: --repair");
+});
+
+test("a disk that is served is not scrubbed", async () => {
+  await using disk = await filledDisk({ isEncrypted: false, archive: {} });
+  await disk.start();
+  expect((await disk.files.run("scrub")).stderr).toContain("E_DISK_LOCKED");
+});
+
+// --- internal ---
+
+/** All fetched from the archive; a guest has written to stripe 3. */
+async function filledDisk(options: {
+  readonly isEncrypted: boolean;
+  readonly archive: Partial<ArchiveToBuild>;
+}): Promise<LazyDisk> {
+  const { isEncrypted, archive } = options;
+  const disk = new LazyDisk({
+    diskBytes: BYTES,
+    imageBytes: BYTES,
+    isEncrypted,
+    origin: 'type = "archive"\nstorage = "filesystem"\npath = "archive"',
+    source: `autofetch = true${isEncrypted ? '\narchive_kek.ref = "kek"' : ""}`,
+    sections: isEncrypted ? '[secrets.kek]\nsource.file = "kek"' : "",
+    device: "track_written = true",
+    zeroStripes: [8],
+  });
+  disk.files.write("kek", KEK);
+  const path = disk.files.file("archive");
+  await using store = await openStore({ kind: "filesystem", path, role: "write" });
+  const keys = isEncrypted ? { kek: KEK } : {};
+  await buildArchive(store, { stripeSectors: 2048, image: disk.image, ...archive, ...keys });
+  await disk.init();
+  await disk.start();
+  await disk.until(({ status }) => status.fetch?.source_state === "closed");
+  {
+    using guest = new LazyGuest(disk);
+    guest.write(3 * MIB + 8192, NEWS);
+    guest.flush();
+  }
+  await disk.stop();
+  return disk;
+}
+
+/** Changes bytes of the disk's file where nobody sees it. */
+function rot(disk: LazyDisk, offsets: readonly number[]): void {
+  const fd = openSync(disk.files.file("disk.raw"), "r+");
+  for (const offset of offsets) {
+    writeSync(fd, Uint8Array.of(0xa5, 0x5a, 0xff), 0, 3, offset);
+  }
+  closeSync(fd);
+}
