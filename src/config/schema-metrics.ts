@@ -1,6 +1,6 @@
 /** Where the metrics of a process can be scraped: the same keys for all that serve. */
 import { Type } from "@sinclair/typebox";
-import { ours, path, text } from "./schema-values.ts";
+import { ours, path, socketGroup, socketMode, socketOwner, text } from "./schema-values.ts";
 
 /** @param socket an example of one */
 export const metricsKeys = (socket: string) => ({
@@ -11,6 +11,9 @@ export const metricsKeys = (socket: string) => ({
       ...ours,
     }),
   ),
+  metrics_socket_mode: socketMode(),
+  metrics_socket_owner: socketOwner(),
+  metrics_socket_group: socketGroup(),
   metrics_address: Type.Optional(
     text({
       description:

@@ -1,10 +1,10 @@
 /** Rules that a schema cannot say: between keys of one section, and between sections. */
-import { isIP } from "node:net";
 import type { Static } from "@sinclair/typebox";
 import type { DangerGate } from "./danger-zone.ts";
 import type { Findings } from "./findings.ts";
 import { burstMistake, LIMITS } from "./limit-rules.ts";
 import { isLoopback } from "./loopback.ts";
+import { checkMetrics } from "./metrics-rules.ts";
 import type {
   ArchiveStoreSection,
   DeviceSection,
@@ -232,11 +232,6 @@ const HTTPS_REQUIRED =
 const ENVIRONMENT_REFUSED =
   '"environment" reads secrets of the environment, which other processes of the user and children see; choose ' +
   "another place, or set danger_zone.enabled with danger_zone.allow_env_secrets";
-const METRICS_EXPECTED =
-  "not an address to listen at; IP:PORT, [IPv6]:PORT or localhost:PORT is expected, with a PORT up to 65535";
-const METRICS_REFUSED =
-  "other machines could read the metrics, without encryption; use 127.0.0.1, or set danger_zone.enabled with " +
-  "danger_zone.allow_remote_metrics";
 const ADDRESS_EXPECTED =
   "not an address; HOST:PORT or [IPv6]:PORT is expected, with a PORT up to 65535";
 
@@ -313,31 +308,6 @@ function checkEndpoint(
   }
   if (store.ca_file !== undefined && url?.protocol === "http:") {
     findings.warn([section, "ca_file"], "has no effect: the endpoint is not https");
-  }
-}
-
-/** Metrics are for programs of this machine, unless others are let in. */
-function checkMetrics(
-  section: string,
-  { metrics_address: address }: { readonly metrics_address?: string },
-  gate: DangerGate,
-  findings: Findings,
-): void {
-  if (address === undefined) {
-    return;
-  }
-  const path = [section, "metrics_address"];
-  const host = address.slice(0, address.lastIndexOf(":"));
-  const literal = host.replace(/^\[([^[\]]*:[^[\]]*)\]$/, "$1");
-  const isHost =
-    host === "localhost" || (isIP(literal) === 6 ? literal !== host : isIP(host) === 4);
-  if (!isAddress(address) || !isHost) {
-    findings.error("E_CONFIG_VALUE", path, METRICS_EXPECTED);
-  } else if (
-    !isLoopback(host) &&
-    !gate.allows("allow_remote_metrics", `${section}.metrics_address`)
-  ) {
-    findings.error("E_CONFIG_DANGER", path, METRICS_REFUSED);
   }
 }
 

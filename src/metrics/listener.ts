@@ -4,7 +4,7 @@
  */
 import { errnoText, UbiError } from "../errors.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
-import { ListeningSocket } from "../ffi/socket-file.ts";
+import { ListeningSocket, type SocketPlace } from "../ffi/socket-file.ts";
 import { listenStream, portOf } from "../ffi/stream.ts";
 import type { AnswerRequest } from "../rpc/answer-lines.ts";
 import { ClientServer } from "../rpc/client-server.ts";
@@ -16,7 +16,7 @@ import { OwnText } from "./own-text.ts";
 export interface MetricPlaces {
   /** `device` or `server`. */
   readonly section: string;
-  readonly socket: string | undefined;
+  readonly socket: SocketPlace | undefined;
   readonly address: string | undefined;
 }
 
