@@ -70,6 +70,22 @@ const LAZY_DISK = answers({
       { read_ops: 1, oldest_in_flight_ns: null, latency: { read: { sum_ns: 50_000 } } },
     ],
   },
+  limits: {
+    bytes_burst: null,
+    bytes_per_second: null,
+    iops: 1000,
+    iops_burst: 100,
+    queues: [
+      {
+        read_throttled_ns: 0,
+        reads_throttled: 0,
+        write_throttled_ns: 7_500_000_000,
+        writes_throttled: 3,
+      },
+    ],
+    write_bytes_burst: 819,
+    write_bytes_per_second: 8192,
+  },
   histograms: {
     queues: [
       { flush: [], read: [[73_728, 2]], write: [[42_949_672_960, 1]] },

@@ -6,6 +6,7 @@ import { DEVICE_FAMILIES } from "./device-metrics.ts";
 import type { Answers, Labels, MetricFamily, MetricSample } from "./family.ts";
 import { FETCH_FAMILIES } from "./fetch-metrics.ts";
 import { LATENCY_FAMILIES } from "./latency-metrics.ts";
+import { LIMIT_FAMILIES } from "./limit-metrics.ts";
 import { PROCESS_FAMILIES } from "./process-metrics.ts";
 import { QUEUE_FAMILIES } from "./queue-metrics.ts";
 import { SERVER_FAMILIES } from "./server-metrics.ts";
@@ -26,6 +27,7 @@ export const METRIC_COMMANDS = [
   "stats",
   "statistics",
   "histograms",
+  "limits",
 ] as const;
 
 /** A process whose metrics are told. */
@@ -62,6 +64,7 @@ const FAMILIES: readonly MetricFamily[] = [
   ...DEVICE_FAMILIES,
   ...QUEUE_FAMILIES,
   ...LATENCY_FAMILIES,
+  ...LIMIT_FAMILIES,
   ...FETCH_FAMILIES,
   ...SERVER_FAMILIES,
 ];

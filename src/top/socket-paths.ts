@@ -18,7 +18,7 @@ export interface SocketNames {
 export function parseSocketNames(texts: readonly string[]): SocketNames {
   const names = texts.flatMap((text) => (exists(text) ? [text] : text.split(",")));
   if (names.length === 0 || names.includes("")) {
-    throw new UbiError("E_USAGE", "--socket: the path of an RPC socket is missing");
+    throw new UbiError("E_USAGE", "the path of an RPC socket is missing: it is empty");
   }
   const patterns = names.filter((name) => WILDCARD.test(name) && !exists(name));
   return { paths: names.filter((name) => !patterns.includes(name)), patterns };

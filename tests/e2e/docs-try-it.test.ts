@@ -41,6 +41,15 @@ skipUnlessInstalled("python3")("rpc.md: a backend is asked in Python", async () 
   expect(result.stdout).toMatch(/^\{"stats":\{"queues":\[\{/m);
 });
 
+test("metrics.md: metrics of the disk of README are written", async () => {
+  using home = new Home();
+  const script =
+    commandsOf("README.md", "Serve a disk") + commandsOf("docs/metrics.md", "The command");
+  const result = await home.run(`${script}\ncat ubiblk.prom`);
+  expect(result).toMatchObject({ exitCode: 0, isTimedOut: false });
+  expect(result.stdout).toContain('ubiblk_capacity_bytes{device="ubiblk",socket="');
+});
+
 test(
   "lazy-stripes.md: a disk is set up with an image, and served",
   async () => {

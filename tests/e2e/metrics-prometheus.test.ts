@@ -3,8 +3,8 @@ import { expect, test } from "bun:test";
 import { mkdirSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { runCommand } from "../../scripts/command.ts";
-import { type Backend, EXECUTABLE } from "../support/backend.ts";
-import { get } from "../support/http-client.ts";
+import { EXECUTABLE } from "../support/backend.ts";
+import { get, metricsPort } from "../support/http-client.ts";
 import { LazyDisk, MIB } from "../support/lazy-disk.ts";
 import { HttpProgram, missingPrometheus, promtool } from "../support/prometheus.ts";
 import { skipUnless } from "../support/requires.ts";
@@ -49,7 +49,7 @@ promtest(
     await using disk = await fillingDisk();
     const backend = await disk.start();
     await using server = await stripeServer(disk);
-    const ports = [backend, server].map(metricsPort);
+    const ports = await Promise.all([backend, server].map(metricsPort));
     for (const port of ports) {
       expect((await promtool(["check", "metrics"], (await get(port)).body)).stderr).toBe("");
     }
@@ -122,6 +122,7 @@ async function fillingDisk(): Promise<LazyDisk> {
     isEncrypted: false,
     source: "autofetch = true\nbackground_bytes_per_second = 1048576",
     device: 'device_id = "disk1"\nmetrics_address = "127.0.0.1:0"\n',
+    sections: "[limits]\niops = 1000\nbytes_per_second = 1048576\n",
   });
   await disk.init();
   return disk;
@@ -140,10 +141,6 @@ function stripeServer({ files }: LazyDisk): Promise<RunningServer> {
     "--listen-config",
     "listen.toml",
   ]);
-}
-
-function metricsPort(process: Pick<Backend | RunningServer, "log">): number {
-  return Number(/ (?:metrics|at)=\S*127\.0\.0\.1:(\d+)/.exec(process.log())?.[1]);
 }
 
 function namesOf(samples: Awaited<ReturnType<HttpProgram["query"]>>): ReadonlySet<string> {

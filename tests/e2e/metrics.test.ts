@@ -10,10 +10,12 @@ import {
 } from "node:fs";
 import { type CommandResult, runCommand } from "../../scripts/command.ts";
 import { type Backend, EXECUTABLE } from "../support/backend.ts";
-import { connectTo, exchange, get, replyOf } from "../support/http-client.ts";
+import { connectTo, exchange, get, metricsPort, replyOf } from "../support/http-client.ts";
 import { LazyDisk, LazyGuest, MIB } from "../support/lazy-disk.ts";
+import { MetadataDisk } from "../support/metadata-disk.ts";
 import { ask } from "../support/rpc-client.ts";
 import { servePeer } from "../support/rpc-peers.ts";
+import { RawClient, readRequest, startStripeServer } from "../support/stripe-server.ts";
 import { until } from "../support/until.ts";
 
 const OPENMETRICS = "application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1";
@@ -31,11 +33,11 @@ beforeAll(async () => {
     isEncrypted: true,
     source: "copy_on_read = true",
     device:
-      'device_id = "disk \\"1\\""\nmetrics_address = "127.0.0.1:0"\nmetrics_socket = "m.sock"\n',
+      'device_id = "disk \\"1\\""\nmetrics_address = "127.0.0.1:0"\nmetrics_socket = "m.sock"\nmetrics_socket_mode = "0666"\n',
   });
   await disk.init();
   backend = await disk.start();
-  port = portIn(backend.log());
+  port = await metricsPort(backend);
   socketPath = disk.files.file("m.sock");
   using guest = new LazyGuest(disk);
   guest.write(MIB, new Uint8Array(4096).fill(7));
@@ -52,7 +54,7 @@ afterAll(async () => {
 test("scrape: the same numbers as the RPC's, in the format that is asked for, at both places", async () => {
   const plain = await get(port);
   const open = await get(socketPath, { accept: OPENMETRICS });
-  expect(lstatSync(socketPath).mode & 0o777).toBe(0o660);
+  expect(lstatSync(socketPath).mode & 0o777).toBe(0o666);
   expect(plain.status).toBe("200 OK");
   expect(plain.fields.get("content-type")).toBe("text/plain; version=0.0.4; charset=utf-8");
   expect(open.fields.get("content-type")).toBe(
@@ -233,6 +235,32 @@ test.each(["out/no/folder.prom", "."])("--output %s: an error that names it", as
   expect(stderr).toStartWith(`ubiblk: error E_METRICS: cannot write metrics to ${path}: `);
 });
 
+test("stripe server: scraped, and asked by the command with its configuration", async () => {
+  using served = new MetadataDisk({ diskBytes: MIB, metadataPath: null });
+  served.write(
+    "listen.toml",
+    '[server]\nunix_socket = "s.sock"\nrpc_socket = "rpc.sock"\nmetrics_socket = "m.sock"\n',
+  );
+  const flags = ["-f", "disk.toml", "--listen-config", "listen.toml"];
+  await using _server = await startStripeServer(served.folder, flags);
+  using client = await RawClient.connect(served.file("s.sock"));
+  client.send(readRequest(0));
+  await client.take(9);
+  const scraped = await get(served.file("m.sock"), { accept: OPENMETRICS });
+  const { exitCode, stdout } = await runCommand(
+    [EXECUTABLE, "metrics", "--listen-config", served.file("listen.toml")],
+    { env: { ...process.env, UBIBLK_LOG: undefined } },
+  );
+  expect(exitCode).toBe(0);
+  const labels = `serves="disk.raw",socket="${served.file("rpc.sock")}"`;
+  expect(stdout).toContain(`\nubiblk_server_requests_total{${labels},request="read"} 1\n`);
+  expect(stdout).toContain(`\nubiblk_server_connections_open{${labels}} 1\n`);
+  expect(stdout).toMatch(/^ubiblk_info\{.*role="stripe-server"/m);
+  expect(familiesIn(stdout.replaceAll("ubiblk_process_", "process_"))).toEqual(
+    familiesIn(scraped.body),
+  );
+});
+
 test("no socket: wrong use", async () => {
   const { exitCode, stderr } = await metrics();
   expect(exitCode).toBe(2);
@@ -247,10 +275,6 @@ function metrics(...args: readonly string[]): Promise<CommandResult> {
     timeoutMs: 30_000,
     env: { ...process.env, UBIBLK_LOG: undefined },
   });
-}
-
-function portIn(log: string): number {
-  return Number(/ metrics=\S*127\.0\.0\.1:(\d+)/.exec(log)?.[1]);
 }
 
 /** Of the first sample of a family. */

@@ -1,5 +1,6 @@
 /** HTTP as bytes over Unix and TCP sockets, made with nothing of the product. */
 import { connect, type Socket } from "node:net";
+import { until } from "./until.ts";
 
 export interface HttpReply {
   /** The first line, without `HTTP/1.1 `. */
@@ -54,4 +55,11 @@ export function replyOf(text: string): HttpReply {
     fields: new Map(fields),
     body: text.slice(end + 4),
   };
+}
+
+/** The port of this machine where a process tells its metrics: its log says so once all is ready. */
+export async function metricsPort(process: { readonly log: () => string }): Promise<number> {
+  const find = () => / (?:metrics|at)=\S*127\.0\.0\.1:(\d+)/.exec(process.log())?.[1];
+  await until("the log tells where metrics are", () => find() !== undefined);
+  return Number(find());
 }
