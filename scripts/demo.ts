@@ -2,16 +2,7 @@
  * `npm run demo`: builds the executable, serves an encrypted disk with it, checks every byte through a
  * virtual machine's front end, and prints how fast it is. Everything lives in a folder that is removed.
  */
-import { randomBytes } from "node:crypto";
-import {
-  existsSync,
-  mkdtempSync,
-  openSync,
-  readFileSync,
-  readSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { existsSync, mkdtempSync, openSync, readFileSync, readSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { build, EXECUTABLE } from "./build.ts";
@@ -19,22 +10,6 @@ import { outputOf } from "./command.ts";
 
 const DISK_MIB = 512;
 const READY_TIMEOUT_MS = 15_000;
-
-const CONFIG = `[device]
-data_path = "disk.raw"
-vhost_socket = "vhost.sock"
-
-[encryption]
-xts_key.ref = "disk-key"
-
-[secrets.disk-key]
-source.file = "disk.key"
-encoding = "base64"
-
-[danger_zone]
-enabled = true
-allow_secret_over_regular_file = true   # a demonstration: use a pipe or a KEK in production
-`;
 
 const folder = mkdtempSync(join(process.env.UBIBLK_DEMO_DIR ?? tmpdir(), "ubiblk-demo-"));
 try {
@@ -49,9 +24,7 @@ async function demonstrate(): Promise<void> {
   step("building dist/ubiblk");
   await build();
   step(`making an encrypted disk of ${DISK_MIB} MiB in ${folder}`);
-  writeFileSync(join(folder, "disk.key"), randomBytes(64).toString("base64"), { mode: 0o600 });
-  writeFileSync(join(folder, "ubiblk.toml"), CONFIG, { mode: 0o600 });
-  await outputOf(["truncate", "--size", `${DISK_MIB}M`, join(folder, "disk.raw")]);
+  await outputOf([EXECUTABLE, "init", "--size", `${DISK_MIB}M`, "--dir", folder]);
   const backend = await serve();
   try {
     await verifyAndMeasure(backend.pid);
@@ -67,7 +40,7 @@ async function demonstrate(): Promise<void> {
 }
 
 async function serve() {
-  const command = [EXECUTABLE, "vhost", "--config", "ubiblk.toml"];
+  const command = [EXECUTABLE, "vhost", "--config", "config.toml"];
   step(`serving it: ${["ubiblk", ...command.slice(1)].join(" ")}`);
   const backend = Bun.spawn(command, {
     cwd: folder,
@@ -104,7 +77,7 @@ async function verifyAndMeasure(pid: number): Promise<void> {
 async function compareWithPlaintext(): Promise<void> {
   step("deciphering the first MiB of the file: ubiblk xts");
   const plain = join(folder, "plain.raw");
-  const flags = ["--config", "ubiblk.toml", "--len", "2048"];
+  const flags = ["--config", "config.toml", "--len", "2048"];
   await outputOf([EXECUTABLE, "xts", ...flags, "disk.raw", plain], { cwd: folder });
   const onDisk = firstBytes(join(folder, "disk.raw"));
   const deciphered = readFileSync(plain).subarray(0, onDisk.length);

@@ -104,6 +104,11 @@ test.each<[string, Partial<InitFlags>]>([
   ["--autofetch: only with --base or --archive", { size: "1M", autofetch: true }],
   ["--s3-region: only with --s3", { size: "1M", "s3-region": "a" }],
   ["--s3: credentials are missing", { size: "1M", s3: "b" }],
+  ["--dir: empty", { size: "1M", dir: "" }],
+  [
+    "--s3-endpoint: http to another machine",
+    { size: "1M", s3: "b", "s3-credentials": "profile", "s3-endpoint": "http://192.0.2.1" },
+  ],
   ["--psk: only with --remote", { size: "1M", psk: "a" }],
   ["--psk-identity: missing", { size: "1M", remote: "a:1", psk: "/dev/null" }],
   ["--remote: the connection would not be encrypted", { size: "1M", remote: "a:1" }],

@@ -2,6 +2,7 @@
 import { realpathSync, type Stats, statSync } from "node:fs";
 import { resolve } from "node:path";
 import { readKekFile } from "../config/kek-file.ts";
+import { isLoopback } from "../config/loopback.ts";
 import { errorText, UbiError } from "../errors.ts";
 import { STRIPE_SHIFT_MAX } from "../formats/metadata.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
@@ -15,6 +16,7 @@ import type {
   RequestedTuning,
   SecretFile,
 } from "../init/disk-request.ts";
+import { log } from "../log.ts";
 import { integerArgument } from "./arguments.ts";
 import type { InitFlags } from "./init-flags.ts";
 import { sizeArgument } from "./size-argument.ts";
@@ -46,6 +48,9 @@ export async function requestOf(flags: InitFlags): Promise<DiskRequest> {
 const STRIPE_SHIFT_MIN = 6;
 const CPUS_MAX = 63;
 
+/** Names that lead to something else in another process. */
+const DESCRIPTORS = /^\/(dev\/(fd\/|stdin)|proc\/[^/]+\/fd\/)/;
+
 type FlagName = keyof InitFlags;
 
 /** One of each at most. */
@@ -75,6 +80,11 @@ const DEPENDENTS: readonly {
 
 function refuseContradictions(flags: InitFlags): void {
   const isGiven = (name: FlagName) => flags[name] !== undefined && flags[name] !== false;
+  for (const [name, value] of Object.entries(flags)) {
+    if (value === "") {
+      throw usage(`--${name}: empty`);
+    }
+  }
   for (const group of ALTERNATIVES) {
     const given = group.filter(isGiven);
     if (given.length > 1) {
@@ -117,8 +127,8 @@ function stripeShiftOf(text: string | undefined): number | undefined {
 
 function keyOf({ kek, unencrypted, "kek-file": kekFile }: InitFlags): RequestedKey {
   if (kekFile !== undefined) {
-    const path = resolve(kekFile);
-    return { kind: "given-kek", path, isRegularFile: statusOf("--kek-file", path).isFile() };
+    const { path, isRegularFile } = secretFile("--kek-file", kekFile);
+    return { kind: "given-kek", path, isRegularFile };
   }
   return { kind: unencrypted ? "none" : kek ? "new-kek" : "file" };
 }
@@ -150,11 +160,23 @@ function bucketOf(place: string, flags: InitFlags): RequestedStore {
     bucket: slash < 0 ? place : place.slice(0, slash),
     prefix: slash < 0 ? undefined : place.slice(slash + 1),
     region: flags["s3-region"],
-    endpoint: flags["s3-endpoint"],
+    endpoint: endpointOf(flags),
     isPathStyle: flags["s3-path-style"],
     caFile: caFile === undefined ? undefined : existing("--s3-ca-file", caFile),
     credentials: credentialsOf(flags),
   };
+}
+
+/** What else is wrong with it is found with the whole configuration. */
+function endpointOf(flags: InitFlags): string | undefined {
+  const endpoint = flags["s3-endpoint"];
+  const url = endpoint !== undefined && URL.canParse(endpoint) ? new URL(endpoint) : undefined;
+  const isPlain = url?.protocol === "http:" && !isLoopback(url.hostname);
+  if (isPlain && !flags["unencrypted-connection"]) {
+    const advice = "use https, or give --unencrypted-connection";
+    throw usage(`--s3-endpoint: http to another machine is not encrypted; ${advice}`);
+  }
+  return endpoint;
 }
 
 function credentialsOf(flags: InitFlags): RequestedCredentials {
@@ -209,6 +231,9 @@ function pskOf(flags: InitFlags) {
 
 function secretFile(flag: string, given: string): SecretFile {
   const path = resolve(given);
+  if (DESCRIPTORS.test(path)) {
+    log.warn(`${flag}: ${path} is another file in each process; name it anew in the configuration`);
+  }
   return { path, encoding: "plaintext", isRegularFile: statusOf(flag, path).isFile() };
 }
 

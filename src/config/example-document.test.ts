@@ -72,3 +72,15 @@ test("no line of a sample is longer than a terminal is wide", () => {
   const lines = DOCUMENT_KINDS.flatMap((kind) => exampleOf(kind).split("\n"));
   expect(lines.filter((line) => line.length > 100)).toEqual([]);
 });
+
+test("what is filled in is what a disk needs, and nothing whose name begins alike", () => {
+  const lines = exampleOf("device").split("\n");
+  const filledIn = lines.filter((line) => /^[a-z]/.test(line)).map((line) => line.split(" ")[0]);
+  expect(filledIn).toEqual([
+    "data_path",
+    "vhost_socket",
+    "rpc_socket",
+    "xts_key.ref",
+    "source.file",
+  ]);
+});

@@ -76,7 +76,7 @@ class Sample {
         isFilledIn: isFilledIn && index === 0,
         description: choice === "" ? description : `${description} With ${choice}:`,
         filledIn: (key, isKeyRequired) =>
-          isKeyRequired || this.#filledIn.some((each) => `${name}.${key}`.startsWith(each)),
+          isKeyRequired || this.#filledIn.some((each) => `${name}.${key}.`.startsWith(`${each}.`)),
       });
     }
   }
