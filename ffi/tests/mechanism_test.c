@@ -13,6 +13,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define CHECK(condition)                                                                                     \
@@ -31,6 +33,7 @@
     } while (0)
 
 #define PAGE 4096
+#define KEPT UINT32_MAX
 
 static char folder[256];
 
@@ -99,16 +102,16 @@ static void test_listening(void) {
     char longest[200];
     memset(longest, 'a', sizeof(longest));
     longest[sizeof(longest) - 1] = '\0';
-    CHECK(ubi_socket_listen(longest, 0600, 1) == -ENAMETOOLONG);
-    CHECK(ubi_socket_listen("", 0600, 1) == -ENAMETOOLONG);
+    CHECK(ubi_socket_listen(longest, 0600, KEPT, KEPT, 1) == -ENAMETOOLONG);
+    CHECK(ubi_socket_listen("", 0600, KEPT, KEPT, 1) == -ENAMETOOLONG);
     const char *path = path_of("socket");
     CHECK(ubi_socket_probe(path) == -ENOENT);
     umask(0);
-    int32_t fd = ubi_socket_listen(path, 0640, 1);
+    int32_t fd = ubi_socket_listen(path, 0640, KEPT, KEPT, 1);
     CHECK(fd >= 0 && stat(path, &info) == 0 && (info.st_mode & 0777) == 0640);
     CHECK(ubi_socket_accept(fd) == -EAGAIN);
     CHECK(ubi_socket_probe(path) == 0);
-    CHECK(ubi_socket_listen(path, 0640, 1) == -EADDRINUSE);
+    CHECK(ubi_socket_listen(path, 0640, KEPT, KEPT, 1) == -EADDRINUSE);
     int32_t client = ubi_socket_connect(path);
     CHECK(client >= 0);
     struct pollfd wait = {.fd = fd, .events = POLLIN};
@@ -122,6 +125,64 @@ static void test_listening(void) {
     close(client);
     close(fd);
     CHECK(ubi_socket_probe(path) == -ECONNREFUSED);
+}
+
+static void test_rights(void) {
+    struct stat info;
+    const char *path = path_of("given");
+    int32_t fd = ubi_socket_listen(path, 0606, geteuid() == 0 ? 12345 : KEPT, getegid(), 1);
+    CHECK(fd >= 0 && stat(path, &info) == 0 && (info.st_mode & 0777) == 0606);
+    CHECK(info.st_uid == (geteuid() == 0 ? 12345 : geteuid()) && info.st_gid == getegid());
+    close(fd);
+    unlink(path);
+}
+
+static void test_adoption(void) {
+    char name[128];
+    const char *path = path_of("adopted");
+    int32_t fd = ubi_socket_listen(path, 0600, KEPT, KEPT, 1);
+    CHECK(fcntl(fd, F_SETFL, 0) == 0 && fcntl(fd, F_SETFD, 0) == 0);
+    CHECK(ubi_socket_adopt(fd) == UBI_SOCKET_UNIX);
+    CHECK((fcntl(fd, F_GETFL) & O_NONBLOCK) != 0 && (fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
+    CHECK(ubi_socket_path(fd, name, sizeof(name)) == (int32_t)strlen(path) && memcmp(name, path, strlen(path)) == 0);
+    CHECK(ubi_socket_path(fd, name, 3) == -ENAMETOOLONG);
+    int32_t client = ubi_socket_connect(path);
+    CHECK(ubi_socket_adopt(client) == -EINVAL && ubi_socket_path(client, name, sizeof(name)) == 0);
+    CHECK(ubi_socket_adopt(0) == -EINVAL && ubi_socket_adopt(-1) == -EINVAL);
+    close(client);
+    close(fd);
+    unlink(path);
+}
+
+/* A datagram to a path, to an abstract name, to nobody, and to somebody who has no room. */
+static void test_telling(void) {
+    char bytes[64];
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const char *path = path_of("told");
+    CHECK(ubi_socket_tell(path, "x", 1, 0) == -ENOENT && ubi_socket_tell("", "x", 1, 0) == -ENAMETOOLONG);
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+    strcpy(address.sun_path, path);
+    CHECK(bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
+    CHECK(ubi_socket_tell(path, "READY=1", 7, 0) == 0);
+    CHECK(recv(fd, bytes, sizeof(bytes), 0) == 7 && memcmp(bytes, "READY=1", 7) == 0);
+    int32_t result = 0;
+    for (int i = 0; i < 10000 && result == 0; i++) {
+        result = ubi_socket_tell(path, "x", 1, 1);
+    }
+    CHECK(result == -EAGAIN);
+    close(fd);
+    CHECK(ubi_socket_tell(path, "x", 1, 0) == -ECONNREFUSED);
+    unlink(path);
+
+    char name[64];
+    int length = snprintf(name, sizeof(name), "@ubiblk-mechanism-%d", (int)getpid());
+    fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+    memset(address.sun_path, 0, sizeof(address.sun_path));
+    memcpy(address.sun_path + 1, name + 1, (size_t)length - 1);
+    socklen_t used = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)length);
+    CHECK(bind(fd, (struct sockaddr *)&address, used) == 0);
+    CHECK(ubi_socket_tell(name, "y", 1, 0) == 0 && recv(fd, bytes, sizeof(bytes), 0) == 1 && bytes[0] == 'y');
+    close(fd);
 }
 
 static void test_events(void) {
@@ -259,6 +320,9 @@ int main(int count, char **words) {
     snprintf(folder, sizeof(folder), "%s", words[1]);
     test_descriptors();
     test_listening();
+    test_rights();
+    test_adoption();
+    test_telling();
     test_events();
     test_files();
     test_links_in_folders();

@@ -54,6 +54,7 @@ static void test_addresses(const char *host) {
     snprintf(expected, sizeof(expected), strchr(host, ':') ? "[%s]:%d" : "%s:%d", host, port);
     CHECK(length == (int32_t)strlen(expected) && memcmp(name, expected, strlen(expected)) == 0);
     CHECK(ubi_stream_peer(client, name, 3) == 3);
+    CHECK(ubi_stream_local(listener, name, sizeof(name)) == length && memcmp(name, expected, (size_t)length) == 0);
     CHECK(ubi_stream_read(served, name, sizeof(name)) == -EAGAIN);
     CHECK(ubi_stream_write(client, "hello", 5) == 5 && wait_for(served, POLLIN) == 1);
     CHECK(ubi_stream_read(served, name, sizeof(name)) == 5 && memcmp(name, "hello", 5) == 0);
@@ -79,7 +80,7 @@ static void test_paths(const char *folder) {
     CHECK(ubi_stream_connect_path(longest) == -ENAMETOOLONG && ubi_stream_connect_path("") == -ENAMETOOLONG);
     CHECK(ubi_stream_connect("example", 1) == -EINVAL && ubi_stream_connect("127.0.0.1", 65536) == -EINVAL);
     CHECK(ubi_stream_listen("::zz", 1, 1) == -EINVAL);
-    int32_t listener = ubi_socket_listen(path, 0600, 1);
+    int32_t listener = ubi_socket_listen(path, 0600, UINT32_MAX, UINT32_MAX, 1);
     int32_t client = ubi_stream_connect_path(path);
     CHECK(client >= 0 && ubi_stream_error(client) == 0 && ubi_stream_tune(client) == 0);
     CHECK(ubi_stream_peer(client, name, sizeof(name)) == 0 && ubi_stream_port(listener) == 0);

@@ -8,6 +8,7 @@ import { encodeMapping, encodeMetadata } from "../../src/archive/archive-manifes
 import { StripeMap } from "../../src/archive/stripe-map.ts";
 import { StripeEncoder } from "../../src/archive/stripe-object.ts";
 import { EXECUTABLE } from "../support/backend.ts";
+import { commandsOf } from "../support/document-commands.ts";
 import { skipUnlessInstalled } from "../support/requires.ts";
 
 const ROOT = resolve(import.meta.dir, "..", "..");
@@ -216,16 +217,6 @@ class Home implements Disposable {
   [Symbol.dispose](): void {
     rmSync(this.path, { recursive: true });
   }
-}
-
-/** The commands of a chapter, up to the next heading of any kind. */
-function commandsOf(document: string, title: string): string {
-  const text = readFileSync(join(ROOT, document), "utf8");
-  const [, behind = ""] = text.split(`# ${title}\n`);
-  const [chapter = ""] = behind.split(/^#+ /m);
-  const blocks = [...chapter.matchAll(/^```sh\n(.*?)^```$/gms)].map((block) => block[1] ?? "");
-  expect(blocks).not.toEqual([]);
-  return blocks.join("");
 }
 
 function freePort(): number {

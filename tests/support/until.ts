@@ -3,12 +3,13 @@
 const WAIT_MS = 30_000;
 const LOOK_MS = 2;
 
-/** Looks until `condition` holds. @throws Error with `what` when that takes longer than half a minute */
+/** Looks until `condition` holds. @throws Error with `what` when that takes longer than half a minute, or `waitMs` */
 export async function until(
   what: string,
   condition: () => boolean | Promise<boolean>,
+  waitMs = WAIT_MS,
 ): Promise<void> {
-  const deadlineMs = performance.now() + WAIT_MS;
+  const deadlineMs = performance.now() + waitMs;
   while (!(await condition())) {
     if (performance.now() > deadlineMs) {
       throw new Error(`waited in vain: ${what}`);
