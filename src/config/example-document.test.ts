@@ -12,7 +12,7 @@ const inspect = async (text: string) => {
     kind: undefined,
     backend: undefined,
     mayReadSecrets: false,
-    isForReference: false,
+    isForReference: true,
     signal: new AbortController().signal,
   });
 };
@@ -61,7 +61,10 @@ test.each([...DOCUMENT_KINDS])("the sample of a %s document has every key", (kin
 test("every other variant of a section is valid when it takes the place of the first", async () => {
   const [beforeFirst = "", ...variants] = exampleOf("archive").split(/^#?\[archive\]$/m);
   const s3 = variants[1]?.split(/^\[/m)[0] ?? "";
-  const chosen = s3.replaceAll(/^#(?=storage|bucket|access_key_id|secret_access_key)/gm, "");
+  const chosen = s3.replaceAll(
+    /^#(?=(storage|bucket|access_key_id.ref|secret_access_key.ref) )/gm,
+    "",
+  );
   const secrets = '[secrets.s3_id]\nsource.file = "a"\n[secrets.s3_secret]\nsource.file = "b"\n';
   const { errors, values } = await inspect(`${beforeFirst}[archive]${chosen}${secrets}`);
   expect(errors.map((error) => error.message)).toEqual([]);

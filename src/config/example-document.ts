@@ -66,7 +66,8 @@ class Sample {
     const variants: readonly string[] = section.variants ?? [];
     const members: readonly TSchema[] = variants.length === 0 ? [section] : section.anyOf;
     const description = descriptionOf(section);
-    const isFilledIn = isRequired || this.#filledIn.includes(name);
+    const isOffered = isRequired && section.unknownToReference !== true;
+    const isFilledIn = isOffered || this.#filledIn.includes(name);
     for (const [index, member] of members.entries()) {
       const choice = variants
         .filter((key) => member.properties[key] !== undefined)

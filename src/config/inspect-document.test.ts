@@ -178,6 +178,14 @@ test("for other programs, each key that they do not know is named with its line"
   ]);
 });
 
+test("for other programs, a section that they do not know is named, although it has no keys", async () => {
+  const options = { isForReference: true, mayReadSecrets: false };
+  const report = await inspect(`${DEVICE}[limits]\n`, options);
+  expect(report.errors.map((error) => error.message.replace(/^.*c\.toml/, ""))).toEqual([
+    expect.stringContaining(":11: limits: other programs"),
+  ]);
+});
+
 test("for other programs, defaults of keys that they do not know are no matter", async () => {
   const report = await inspect(DEVICE, { isForReference: true, mayReadSecrets: false });
   expect(codesOf(report)).toEqual([]);

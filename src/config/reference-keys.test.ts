@@ -106,6 +106,11 @@ test("a section knows every key of the reference, and marks every other as unkno
   }
 });
 
+test("a section that the reference does not know is marked itself: it is refused without keys as well", () => {
+  const unknown = Object.keys(SECTIONS).filter((name) => REFERENCE_KEYS[name] === undefined);
+  expect(unknown.filter((name) => SECTIONS[name]?.unknownToReference !== true)).toEqual([]);
+});
+
 test("no section of the reference is missing", () => {
   expect(Object.keys(REFERENCE_KEYS).filter((name) => SECTIONS[name] === undefined)).toEqual([]);
 });

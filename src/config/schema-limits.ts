@@ -34,6 +34,7 @@ export const LimitsSection = Type.Object(
   },
   {
     ...closed,
+    ...ours,
     default: {},
     description:
       "What a guest may do in a second, over all queues. Off unless set; a burst is a tenth of its limit unless set.",
