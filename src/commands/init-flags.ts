@@ -32,6 +32,7 @@ export const INIT_FLAGS = {
   "stripe-size": text("SIZE", "a power of two from 32K to 64M (default: as the source, else 1M)"),
   kek: flag("keep the key in the configuration, encrypted with a new KEK in a file"),
   "kek-file": text("FILE", "the same with a KEK that is there: a file, or better a pipe"),
+  "kek-credential": text("NAME", "with --kek-file: the service gets it as this credential"),
   unencrypted: flag("no encryption: who has the disk's file can read it"),
   base: text("FILE", "fill the disk from an image: a file or block device"),
   archive: text("FOLDER", "fill the disk from an archive in a folder"),

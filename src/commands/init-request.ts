@@ -67,6 +67,7 @@ const DEPENDENTS: readonly {
   readonly of: readonly FlagName[];
 }[] = [
   { flags: ["preallocate"], of: ["size"] },
+  { flags: ["kek-credential"], of: ["kek-file"] },
   { flags: ["copy-on-read"], of: ["base"] },
   { flags: ["autofetch"], of: ["base", "archive", "s3", "remote"] },
   { flags: ["archive-kek"], of: ["archive", "s3"] },
@@ -125,10 +126,15 @@ function stripeShiftOf(text: string | undefined): number | undefined {
   return shift;
 }
 
-function keyOf({ kek, unencrypted, "kek-file": kekFile }: InitFlags): RequestedKey {
+function keyOf(flags: InitFlags): RequestedKey {
+  const { kek, unencrypted, "kek-file": kekFile, "kek-credential": credential } = flags;
   if (kekFile !== undefined) {
-    const { path, isRegularFile } = secretFile("--kek-file", kekFile);
-    return { kind: "given-kek", path, isRegularFile };
+    const path = resolve(kekFile);
+    if (credential === undefined) {
+      warnOfDescriptor("--kek-file", path);
+    }
+    const isRegularFile = statusOf("--kek-file", path).isFile();
+    return { kind: "given-kek", path, isRegularFile, credential };
   }
   return { kind: unencrypted ? "none" : kek ? "new-kek" : "file" };
 }
@@ -231,10 +237,14 @@ function pskOf(flags: InitFlags) {
 
 function secretFile(flag: string, given: string): SecretFile {
   const path = resolve(given);
+  warnOfDescriptor(flag, path);
+  return { path, encoding: "plaintext", isRegularFile: statusOf(flag, path).isFile() };
+}
+
+function warnOfDescriptor(flag: string, path: string): void {
   if (DESCRIPTORS.test(path)) {
     log.warn(`${flag}: ${path} is another file in each process; name it anew in the configuration`);
   }
-  return { path, encoding: "plaintext", isRegularFile: statusOf(flag, path).isFile() };
 }
 
 function tuningOf(flags: InitFlags): RequestedTuning {

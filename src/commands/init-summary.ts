@@ -106,7 +106,7 @@ function keyText(key: RequestedKey): string {
     case "new-kek":
       return "a new key, encrypted with a new KEK in the file kek";
     case "given-kek":
-      return `a new key, encrypted with the KEK of ${key.path}`;
+      return `a new key, encrypted with the KEK in ${key.path}`;
   }
 }
 

@@ -36,6 +36,12 @@ const BUCKET = {
   isPathStyle: false,
   caFile: undefined,
 } as const;
+const GIVEN = {
+  kind: "given-kek",
+  path: "/kek",
+  isRegularFile: false,
+  credential: undefined,
+} as const;
 const FILL = { autofetch: false } as const;
 
 const configOf = (request: DiskRequest) =>
@@ -84,10 +90,15 @@ test.each<[string, Partial<DiskRequest>, readonly string[]]>([
   ["a KEK in a file", { key: { kind: "new-kek" } }, ["allow_secret_over_regular_file"]],
   [
     "a KEK of somebody else in a file",
-    { key: { kind: "given-kek", path: "/kek", isRegularFile: true } },
+    { key: { ...GIVEN, isRegularFile: true } },
     ["allow_secret_over_regular_file"],
   ],
-  ["a KEK from a pipe", { key: { kind: "given-kek", path: "/kek", isRegularFile: false } }, []],
+  ["a KEK from a pipe", { key: GIVEN }, []],
+  [
+    "a KEK in a file that the service gets as a credential",
+    { key: { ...GIVEN, isRegularFile: true, credential: "kek" } },
+    [],
+  ],
   ["no encryption", { key: { kind: "none" } }, ["allow_unencrypted_disk"]],
   [
     "no encryption, and an archive's KEK in a file",
@@ -100,7 +111,7 @@ test.each<[string, Partial<DiskRequest>, readonly string[]]>([
   [
     "a server without a key",
     {
-      key: { kind: "given-kek", path: "/kek", isRegularFile: false },
+      key: GIVEN,
       source: { ...FILL, kind: "remote", address: "h:1", psk: undefined },
       isPlainConnectionAllowed: true,
     },
@@ -109,7 +120,7 @@ test.each<[string, Partial<DiskRequest>, readonly string[]]>([
   [
     "credentials of the environment",
     {
-      key: { kind: "given-kek", path: "/kek", isRegularFile: false },
+      key: GIVEN,
       source: {
         ...FILL,
         kind: "archive",

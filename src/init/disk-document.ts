@@ -66,7 +66,7 @@ export function dangersOf(request: DiskRequest): readonly string[] {
   const areKeysInFiles =
     key.kind === "file" ||
     key.kind === "new-kek" ||
-    (key.kind === "given-kek" && key.isRegularFile);
+    (key.kind === "given-kek" && key.isRegularFile && key.credential === undefined);
   const files = [...secretFilesOf(request).values()];
   const places = machinePlaces(source);
   const readsFiles = places.includes("profile") || places.includes("web_identity");

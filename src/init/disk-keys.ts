@@ -48,7 +48,7 @@ export class DiskKeys implements Disposable {
         }
         case "given-kek": {
           const { kek, encoding } = await readKekFile(key.path, signal);
-          const kekTable = { source: { file: key.path }, encoding };
+          const kekTable = { source: givenSource(key), encoding };
           const tables = { xts_key: wrappedTable(xtsKey, kek), kek: kekTable };
           kek.fill(0);
           const inline = { source: { inline: xtsKey.toBase64() }, encoding: "base64" };
@@ -80,7 +80,7 @@ export function expectedTables(key: RequestedKey): KeyTables {
     case "new-kek":
       return { xts_key: inline, kek: { source: { file: FILE_NAMES.kek } } };
     case "given-kek":
-      return { xts_key: inline, kek: { source: { file: key.path } } };
+      return { xts_key: inline, kek: { source: givenSource(key) } };
     default:
       return assertNever(key);
   }
@@ -90,11 +90,17 @@ export function expectedTables(key: RequestedKey): KeyTables {
 
 const XTS_KEY_BYTES = 64;
 
+type GivenKek = Extract<RequestedKey, { readonly kind: "given-kek" }>;
+
 /** In base64, without a newline. Wipes the key. */
 function keyFile(name: string, key: Uint8Array): KeyFile {
   const content = new TextEncoder().encode(key.toBase64());
   key.fill(0);
   return { name, content };
+}
+
+function givenSource({ path, credential }: GivenKek): WritableTable {
+  return credential === undefined ? { file: path } : { credential };
 }
 
 function wrappedTable(xtsKey: Uint8Array, kek: Uint8Array): WritableTable {

@@ -32,7 +32,13 @@ export type RequestedKey =
   /** A new key in the configuration, wrapped with a new KEK in a file. */
   | { readonly kind: "new-kek" }
   /** A new key in the configuration, wrapped with a KEK that somebody else keeps. */
-  | { readonly kind: "given-kek"; readonly path: string; readonly isRegularFile: boolean }
+  | {
+      readonly kind: "given-kek";
+      readonly path: string;
+      readonly isRegularFile: boolean;
+      /** The configuration refers to a credential of the service with this name instead of the file. */
+      readonly credential: string | undefined;
+    }
   | { readonly kind: "none" };
 
 /** A file or pipe with a secret, which the configuration refers to. */

@@ -11,6 +11,7 @@ const FLAGS: Readonly<Record<string, string>> = {
   "device.data_path": "--disk",
   "device.vhost_socket": "--vhost-socket",
   "device.rpc_socket": "--rpc-socket",
+  "secrets.kek.source.credential": "--kek-credential",
   "device.device_id": "--device-id",
   "tuning.num_queues": "--num-queues",
   "tuning.queue_size": "--queue-size",

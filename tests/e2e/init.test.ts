@@ -105,6 +105,20 @@ describe("an empty disk", () => {
   });
 });
 
+test("with a KEK that is a credential of the service nothing dangerous is allowed", async () => {
+  using disk = new NewDisk();
+  const credentials = join(disk.folder, "credentials");
+  mkdirSync(credentials, { mode: 0o700 });
+  const kek = disk.write("credentials/host-kek", new Uint8Array(32).fill(5).toBase64());
+  const flags = ["--kek-file", kek, "--kek-credential", "host-kek"];
+  expectSuccess(await disk.init("--size", "8M", ...flags));
+  expect(disk.textOf("config.toml")).not.toContain("danger_zone");
+  expect(disk.textOf("config.toml")).toContain('source.credential = "host-kek"');
+  await expect(disk.serve()).rejects.toThrow("CREDENTIALS_DIRECTORY is not set");
+  await using backend = await disk.serve({ CREDENTIALS_DIRECTORY: credentials });
+  expect(await backend.stop()).toBe(0);
+});
+
 describe("a disk that is filled", () => {
   test("from an image, whose path TOML would read otherwise", async () => {
     using disk = new NewDisk();

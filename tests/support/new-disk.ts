@@ -20,12 +20,13 @@ export class NewDisk implements Disposable {
     return runCommand([EXECUTABLE, ...words], { cwd: this.folder, timeoutMs: 30_000, env });
   }
 
-  /** Serves the disk by the configuration that was made. */
-  serve(): Promise<Backend> {
+  /** Serves the disk by the configuration that was made. @param env further variables */
+  serve(env: Readonly<Record<string, string>> = {}): Promise<Backend> {
     return startBackend({
       command: [EXECUTABLE, "vhost", "--config", join(this.place, "config.toml")],
       socketPath: join(this.place, "vhost.sock"),
       logPath: join(this.folder, "log"),
+      env: { ...process.env, UBIBLK_LOG: undefined, ...env },
     });
   }
 
