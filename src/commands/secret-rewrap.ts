@@ -1,10 +1,11 @@
 /** `ubiblk secret rewrap`: envelopes for another key-encryption key, or for another name. */
 import { defineCommand } from "citty";
 import { KEK_BYTES } from "../config/envelope.ts";
-import { loadSecrets } from "../config/load-secrets.ts";
+import { loadSecrets, type SecretsOfDocument } from "../config/load-secrets.ts";
 import { resolveNamedSecrets } from "../config/resolve-secrets.ts";
 import { openSecret, sealSecret } from "../config/secret-envelope.ts";
 import { UbiError } from "../errors.ts";
+import { exchangeInFiles } from "./document-exchange.ts";
 import { hardenOrWarn } from "./hardening.ts";
 import { interruptible } from "./interruption.ts";
 import { checkKekSize, readKek, readSecretInput } from "./secret-input.ts";
@@ -16,7 +17,8 @@ export default defineCommand({
     name: "rewrap",
     description:
       "Encrypts secrets with another key-encryption key (KEK), under another name, or both. The envelope comes in base64 " +
-      "on standard input; or all that a KEK encrypts is taken from a configuration, and the new tables are printed",
+      "on standard input; or all that a KEK encrypts is taken from a configuration, and the new tables are printed or put " +
+      "in place",
   },
   args: {
     name: { type: "string", valueHint: "NAME", description: "NAME that the secret has now" },
@@ -29,7 +31,7 @@ export default defineCommand({
       type: "string",
       alias: "f",
       valueHint: "FILE",
-      description: "or a configuration that has secrets and KEK; it is not changed",
+      description: "or a configuration that has secrets and KEK",
     },
     "kek-name": {
       type: "string",
@@ -47,6 +49,12 @@ export default defineCommand({
       valueHint: "FILE",
       description: "with --kek: file or pipe with the envelope (default: standard input)",
     },
+    "in-place": {
+      type: "boolean",
+      default: false,
+      description:
+        "with --kek-name: exchange the envelopes in the configuration, and print nothing",
+    },
   },
   run: ({ args }) =>
     rewrap({
@@ -57,6 +65,7 @@ export default defineCommand({
       newKekPath: args["new-kek"],
       newName: args["new-name"],
       inputPath: args.input,
+      isInPlace: args["in-place"],
     }),
 });
 
@@ -70,6 +79,7 @@ interface RewrapOptions {
   readonly newKekPath: string | undefined;
   readonly newName: string | undefined;
   readonly inputPath: string | undefined;
+  readonly isInPlace: boolean;
 }
 
 async function rewrap(options: RewrapOptions): Promise<void> {
@@ -80,17 +90,17 @@ async function rewrap(options: RewrapOptions): Promise<void> {
   }
   const { kekPath, configPath } = options;
   await interruptible("the rewrapping", async (signal) => {
-    const text =
-      kekPath === undefined
-        ? await tablesOf(configPath ?? "", options, signal)
-        : await envelopeOf(kekPath, options, signal);
-    writePieces(1, [text]);
+    if (kekPath === undefined) {
+      await rewrapDocument(configPath ?? "", options, signal);
+    } else {
+      writePieces(1, [await envelopeOf(kekPath, options, signal)]);
+    }
   });
 }
 
 /** What is wrong with the flags, which exclude each other. */
 function problemOf(options: RewrapOptions): string | undefined {
-  const { name, kekPath, configPath, kekName, newKekPath, newName, inputPath } = options;
+  const { name, kekPath, configPath, kekName, newKekPath, newName, inputPath, isInPlace } = options;
   if ((kekPath === undefined) === (configPath === undefined)) {
     return "give either --kek FILE, for an envelope, or --config FILE";
   }
@@ -101,10 +111,15 @@ function problemOf(options: RewrapOptions): string | undefined {
     return "--name, --new-name: empty; give the NAME of [secrets.NAME]";
   }
   if (kekPath !== undefined) {
-    return name === undefined ? "--name: missing" : onlyWith("--kek-name", kekName, "--config");
+    return name === undefined || isInPlace
+      ? `--${isInPlace ? "in-place: only with --config" : "name: missing"}`
+      : onlyWith("--kek-name", kekName, "--config");
   }
   if ((name === undefined) === (kekName === undefined)) {
     return "with --config give either --name NAME or --kek-name KEK";
+  }
+  if (isInPlace && kekName === undefined) {
+    return "--in-place: only with --config, --kek-name and --new-kek";
   }
   if (kekName !== undefined && newName !== undefined) {
     return "--new-name: for one secret only, which --name says";
@@ -146,39 +161,72 @@ function sealOnce(secret: Uint8Array, name: string, kek: Uint8Array): Uint8Array
   }
 }
 
-async function tablesOf(
+async function rewrapDocument(
   path: string,
   options: RewrapOptions,
   signal: AbortSignal,
-): Promise<string> {
-  const { secrets } = await loadSecrets(path);
-  const kekOf = (name: string) => secrets.declaration(name)?.encrypted_by?.ref;
-  const names =
-    options.name === undefined
-      ? secrets.names.filter((name) => kekOf(name) === options.kekName)
-      : [options.name];
-  const kekName = options.kekName ?? kekOf(options.name ?? "");
-  if (kekName === undefined || names.length === 0) {
-    const what =
-      options.name === undefined ? `nothing is` : `${JSON.stringify(options.name)} is not`;
-    const by = options.kekName === undefined ? "" : ` by ${JSON.stringify(options.kekName)}`;
-    throw new UbiError("E_SECRET_REFERENCE", `${path}: ${what} encrypted${by} in [secrets]`);
-  }
-  using resolved = await resolveNamedSecrets({ secrets }, [...names, kekName], signal);
+): Promise<void> {
+  const document = await loadSecrets(path);
+  const names = namesOf(document, path, options);
+  const kekName = document.secrets.declaration(names[0] ?? "")?.encrypted_by?.ref ?? "";
+  const exchangeable = options.isInPlace ? names.map((name) => inlineOf(document, name)) : [];
+  using resolved = await resolveNamedSecrets(document, [...names, kekName], signal);
   const kek =
     options.newKekPath === undefined
       ? resolved.get({ ref: kekName }).bytes.slice()
       : await readKek(options.newKekPath, signal);
   try {
     checkKekSize(kek, kekName);
-    return names
-      .map((name) => {
-        const newName = options.newName ?? name;
-        const envelope = sealSecret(resolved.get({ ref: name }).bytes, { name: newName, kek });
-        return secretTable({ name: newName, envelope, kekName });
-      })
-      .join("\n");
+    const wrapped = names.map((oldName) => {
+      const name = options.newName ?? oldName;
+      const secret = resolved.get({ ref: oldName }).bytes;
+      return { name, envelope: sealSecret(secret, { name, kek }), kekName };
+    });
+    if (!options.isInPlace) {
+      writePieces(1, [wrapped.map(secretTable).join("\n")]);
+      return;
+    }
+    const exchanges = wrapped.map(({ name, envelope }, i) => ({
+      what: `the envelope of ${JSON.stringify(name)}`,
+      oldValue: exchangeable[i] ?? "",
+      newValue: envelope.toBase64(),
+    }));
+    exchangeInFiles(document.files, exchanges);
+    const next = `now let ${JSON.stringify(kekName)} be the new KEK`;
+    writePieces(2, [`rewrap: exchanged ${exchanges.length} envelopes in ${path}; ${next}\n`]);
   } finally {
     kek.fill(0);
   }
+}
+
+/** Those to rewrap: encrypted, and by one KEK. @throws UbiError E_SECRET_REFERENCE */
+function namesOf(
+  { secrets }: SecretsOfDocument,
+  path: string,
+  { name, kekName }: RewrapOptions,
+): readonly string[] {
+  const kekOf = (each: string) => secrets.declaration(each)?.encrypted_by?.ref;
+  const names =
+    name === undefined ? secrets.names.filter((each) => kekOf(each) === kekName) : [name];
+  const isEncrypted = names.length > 0 && names.every((each) => kekOf(each) !== undefined);
+  if (!isEncrypted) {
+    const what =
+      name === undefined
+        ? `nothing is encrypted by ${JSON.stringify(kekName)}`
+        : `${JSON.stringify(name)} is not encrypted`;
+    throw new UbiError("E_SECRET_REFERENCE", `${path}: ${what} in [secrets]`);
+  }
+  return names;
+}
+
+/** @throws UbiError E_SECRET_OUTPUT for an envelope that does not stand in the document */
+function inlineOf({ secrets }: SecretsOfDocument, name: string): string {
+  const declaration = secrets.declaration(name);
+  const inline = declaration?.source.inline;
+  if (inline === undefined || declaration?.encoding !== "base64") {
+    const advice = "exchange it by hand: without --in-place the new tables are printed";
+    const what = `the envelope of ${JSON.stringify(name)} does not stand in the document in base64`;
+    throw new UbiError("E_SECRET_OUTPUT", `${what}; ${advice}`);
+  }
+  return inline;
 }

@@ -1,11 +1,11 @@
+/** `ubiblk secret` as a user runs it: envelopes that other code made, documents that are read, files, wrong usage. */
 import { expect, test } from "bun:test";
 import { chmodSync, readFileSync, statSync } from "node:fs";
-import { join } from "node:path";
-import { ConfigFolder } from "../../tests/support/config-folder.ts";
-import { loadKeyConfig } from "../config/load-config.ts";
-import { resolveSecrets } from "../config/resolve-secrets.ts";
+import { loadKeyConfig } from "../../src/config/load-config.ts";
+import { resolveSecrets } from "../../src/config/resolve-secrets.ts";
+import { EXECUTABLE } from "../support/backend.ts";
+import { ConfigFolder } from "../support/config-folder.ts";
 
-const MAIN = join(import.meta.dir, "..", "main.ts");
 const KEY = Uint8Array.from({ length: 64 }, (_, i) => i);
 const KEK = Uint8Array.from({ length: 32 }, (_, i) => i);
 const OTHER_KEK = KEK.map((byte) => 255 - byte);
@@ -24,7 +24,7 @@ interface Run {
 }
 
 const run = (stdin: string | Uint8Array, ...argv: readonly string[]): Run => {
-  const command = [process.execPath, MAIN, "secret", ...argv];
+  const command = [EXECUTABLE, "secret", ...argv];
   const env = { ...process.env, UBIBLK_LOG: "warn" };
   const { exitCode, stdout, stderr } = Bun.spawnSync(command, { stdin: Buffer.from(stdin), env });
   return { exitCode, stdout, text: stdout.toString(), stderr: stderr.toString() };
@@ -152,6 +152,47 @@ test("of a document: a table is wrapped with its KEK, read back, and rewrapped w
   expect(run("", "unwrap", "-f", path, "--name", 'a "b"').text).toBe("hunter2hunter2hunter2");
 });
 
+test("of a document: envelopes are exchanged in place, in includes too, and all else stays", () => {
+  using folder = new ConfigFolder({ kek: KEK, new: OTHER_KEK });
+  const path = folder.write("c.toml", documentWith(""));
+  const [a = "", b = ""] = ["a", "b"].map((name) =>
+    run(`secret ${name}`, "wrap", "-f", path, "--name", name, "--table").text.trimEnd(),
+  );
+  const included = folder.write("more.toml", `${b} # keep this\n`, 0o640);
+  folder.write("c.toml", `include = ["more.toml"]\n# a note\n${documentWith(`${a}  # mine`)}`);
+  const flags = ["rewrap", "-f", path, "--kek-name", "kek", "--new-kek", folder.file("new")];
+  const before = [path, included].map((file) => readFileSync(file, "utf8"));
+  const done = run("", ...flags, "--in-place");
+  expect(done).toMatchObject({ exitCode: 0, text: "" });
+  expect(done.stderr).toContain("exchanged 2 envelopes");
+  const after = [path, included].map((file) => readFileSync(file, "utf8"));
+  const withoutEnvelopes = (text: string) => text.replace(/source.inline = "[^"]+"/, "");
+  expect(after.map(withoutEnvelopes)).toEqual(before.map(withoutEnvelopes));
+  expect(statSync(included).mode & 0o7777).toBe(0o640);
+  folder.write("kek", OTHER_KEK);
+  expect(run("", "unwrap", "-f", path, "--name", "a").text).toBe("secret a");
+  expect(run("", "unwrap", "-f", path, "--name", "b").text).toBe("secret b");
+});
+
+test("of a document: what does not stand there in one piece is left as it is", () => {
+  using folder = new ConfigFolder({ kek: KEK, new: OTHER_KEK });
+  const path = folder.write("c.toml", documentWith(""));
+  const table = run(KEY, "wrap", "-f", path, "--name", "k", "--table").text;
+  const flags = ["rewrap", "-f", path, "--kek-name", "kek", "--new-kek", folder.file("new")];
+  const twice = documentWith(`${table}# ${table.split("\n")[1]}`);
+  const inPieces = documentWith(table.replace(/(inline = "[^"]{20})/, "$1\\n"));
+  for (const [text, reason] of [
+    [twice, "stands there 2 times"],
+    [inPieces, "not in one piece"],
+  ] as const) {
+    folder.write("c.toml", text);
+    const refused = run("", ...flags, "--in-place");
+    expect(refused.exitCode).toBe(1);
+    expect(refused.stderr).toContain(reason);
+    expect(readFileSync(path, "utf8")).toBe(text);
+  }
+});
+
 test("of a document: a name that nothing has is told with the nearest one", () => {
   using folder = new ConfigFolder({ kek: KEK });
   const path = folder.write("c.toml", documentWith(""));
@@ -198,6 +239,11 @@ test.each([
   [["rewrap", "--kek", "a", "--new-kek", "b"], "--name: missing"],
   [["rewrap", "-f", "a", "--new-kek", "b"], "either --name NAME or --kek-name KEK"],
   [["rewrap", "-f", "a", "--kek-name", "k", "--new-name", "b"], "--new-name: for one secret only"],
+  [["rewrap", "-f", "a", "--name", "k", "--new-kek", "b", "--in-place"], "--in-place: only with"],
+  [
+    ["rewrap", "--kek", "a", "--name", "k", "--new-kek", "b", "--in-place"],
+    "--in-place: only with",
+  ],
   [[], "one of gen, wrap, unwrap, rewrap has to follow"],
   [["gne"], "did you mean gen?"],
 ])("%p is wrong usage", (argv, reason) => {
