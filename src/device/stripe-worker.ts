@@ -75,13 +75,16 @@ export interface GrowthFailure {
   readonly message: string;
 }
 
+/** For a few sectors to be written and brought to disk while all else of this thread waits. */
+const GROWTH_MS = 60_000;
+
 /** Runs the stripe worker of this thread until it is told to stop. */
 export function runStripeWorker(data: StripeWorkerData & { readonly pulse: SharedPulse }): void {
   nameThread("stripes");
   const pulse = new Pulse(data.pulse);
   let isReading: boolean;
   {
-    using worker = new StripeWorker(data);
+    using worker = new StripeWorker(data, pulse);
     tell({ kind: "ready" });
     while (worker.turn()) {
       pulse.answer();
@@ -98,6 +101,7 @@ export function runStripeWorker(data: StripeWorkerData & { readonly pulse: Share
 
 class StripeWorker implements Disposable {
   readonly #data: StripeWorkerData;
+  readonly #pulse: Pulse;
   readonly #state: StripeState;
   readonly #control: StripeControl;
   readonly #host: StripeHost;
@@ -110,9 +114,10 @@ class StripeWorker implements Disposable {
   #hasGivenUp = false;
   #failedTold = 0;
 
-  constructor(data: StripeWorkerData) {
+  constructor(data: StripeWorkerData, pulse: Pulse) {
     const { stripes, disk, buffers, ioEngine, recordPath } = data;
     this.#data = data;
+    this.#pulse = pulse;
     this.#state = new StripeState(stripes.state);
     this.#control = new StripeControl(data.control);
     const entries = entriesOf(buffers.count);
@@ -231,6 +236,7 @@ class StripeWorker implements Disposable {
     const stripeCount = stripesOf(sectors, stripeShift);
     const flags = new Uint8Array(stripeCount);
     flags.set(before);
+    this.#pulse.excuse(GROWTH_MS);
     try {
       if (stripeCount > before.length) {
         using cipher = disk.cipherContext === 0 ? undefined : XtsCipher.attach(disk.cipherContext);
@@ -241,6 +247,8 @@ class StripeWorker implements Disposable {
         throw error;
       }
       return { code: error.code, message: error.message };
+    } finally {
+      this.#pulse.excuse(0);
     }
     this.#service.grow(flags, sectors);
     return undefined;

@@ -26,6 +26,7 @@ const DISK_BYTES = 6 * MIB + 4096;
 const GROWN_BYTES = 1100 * MIB + 8192;
 const IO_ERROR = 1;
 const OK = 0;
+const KILLS = 9;
 
 const open: number[] = [];
 afterEach(() => {
@@ -100,6 +101,49 @@ test("a disk with metadata whose stripes are all there grows in the thread that 
   await disk.stop();
   await disk.start();
   expect((await disk.status()).status.stripes).toEqual({ fetched: 6, source: 6, total: 1101 });
+});
+
+test("killed with -9 while it grows: what was acknowledged is there, and the disk can be served at its new size", async () => {
+  await using disk = new LazyDisk({
+    diskBytes: DISK_BYTES,
+    imageBytes: IMAGE_BYTES,
+    isEncrypted: true,
+    source: "autofetch = true",
+    device: "track_written = true",
+  });
+  await disk.init();
+  const added: string[] = [];
+  let growthMs = 0;
+  for (let round = 0; round < KILLS; round++) {
+    const backend = await disk.start();
+    await until("the disk is served", () => backend.log().includes("ready"));
+    using guest = new LazyGuest(disk);
+    guest.write(round * 4096, new Uint8Array(4096).fill(round + 1));
+    guest.flush();
+    truncateSync(disk.files.file("disk.raw"), GROWN_BYTES + round * 600 * MIB); // one more group of metadata
+    const startMs = performance.now();
+    const answer = resize(disk).catch(() => "killed");
+    if (round < 2) {
+      await answer; // the first one also waits for the fetch
+      growthMs = performance.now() - startMs;
+    } else {
+      await Bun.sleep((growthMs * (round - 2)) / (KILLS - 3));
+    }
+    process.kill(backend.pid, "SIGKILL");
+    await answer;
+    expect(await backend.stop()).toBe(137);
+    const grown = await disk.files.run("init-metadata", "--grow");
+    expect(grown.exitCode).toBe(0);
+    added.push(/(\d+|none) of them added/.exec(grown.stdout)?.[1] ?? "");
+  }
+  expect(added.slice(0, 2)).toEqual(["none", "none"]);
+  await disk.start();
+  using guest = new LazyGuest(disk);
+  for (let round = 0; round < KILLS; round++) {
+    expectSame(guest.read(round * 4096, 4096), new Uint8Array(4096).fill(round + 1));
+  }
+  expectSame(guest.read(3 * MIB, MIB), disk.expected().subarray(3 * MIB, 4 * MIB));
+  expect(guest.statusOf(GROWN_BYTES + (KILLS - 1) * 600 * MIB - 512)).toBe(OK);
 });
 
 test("a size that the disk cannot have is refused, and all goes on", async () => {
