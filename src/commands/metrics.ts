@@ -2,7 +2,7 @@
 import { resolve } from "node:path";
 import { defineCommand } from "citty";
 import { loadDeviceConfig, loadServerConfig } from "../config/index.ts";
-import { UbiError } from "../errors.ts";
+import { assert, UbiError } from "../errors.ts";
 import { log, quietLog } from "../log.ts";
 import {
   type CollectedTarget,
@@ -73,7 +73,8 @@ export default defineCommand({
 
 async function deviceSocket(path: string): Promise<MetricSocket> {
   const { device } = await loadDeviceConfig(path, { require: ["rpc_socket"] });
-  return { path: resolve(device.rpcSocket ?? ""), labels: { device: device.deviceId } };
+  assert(device.rpcSocket !== undefined, "a demanded key is there");
+  return { path: resolve(device.rpcSocket), labels: { device: device.deviceId } };
 }
 
 async function serverSocket(path: string): Promise<MetricSocket> {
