@@ -18,7 +18,7 @@ import { type IoEngine, WATCH_ID } from "../disk/io-engine.ts";
 import { openEngine } from "../disk/open-engine.ts";
 import type { RequestRunner } from "../disk/request-executor.ts";
 import { Operation, Outcome, RequestTable } from "../disk/request-table.ts";
-import { clockNs, drainEvent, signalEvent, signalEventAsking, threadCpuNs } from "../ffi/event.ts";
+import { clockNs, drainEvent, signalEventAsking, threadCpuNs } from "../ffi/event.ts";
 import { memoryFaults, store8 } from "../ffi/memory.ts";
 import { nameThread, pinThread } from "../ffi/process.ts";
 import { f64, i32, u32 } from "../ffi/view.ts";
@@ -28,6 +28,7 @@ import { BlockChain } from "../virtio/block-chain.ts";
 import { GuestMemory } from "../virtio/guest-memory.ts";
 import { SplitRing } from "../virtio/split-ring.ts";
 import { DeviceId } from "./device-id.ts";
+import { GuestCall } from "./guest-call.ts";
 import { IdleSpin } from "./idle-spin.ts";
 import { QueueCommand, QueueMailbox, RingState } from "./queue-mailbox.ts";
 import type { QueueWorkerData } from "./queue-worker-data.ts";
@@ -91,8 +92,7 @@ class QueueWorker implements Disposable {
   #ring: SplitRing | undefined;
   #kickId = FIRST_KICK_ID;
   #kickFd = -1;
-  #callFd = -1;
-  #mayCallBlock = false;
+  readonly #guestCall = new GuestCall();
   #errorFd = -1;
   /** Used elements pushed since the last publish. */
   #pushed = 0;
@@ -178,8 +178,7 @@ class QueueWorker implements Disposable {
         mailbox.answer(0);
         return;
       case QueueCommand.setCall:
-        this.#callFd = mailbox.argument(0);
-        this.#mayCallBlock = mailbox.argument(1) === 1;
+        this.#guestCall.set(mailbox.argument(0), mailbox.argument(1) === 1);
         if (this.#ring !== undefined) {
           this.#call(); // what was published before may have had nobody to tell
         }
@@ -226,8 +225,7 @@ class QueueWorker implements Disposable {
     this.#ring = new SplitRing(areas, mailbox.argument(4), mailbox.argument(5) === 1);
     this.#executor.setWriteThrough(mailbox.argument(6) === 1);
     this.#kickFd = mailbox.argument(7);
-    this.#callFd = mailbox.argument(8);
-    this.#mayCallBlock = mailbox.argument(9) === 1;
+    this.#guestCall.set(mailbox.argument(8), mailbox.argument(9) === 1);
     this.#errorFd = mailbox.argument(10);
     this.#isBroken = false;
     this.#isStarved = false;
@@ -245,7 +243,7 @@ class QueueWorker implements Disposable {
     }
     this.#ring = undefined;
     this.#kickFd = -1;
-    this.#callFd = -1;
+    this.#guestCall.set(-1, false);
     this.#errorFd = -1;
     this.#mailbox.setRingState(RingState.stopped);
     return next;
@@ -477,14 +475,8 @@ class QueueWorker implements Disposable {
   }
 
   #call(): void {
-    if (this.#callFd < 0) {
-      return;
-    }
-    this.#statistics.count(Counter.calls, 1);
-    if (this.#mayCallBlock) {
-      signalEventAsking(this.#callFd);
-    } else {
-      signalEvent(this.#callFd);
+    if (this.#guestCall.signal()) {
+      this.#statistics.count(Counter.calls, 1);
     }
   }
 
