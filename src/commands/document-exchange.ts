@@ -16,7 +16,7 @@ export interface Exchange {
  * @throws UbiError E_SECRET_OUTPUT
  */
 export function exchangeInFiles(files: readonly string[], exchanges: readonly Exchange[]): void {
-  const texts = new Map(files.map((file) => [file, readFileSync(file, "utf8")]));
+  const texts = new Map(files.map((file) => [file, textOf(file)]));
   const changed = new Map<string, string>();
   for (const exchange of exchanges) {
     const { file, text } = exchanged(new Map([...texts, ...changed]), exchange);
@@ -28,6 +28,15 @@ export function exchangeInFiles(files: readonly string[], exchanges: readonly Ex
 }
 
 // --- internal ---
+
+function textOf(file: string): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (error) {
+    const message = `cannot read ${file} again: ${errorText(error)}`;
+    throw new UbiError("E_SECRET_OUTPUT", message, { cause: error });
+  }
+}
 
 function exchanged(
   texts: ReadonlyMap<string, string>,

@@ -1,10 +1,13 @@
 /** `ubiblk secret rewrap`: envelopes for another key-encryption key, or for another name. */
 import { defineCommand } from "citty";
+import type { SecretDeclaration } from "../config/declared-secrets.ts";
 import { KEK_BYTES } from "../config/envelope.ts";
+import { readKekFile } from "../config/kek-file.ts";
 import { loadSecrets, type SecretsOfDocument } from "../config/load-secrets.ts";
 import { resolveNamedSecrets } from "../config/resolve-secrets.ts";
 import { openSecret, sealSecret } from "../config/secret-envelope.ts";
 import { UbiError } from "../errors.ts";
+import { log } from "../log.ts";
 import { exchangeInFiles } from "./document-exchange.ts";
 import { hardenOrWarn } from "./hardening.ts";
 import { interruptible } from "./interruption.ts";
@@ -174,7 +177,7 @@ async function rewrapDocument(
   const kek =
     options.newKekPath === undefined
       ? resolved.get({ ref: kekName }).bytes.slice()
-      : await readKek(options.newKekPath, signal);
+      : await readNewKek(options.newKekPath, document.secrets.declaration(kekName), signal);
   try {
     checkKekSize(kek, kekName);
     const wrapped = names.map((oldName) => {
@@ -197,6 +200,21 @@ async function rewrapDocument(
   } finally {
     kek.fill(0);
   }
+}
+
+/** Warns where it will not be read as it is written. */
+async function readNewKek(
+  path: string,
+  declaration: SecretDeclaration | undefined,
+  signal: AbortSignal,
+): Promise<Uint8Array> {
+  const { kek, encoding } = await readKekFile(path, signal);
+  const expected = declaration?.encrypted_by === undefined ? declaration?.encoding : undefined;
+  if (expected !== undefined && encoding !== expected) {
+    const advice = `change its encoding when ${path} takes its place`;
+    log.warn(`${path} is written in ${encoding}, the document says ${expected}; ${advice}`);
+  }
+  return kek;
 }
 
 /** Those to rewrap: encrypted, and by one KEK. @throws UbiError E_SECRET_REFERENCE */

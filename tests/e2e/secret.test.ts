@@ -174,6 +174,17 @@ test("of a document: envelopes are exchanged in place, in includes too, and all 
   expect(run("", "unwrap", "-f", path, "--name", "b").text).toBe("secret b");
 });
 
+test("of a document: a new KEK that is written otherwise than the document says is pointed out", () => {
+  using folder = new ConfigFolder({ kek: KEK, new: OTHER_KEK.toBase64() });
+  const path = folder.write("c.toml", documentWith(""));
+  const table = run(KEY, "wrap", "-f", path, "--name", "k", "--table").text;
+  folder.write("c.toml", documentWith(table));
+  const flags = ["rewrap", "-f", path, "--kek-name", "kek", "--new-kek", folder.file("new")];
+  const { exitCode, stderr } = run("", ...flags);
+  expect(exitCode).toBe(0);
+  expect(stderr).toContain("new is written in base64, the document says plaintext");
+});
+
 test("of a document: what does not stand there in one piece is left as it is", () => {
   using folder = new ConfigFolder({ kek: KEK, new: OTHER_KEK });
   const path = folder.write("c.toml", documentWith(""));
