@@ -1,5 +1,5 @@
 /** Exchanges values that stand in the files of a document, and nothing else of them: comments and layout stay. */
-import { fchmodSync, fchownSync, readFileSync, statSync, writeSync } from "node:fs";
+import { fchmodSync, fchownSync, readFileSync, statSync } from "node:fs";
 import { OutputFile } from "../copy/output-file.ts";
 import { errorText, UbiError } from "../errors.ts";
 
@@ -61,11 +61,8 @@ function exchanged(
 function replaceFile(path: string, text: string): void {
   const { uid, gid, mode } = statSync(path);
   using file = OutputFile.create(path, { inputs: [], mayReplace: true, code: "E_SECRET_OUTPUT" });
-  const bytes = new TextEncoder().encode(text);
+  file.write(new TextEncoder().encode(text));
   try {
-    for (let done = 0; done < bytes.length; ) {
-      done += writeSync(file.fd, bytes, done);
-    }
     fchownSync(file.fd, uid, gid);
     fchmodSync(file.fd, mode & 0o7777);
   } catch (error) {

@@ -27,6 +27,13 @@ const flag = (description: string) => ({ type: "boolean" as const, default: fals
 export const INIT_FLAGS = {
   size: text("SIZE", "size of the disk, such as 20G, 1.5G, 500GiB or 100GB"),
   dir: text("FOLDER", "where everything is made (default: the working directory)"),
+  config: {
+    type: "string" as const,
+    alias: "f",
+    valueHint: "FILE",
+    description:
+      "where the configuration goes, with whole paths in it (default: config.toml there)",
+  },
   disk: text("DEVICE", "a block device as the disk, instead of a file of --size"),
   preallocate: flag("reserve the room of the disk at once; else it is a sparse file"),
   "stripe-size": text("SIZE", "a power of two from 32K to 64M (default: as the source, else 1M)"),

@@ -17,6 +17,7 @@ const flags = (given: Partial<InitFlags>): InitFlags => ({ ...NONE, ...given });
 test("the defaults are those of the reference, and a socket to watch", async () => {
   expect(await requestOf(flags({ size: "1.5G" }))).toEqual({
     folder: process.cwd(),
+    configPath: undefined,
     medium: { kind: "file", sizeBytes: 1.5 * 2 ** 30, isPreallocated: false },
     stripeShift: undefined,
     key: { kind: "file" },

@@ -26,6 +26,7 @@ export async function requestOf(flags: InitFlags): Promise<DiskRequest> {
   refuseContradictions(flags);
   return {
     folder: resolve(flags.dir ?? "."),
+    configPath: flags.config === undefined ? undefined : resolve(flags.config),
     medium: mediumOf(flags),
     stripeShift: stripeShiftOf(flags["stripe-size"]),
     key: keyOf(flags),

@@ -1,8 +1,8 @@
 /** Where the tools for secrets write a secret: to a new file that only its owner reads, or standard output. */
-import { statSync, writeSync } from "node:fs";
+import { statSync } from "node:fs";
 import { isatty } from "node:tty";
 import { OutputFile } from "../copy/output-file.ts";
-import { errorText, UbiError } from "../errors.ts";
+import { UbiError } from "../errors.ts";
 import { log } from "../log.ts";
 import { SECRET_ENCODINGS, type SecretEncoding, secretEncoding } from "./secret-input.ts";
 import { writeBytes } from "./standard-output.ts";
@@ -96,14 +96,7 @@ function writeFile(path: string, bytes: Uint8Array, mayReplace: boolean): void {
     whyKept: "give --force to replace it",
     code: "E_SECRET_OUTPUT",
   });
-  try {
-    for (let done = 0; done < bytes.length; ) {
-      done += writeSync(file.fd, bytes, done);
-    }
-  } catch (error) {
-    const message = `cannot write ${path}: ${errorText(error)}`;
-    throw new UbiError("E_SECRET_OUTPUT", message, { cause: error });
-  }
+  file.write(bytes);
   file.commit();
 }
 

@@ -15,6 +15,7 @@ import {
   renameSync,
   statSync,
   unlinkSync,
+  writeSync,
 } from "node:fs";
 import { dirname } from "node:path";
 import { lockHolder } from "../disk/disk-lock.ts";
@@ -25,7 +26,10 @@ import { isSameFile } from "./input-file.ts";
 import { makeUnfinished, type UnfinishedFile } from "./unfinished-file.ts";
 
 /** What a failure to write is called: each tool has its own. */
-type OutputErrorCode = Extract<ErrorCode, "E_XTS_OUTPUT" | "E_EXPORT" | "E_SECRET_OUTPUT">;
+type OutputErrorCode = Extract<
+  ErrorCode,
+  "E_XTS_OUTPUT" | "E_EXPORT" | "E_SECRET_OUTPUT" | "E_INIT"
+>;
 
 export interface OutputOptions {
   /** Paths of what is being read; none may be the same file. */
@@ -110,6 +114,17 @@ export class OutputFile implements Disposable {
     const { path: temporaryPath, fd } = unfinishedFile(path, finalPath, code);
     const names = { path, temporaryPath, finalPath, mayReplace, whyKept };
     return new OutputFile(code, { ...names, fd, capacityBytes: Infinity });
+  }
+
+  /** Writes all of a small file. @throws UbiError of the code */
+  write(content: Uint8Array): void {
+    try {
+      for (let done = 0; done < content.length; ) {
+        done += writeSync(this.fd, content, done);
+      }
+    } catch (error) {
+      throw failure(this.path, error, this.#code);
+    }
   }
 
   /** Brings everything to disk and gives the file its name. @throws UbiError of the code */

@@ -7,6 +7,7 @@ import { checkedConfig } from "./document-check.ts";
 
 const REQUEST: DiskRequest = {
   folder: "/vm",
+  configPath: undefined,
   medium: { kind: "file", sizeBytes: 2 ** 30, isPreallocated: false },
   stripeShift: undefined,
   key: { kind: "file" },
@@ -61,6 +62,21 @@ test("a plain request: paths, tuning, key and nothing else", () => {
     secrets: { xts_key: { source: { file: "xts_key" }, encoding: "base64" } },
     danger_zone: { enabled: true, allow_secret_over_regular_file: true },
   });
+});
+
+test("a configuration that lies elsewhere has whole paths", () => {
+  const text = documentText(
+    { ...REQUEST, configPath: "/etc/vm.toml" },
+    expectedTables(REQUEST.key),
+  );
+  const config = checkedConfig(text, "/etc", () => undefined);
+  expect(config.device).toMatchObject({
+    dataPath: "/vm/disk.raw",
+    metadataPath: "/vm/metadata",
+    vhostSocket: "/vm/vhost.sock",
+    rpcSocket: "/vm/rpc.sock",
+  });
+  expect(config.secrets.declaration("xts_key")?.source.file).toBe("/vm/xts_key");
 });
 
 test("a device, an ID and tracking appear in [device]", () => {

@@ -1,4 +1,5 @@
 /** The configuration of a new disk as TOML. Pure: what it says follows from the request alone. */
+import { resolve } from "node:path";
 import { sectionText, type WritableTable } from "../config/toml.ts";
 import { assertNever } from "../errors.ts";
 import {
@@ -18,8 +19,19 @@ export const FILE_NAMES = {
   kek: "kek",
 } as const;
 
-/** The tables of `[secrets]` that hold the key of the disk; the names are authenticated with what is wrapped. */
-export type KeyTables = Readonly<Partial<Record<"xts_key" | "kek", WritableTable>>>;
+/** A `[secrets.NAME]`; its file may be relative to the disk's folder. */
+export type KeyTable = {
+  readonly source: {
+    readonly file?: string;
+    readonly inline?: string;
+    readonly credential?: string;
+  };
+  readonly encoding?: string;
+  readonly encrypted_by?: { readonly ref: string };
+};
+
+/** Those that hold the key of the disk; the names are authenticated with what is wrapped. */
+export type KeyTables = Readonly<Partial<Record<"xts_key" | "kek", KeyTable>>>;
 
 /** @param dangers further flags of the danger zone */
 export function documentText(
@@ -30,9 +42,14 @@ export function documentText(
   const { medium, device, tuning } = request;
   const { vhost_socket, rpc_socket, ...others } = device;
   const dataPath = medium.kind === "device" ? medium.path : FILE_NAMES.disk;
-  const paths = { data_path: dataPath, metadata_path: FILE_NAMES.metadata };
+  const paths = {
+    data_path: placed(request, dataPath),
+    metadata_path: placed(request, FILE_NAMES.metadata),
+    vhost_socket: placed(request, vhost_socket),
+    rpc_socket: placed(request, rpc_socket),
+  };
   const sections: string[] = [
-    sectionText(["device"], { ...paths, vhost_socket, rpc_socket, ...others }),
+    sectionText(["device"], { ...paths, ...others }),
     sectionText(["tuning"], { ...tuning }),
   ];
   if (keys.xts_key !== undefined) {
@@ -43,7 +60,9 @@ export function documentText(
     sections.push(sectionText(["stripe_source"], source));
   }
   for (const [name, table] of Object.entries(keys)) {
-    sections.push(sectionText(["secrets", name], table));
+    const { file } = table.source;
+    const source = file === undefined ? table.source : { file: placed(request, file) };
+    sections.push(sectionText(["secrets", name], { ...table, source }));
   }
   for (const [name, { path, encoding }] of secretFilesOf(request)) {
     sections.push(sectionText(["secrets", name], { source: { file: path }, encoding }));
@@ -88,6 +107,11 @@ const HEADER =
   "# A disk of ubiblk, made by `ubiblk init`. Relative paths start from the folder of this file.\n";
 const KEY_ADVICE =
   "# Keep a copy of its key (and of the KEK) in another place: without it the disk cannot be read.\n";
+
+/** Beside what it names, a configuration has relative paths: the folder can be moved. */
+function placed({ folder, configPath }: DiskRequest, path: string): string {
+  return configPath === undefined ? path : resolve(folder, path);
+}
 
 function machinePlaces(source: RequestedSource): readonly string[] {
   if (source.kind !== "archive" || source.store.kind !== "s3") {

@@ -3,9 +3,8 @@ import { randomBytes } from "node:crypto";
 import { KEK_BYTES } from "../config/envelope.ts";
 import { readKekFile } from "../config/kek-file.ts";
 import { sealSecret } from "../config/secret-envelope.ts";
-import type { WritableTable } from "../config/toml.ts";
 import { assertNever } from "../errors.ts";
-import { FILE_NAMES, type KeyTables } from "./disk-document.ts";
+import { FILE_NAMES, type KeyTable, type KeyTables } from "./disk-document.ts";
 import type { RequestedKey } from "./disk-request.ts";
 
 interface KeyFile {
@@ -99,11 +98,11 @@ function keyFile(name: string, key: Uint8Array): KeyFile {
   return { name, content };
 }
 
-function givenSource({ path, credential }: GivenKek): WritableTable {
+function givenSource({ path, credential }: GivenKek): KeyTable["source"] {
   return credential === undefined ? { file: path } : { credential };
 }
 
-function wrappedTable(xtsKey: Uint8Array, kek: Uint8Array): WritableTable {
+function wrappedTable(xtsKey: Uint8Array, kek: Uint8Array): KeyTable {
   const envelope = sealSecret(xtsKey, { name: "xts_key", kek });
   return {
     source: { inline: envelope.toBase64() },

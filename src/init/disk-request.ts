@@ -3,6 +3,8 @@
 export interface DiskRequest {
   /** Where everything is made. */
   readonly folder: string;
+  /** Of the configuration, when it is to lie elsewhere. */
+  readonly configPath: string | undefined;
   readonly medium: RequestedMedium;
   /** A stripe has 2^shift sectors. Undefined: as the source has them, else 1 MiB. */
   readonly stripeShift: number | undefined;

@@ -5,6 +5,7 @@
 import { closeSync, fsyncSync, ftruncateSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { type InitializedMetadata, initMetadata } from "../copy/init-metadata.ts";
+import { OutputFile } from "../copy/output-file.ts";
 import { errnoText, errorText, UbiError } from "../errors.ts";
 import { allocateFile } from "../ffi/file.ts";
 import { stripeBytes } from "../formats/metadata.ts";
@@ -57,7 +58,7 @@ export async function makeDisk(request: DiskRequest, signal: AbortSignal): Promi
   for (const { name, content } of keys.files) {
     staging.write(name, content);
   }
-  staging.write(FILE_NAMES.config, new TextEncoder().encode(documentText(request, keys.tables)));
+  using configFile = makeConfig(request, keys, staging);
   const metadata = await orAborted(
     makeMetadata(request, keys, staging, (warning) => {
       if (!warnings.has(warning)) {
@@ -66,12 +67,12 @@ export async function makeDisk(request: DiskRequest, signal: AbortSignal): Promi
     }),
     signal,
   );
-  staging.publish(names, retired);
+  staging.publish(names, retired, () => configFile?.commit());
 
   const [keyFile] = keys.files;
   return {
     folder,
-    configPath: join(folder, FILE_NAMES.config),
+    configPath: request.configPath ?? join(folder, FILE_NAMES.config),
     dataPath:
       request.medium.kind === "device" ? request.medium.path : join(folder, FILE_NAMES.disk),
     sizeBytes,
@@ -121,6 +122,32 @@ async function makeDataFile(
   }
 }
 
+/** The file that has yet to get its name, where the configuration lies elsewhere. */
+function makeConfig(
+  request: DiskRequest,
+  keys: DiskKeys,
+  staging: StagingFolder,
+): OutputFile | undefined {
+  const text = new TextEncoder().encode(documentText(request, keys.tables));
+  if (request.configPath === undefined) {
+    staging.write(FILE_NAMES.config, text);
+    return undefined;
+  }
+  const file = OutputFile.create(request.configPath, {
+    inputs: [],
+    mayReplace: request.isForced,
+    whyKept: "and stays",
+    code: "E_INIT",
+  });
+  try {
+    file.write(text);
+    return file;
+  } catch (error) {
+    file[Symbol.dispose]();
+    throw error;
+  }
+}
+
 /** In pieces, so that a signal ends it. */
 async function preallocate(fd: number, sizeBytes: number, signal: AbortSignal): Promise<void> {
   for (let offset = 0; offset < sizeBytes; offset += PIECE_BYTES) {
@@ -141,8 +168,9 @@ async function makeMetadata(
   tell: (warning: string) => void,
 ): Promise<InitializedMetadata> {
   const dangers = [...dangersOf(request), "allow_inline_plaintext_secrets"]; // for making only
+  const inFolder = { ...request, configPath: undefined };
   const config = checkedConfig(
-    documentText(request, keys.makingTables, dangers),
+    documentText(inFolder, keys.makingTables, dangers),
     staging.path,
     tell,
   );

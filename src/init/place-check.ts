@@ -24,10 +24,17 @@ export function checkPlace(request: DiskRequest): CheckedPlace {
   checkFolder(request.folder);
   checkSockets(request);
   const names = namesOf(request);
-  const existing = existingFiles(request);
-  const inTheWay = existing.filter((name) => names.includes(name));
+  const clash = names.find((name) => join(request.folder, name) === request.configPath);
+  if (clash !== undefined) {
+    throw new UbiError("E_INIT", `--config: ${request.configPath} is that of the new ${clash}`);
+  }
+  const existing = existingNames(request);
+  const inTheWay = [
+    ...existing.filter((name) => names.includes(name)).map((name) => join(request.folder, name)),
+    ...existingConfig(request),
+  ];
   if (inTheWay.length > 0 && !request.isForced) {
-    const list = inTheWay.map((name) => join(request.folder, name)).join(", ");
+    const list = inTheWay.join(", ");
     const advice = "choose another folder, or give --force to lose what is there";
     throw new UbiError("E_INIT", `there already: ${list}; ${advice}`);
   }
@@ -39,10 +46,18 @@ export function checkPlace(request: DiskRequest): CheckedPlace {
 }
 
 /** What is there already of the files that are made for a disk, or were for one with another kind of key. */
-export function existingFiles({
-  folder,
-  medium,
-}: Pick<DiskRequest, "folder" | "medium">): readonly string[] {
+export function existingFiles(request: DiskRequest): readonly string[] {
+  const inFolder = existingNames(request).map((name) => join(request.folder, name));
+  return [...inFolder, ...existingConfig(request)];
+}
+
+// --- internal ---
+
+function existingConfig({ configPath }: DiskRequest): readonly string[] {
+  return configPath !== undefined && isTaken(configPath) ? [configPath] : [];
+}
+
+function existingNames({ folder, medium }: DiskRequest): readonly string[] {
   return Object.values(FILE_NAMES).filter(
     (name) =>
       !(name === FILE_NAMES.disk && medium.kind === "device") && // it is not replaced by the device
@@ -50,20 +65,18 @@ export function existingFiles({
   );
 }
 
-// --- internal ---
-
 /** sun_path less its NUL (unix(7)). */
 const SOCKET_PATH_BYTES_MAX = 107;
 /** More than any file system has, and what can be asked for. */
 const SIZE_BYTES_MAX = 2 ** 52 - SECTOR_BYTES;
 
-function namesOf({ medium, key }: DiskRequest): readonly string[] {
+function namesOf({ medium, key, configPath }: DiskRequest): readonly string[] {
   return [
     ...(medium.kind === "file" ? [FILE_NAMES.disk] : []),
     ...(key.kind === "file" ? [FILE_NAMES.xtsKey] : []),
     ...(key.kind === "new-kek" ? [FILE_NAMES.kek] : []),
     FILE_NAMES.metadata,
-    FILE_NAMES.config, // last: with it the disk is there
+    ...(configPath === undefined ? [FILE_NAMES.config] : []), // last: with it the disk is there
   ];
 }
 

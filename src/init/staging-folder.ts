@@ -103,9 +103,10 @@ export class StagingFolder implements Disposable {
    * Gives the files their names, and takes those of `retired` out of the way. All of it or nothing: where one cannot
    * be moved the others go back.
    * @param names those that are not retired must not be there
-   * @throws UbiError E_INIT
+   * @param finish is done when all else is, and may fail
+   * @throws UbiError E_INIT, or what `finish` throws
    */
-  publish(names: readonly string[], retired: readonly string[]): void {
+  publish(names: readonly string[], retired: readonly string[], finish?: () => void): void {
     const undo: (() => void)[] = [];
     const move = (from: string, to: string) => {
       moveNew(from, to);
@@ -122,6 +123,7 @@ export class StagingFolder implements Disposable {
       }
       syncFolder(this.#folder);
       this.#syncParents();
+      finish?.();
     } catch (error) {
       for (const step of undo) {
         step();

@@ -105,6 +105,24 @@ describe("an empty disk", () => {
   });
 });
 
+test("a configuration that lies elsewhere: one that is there stays, and so does all else", async () => {
+  using disk = new NewDisk();
+  const config = disk.write("vm.toml", "precious");
+  const flags = ["--size", "8M", "--kek", "--config", config];
+  const refused = await disk.init(...flags);
+  expect(refused).toMatchObject({ exitCode: 1 });
+  expect(refused.stderr).toContain(`E_INIT: there already: ${config}`);
+  expect(readdirSync(disk.folder)).toEqual(["vm.toml"]);
+  const missing = await disk.init("--size", "8M", "--config", join(disk.folder, "none", "vm.toml"));
+  expect(missing.stderr).toContain("E_INIT: cannot write");
+  expect(readdirSync(disk.folder)).toEqual(["vm.toml"]);
+  expectSuccess(await disk.init(...flags, "--force"));
+  expect(disk.names()).toEqual(["disk.raw", "kek", "metadata"]);
+  expect(statSync(config).mode & 0o7777).toBe(0o600);
+  await using backend = await disk.serve({}, config);
+  expect(await backend.stop()).toBe(0);
+});
+
 test("with a KEK that is a credential of the service nothing dangerous is allowed", async () => {
   using disk = new NewDisk();
   const credentials = join(disk.folder, "credentials");
@@ -203,6 +221,12 @@ describe("refused, with nothing left", () => {
     ],
     ["no archive", ["--size", "8M", "--archive", "."], 1, /E_ARCHIVE: there is no archive in/],
     ["a KEK of 5 bytes", ["--size", "8M", "--kek-file", "short"], 1, /E_SECRET_SIZE.*has 5 bytes/],
+    [
+      "a configuration in the disk's place",
+      ["--size", "8M", "-f", "vm/disk.raw"],
+      1,
+      /E_INIT: --config/,
+    ],
     ["a file as the device", ["--disk", "large"], 1, /E_DISK_OPEN.*no block device/],
     [
       "nobody at the address",

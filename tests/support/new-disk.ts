@@ -21,9 +21,12 @@ export class NewDisk implements Disposable {
   }
 
   /** Serves the disk by the configuration that was made. @param env further variables */
-  serve(env: Readonly<Record<string, string>> = {}): Promise<Backend> {
+  serve(
+    env: Readonly<Record<string, string>> = {},
+    configPath = join(this.place, "config.toml"),
+  ): Promise<Backend> {
     return startBackend({
-      command: [EXECUTABLE, "vhost", "--config", join(this.place, "config.toml")],
+      command: [EXECUTABLE, "vhost", "--config", configPath],
       socketPath: join(this.place, "vhost.sock"),
       logPath: join(this.folder, "log"),
       env: { ...process.env, UBIBLK_LOG: undefined, ...env },
