@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 BUILD_PACKAGES=(gcc libc6-dev make libssl-dev)
 # The guest: an emulated machine, its small root file system and the disk tools in it. tmux: a terminal.
 # python3-swift: an S3 service; the library only, so that installing it starts nothing.
-TEST_PACKAGES=(qemu-system-x86 qemu-utils qemu-system-common busybox-static e2fsprogs xz-utils lz4 zstd tmux openssl fio dmsetup mount python3-swift python3-jsonschema zsh fish mandoc groff-base systemd)
+TEST_PACKAGES=(qemu-system-x86 qemu-utils qemu-system-common busybox-static e2fsprogs xz-utils lz4 zstd tmux openssl fio dmsetup mount python3-swift python3-jsonschema zsh fish mandoc groff-base systemd lintian mmdebstrap)
 BENCH_PACKAGES=("${TEST_PACKAGES[@]}" liburing-dev libfuse3-dev)
 
 main() {
@@ -272,6 +272,23 @@ fetch_prometheus() {
   fi
   rm -rf "$part"
   return "$status"
+}
+
+# --- a small Debian that packages are installed in ---
+
+package_chroot() {
+  local folder=build/package-chroot mirror
+  if [[ -e $folder/base.tar ]] || ((EUID != 0)) || ! mirror=$(debian_mirror); then
+    return 0
+  fi
+  say "fetching a small Debian to install packages in"
+  mkdir -p "$folder"
+  if mmdebstrap --quiet --variant=minbase --format=tar "$(codename)" "$folder/part.tar" \
+    "deb $mirror $(codename) main" >/dev/null 2>&1; then
+    mv "$folder/part.tar" "$folder/base.tar"
+  else
+    say "it cannot be had; the test that installs packages will be skipped"
+  fi
 }
 
 # Runs a step whose output is of interest only when it fails.

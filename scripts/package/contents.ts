@@ -1,0 +1,136 @@
+/**
+ * What is in the packages, and where. All of it is made from the tree of commands, the schema and files of the project;
+ * what is missing is an error, so that no package lacks it in silence.
+ */
+import { readdirSync, readFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import packageJson from "../../package.json" with { type: "json" };
+import { LINKS } from "../../src/commands/command-tree.ts";
+import { DOCUMENT_KINDS } from "../../src/config/document-kinds.ts";
+import { outputOf } from "../command.ts";
+import { manualPages } from "../man.ts";
+import { billOfMaterials } from "./sbom.ts";
+import type { StagedTree } from "./staged-tree.ts";
+
+const ROOT = resolve(import.meta.dir, "..", "..");
+
+/** Places that differ between a package of Debian and a tarball. */
+export interface Places {
+  readonly bin: string;
+  readonly share: string;
+  readonly documents: string;
+  readonly units: string;
+  readonly systemUsers: string;
+  readonly manualIsCompressed: boolean;
+}
+
+export const DEBIAN_PLACES: Places = {
+  bin: "usr/bin",
+  share: "usr/share",
+  documents: "usr/share/doc/ubiblk",
+  units: "usr/lib/systemd/system",
+  systemUsers: "usr/lib/sysusers.d",
+  manualIsCompressed: true,
+};
+
+export const TARBALL_PLACES: Places = {
+  bin: "bin",
+  share: "share",
+  documents: "share/doc/ubiblk",
+  units: "lib/systemd/system",
+  systemUsers: "lib/sysusers.d",
+  manualIsCompressed: false,
+};
+
+export interface Product {
+  /** It is asked for what is made of its commands. */
+  readonly executablePath: string;
+  readonly packedPath: string;
+  readonly dateSeconds: number;
+}
+
+export async function addProduct(
+  tree: StagedTree,
+  places: Places,
+  { executablePath, packedPath, dateSeconds }: Product,
+): Promise<void> {
+  const { bin, share, documents, units, systemUsers } = places;
+  const executable = readFileSync(packedPath);
+  tree.add(`${bin}/ubiblk`, executable, 0o755);
+  await addManual(tree, places);
+  for (const [shell, path] of COMPLETIONS) {
+    tree.add(`${share}/${path}`, await outputOf([executablePath, "completions", shell]));
+  }
+  for (const kind of DOCUMENT_KINDS) {
+    const made = (what: string) =>
+      outputOf([executablePath, "config", what, "--kind", kind], { timeoutMs: 20_000 });
+    tree.add(`${documents}/examples/${kind}.toml`, await made("example"));
+    tree.add(`${share}/ubiblk/schema/${kind}.schema.json`, await made("schema"));
+  }
+  for (const name of filesIn("docs/systemd", /\.(service|socket)$/)) {
+    tree.add(`${units}/${name}`, textOf(`docs/systemd/${name}`));
+  }
+  for (const name of filesIn("docs/monitoring", /(?<!\.test)\.(json|yml)$/)) {
+    tree.add(`${share}/ubiblk/monitoring/${name}`, textOf(`docs/monitoring/${name}`));
+  }
+  for (const name of filesIn("docs", /\.md$/)) {
+    tree.add(`${documents}/${name}`, textOf(`docs/${name}`));
+  }
+  tree.add(`${documents}/README.md`, textOf("README.md").replaceAll("(docs/", "("));
+  const materials = billOfMaterials({ executable, dateSeconds });
+  tree.add(`${documents}/sbom.cdx.json`, `${JSON.stringify(materials, undefined, 2)}\n`);
+  tree.add(`${systemUsers}/ubiblk.conf`, textOf("docs/systemd/ubiblk.sysusers.conf"));
+}
+
+/** The names of the reference's programs, with their manual pages and completions. */
+export function addReferenceNames(tree: StagedTree, places: Places): void {
+  for (const [name, command] of Object.entries(LINKS)) {
+    tree.link(`${places.bin}/${name}`, "ubiblk");
+    if (name !== `ubiblk-${command}`) {
+      tree.link(`${places.share}/man/man1/${name}.1.gz`, `ubiblk-${command}.1.gz`);
+    }
+  }
+}
+
+/** `LICENSE`, and the notices of what the executable contains. */
+export function copyrightText(): string {
+  return [
+    `ubiblk ${packageJson.version}`,
+    "Copyright: the authors of ubiblk",
+    "License: GNU Affero General Public License, version 3 only; its text follows, and then the notices of what",
+    "the executable contains.",
+    textOf("LICENSE"),
+    textOf("NOTICE"),
+  ].join("\n\n");
+}
+
+// --- internal ---
+
+const COMPLETIONS = [
+  ["bash", "bash-completion/completions/ubiblk"],
+  ["zsh", "zsh/vendor-completions/_ubiblk"],
+  ["fish", "fish/vendor_completions.d/ubiblk.fish"],
+] as const;
+
+async function addManual(tree: StagedTree, { share, manualIsCompressed }: Places): Promise<void> {
+  for (const [file, text] of await manualPages()) {
+    const path = `${share}/man/man${file.split(".").at(-1)}/${file}`;
+    if (manualIsCompressed) {
+      tree.addCompressed(path, text);
+    } else {
+      tree.add(path, text);
+    }
+  }
+}
+
+function filesIn(folder: string, pattern: RegExp): readonly string[] {
+  const names = readdirSync(join(ROOT, folder)).filter((name) => pattern.test(name));
+  if (names.length === 0) {
+    throw new Error(`${folder}: there is no file like ${pattern}`);
+  }
+  return names.sort();
+}
+
+function textOf(path: string): string {
+  return readFileSync(join(ROOT, path), "utf8");
+}
