@@ -13,7 +13,7 @@ import {
   processAnswer,
   RpcServer,
 } from "../rpc/index.ts";
-import type { InheritedSockets } from "../service/inherited-sockets.ts";
+import { type Service, socketPlace } from "../service/index.ts";
 import type { StopSignals } from "./stop-signals.ts";
 
 /** By what clients steer whoever serves the disk. */
@@ -54,12 +54,9 @@ export function diskAnswers(
 }
 
 /** Undefined when there is to be none. @throws UbiError E_CONFIG_VALUE */
-export function rpcPlace(
-  { device }: DeviceConfig,
-  inherited: InheritedSockets,
-): SocketPlace | undefined {
+export function rpcPlace({ device }: DeviceConfig, service: Service): SocketPlace | undefined {
   const { rpcSocketMode: mode, rpcSocketOwner: owner, rpcSocketGroup: group } = device;
-  return inherited.placeOf("rpc", {
+  return socketPlace(service, "rpc", {
     key: RPC_KEY,
     path: device.rpcSocket,
     rights: socketRights(RPC_KEY, { mode, owner, group }),

@@ -10,7 +10,7 @@ import { type ServerFacts, serverAnswer } from "../serve/server-answers.ts";
 import type { ServerStatistics } from "../serve/server-statistics.ts";
 import { buffersFor } from "../serve/stripe-reads.ts";
 import type { StripeServer } from "../serve/stripe-server.ts";
-import type { InheritedSockets } from "../service/inherited-sockets.ts";
+import { type Service, socketPlace } from "../service/index.ts";
 
 export interface WatchedServer {
   readonly disk: ServedDisk;
@@ -49,10 +49,10 @@ export function serverAnswers(
 /** Undefined when there is to be none. @throws UbiError E_CONFIG_VALUE */
 export function serverRpcPlace(
   { server }: ServerConfig,
-  inherited: InheritedSockets,
+  service: Service,
 ): SocketPlace | undefined {
   const { rpcSocketMode: mode, rpcSocketOwner: owner, rpcSocketGroup: group } = server;
-  return inherited.placeOf("rpc", {
+  return socketPlace(service, "rpc", {
     key: RPC_KEY,
     path: server.rpcSocket,
     rights: socketRights(RPC_KEY, { mode, owner, group }),

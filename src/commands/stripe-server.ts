@@ -18,8 +18,7 @@ import { loadLegacyConfig } from "../serve/legacy-config.ts";
 import { ServedDisk } from "../serve/served-disk.ts";
 import { ServerStatistics } from "../serve/server-statistics.ts";
 import { StripeServer, type StripeServerOptions } from "../serve/stripe-server.ts";
-import { type InheritedSocket, InheritedSockets } from "../service/inherited-sockets.ts";
-import { ServiceManager } from "../service/service-manager.ts";
+import { type InheritedSocket, openService } from "../service/index.ts";
 import { hardenOrWarn } from "./hardening.ts";
 import { startMetrics } from "./metrics-listener.ts";
 import { serverAnswers, serverRpcPlace, startServerRpc } from "./server-rpc.ts";
@@ -105,8 +104,8 @@ function whatToServe(flags: {
 
 async function serve(served: Served, listenPath: string): Promise<void> {
   hardenOrWarn();
-  const manager = new ServiceManager();
-  const inherited = InheritedSockets.take(["stripes", "rpc"]);
+  const service = await openService(["stripes", "rpc"]);
+  const { manager } = service;
   let server: StripeServer | undefined;
   const failures: string[] = [];
   const onFailure = (message: string) => {
@@ -116,8 +115,8 @@ async function serve(served: Served, listenPath: string): Promise<void> {
   // The document of the disk is the first to be read, that of the clients the second; keys come last.
   const open = await prepare(served, onFailure);
   const listenConfig = await loadServerConfig(listenPath);
-  const rpcSocket = serverRpcPlace(listenConfig, inherited);
-  const listening = listeningOf(listenConfig, inherited.all("stripes"));
+  const rpcSocket = serverRpcPlace(listenConfig, service);
+  const listening = listeningOf(listenConfig, service.inherited?.all("stripes") ?? []);
   const disk = await open();
   const signals = new StopSignals();
   const statistics = ServerStatistics.create(listenConfig.server.maxConnections);
@@ -141,11 +140,11 @@ async function serve(served: Served, listenPath: string): Promise<void> {
   if (metrics !== undefined) {
     log.info("telling metrics", { at: metrics.places.join(",") });
   }
-  manager.ready(`serving the stripes of ${disk.name}`, server.heartbeat);
+  manager?.ready(`serving the stripes of ${disk.name}`, server.heartbeat);
   Bun.gc(true); // what the start left behind
   await Promise.race([signals.first, server.ended]);
   log.info("stopping", { signal: signals.name });
-  manager.stopping("answers under way are sent");
+  manager?.stopping("answers under way are sent");
   await server.stop();
   await disk[Symbol.asyncDispose]();
   signals.end();

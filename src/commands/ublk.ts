@@ -6,8 +6,7 @@ import { DiskGrowth } from "../device/disk-growth.ts";
 import { UbiError } from "../errors.ts";
 import { type DeviceInfo, FEATURE } from "../formats/ublk.ts";
 import { log } from "../log.ts";
-import { InheritedSockets } from "../service/inherited-sockets.ts";
-import { ServiceManager } from "../service/service-manager.ts";
+import { openService } from "../service/index.ts";
 import { UblkBackend } from "../ublk/backend.ts";
 import { UblkControl } from "../ublk/control.ts";
 import { KernelControlChannel } from "../ublk/control-channel.ts";
@@ -110,15 +109,15 @@ interface ServeOptions {
 
 async function serve(configPath: string, options: ServeOptions): Promise<void> {
   hardenOrWarn();
-  const manager = new ServiceManager();
-  const inherited = InheritedSockets.take(["rpc"]);
+  const service = await openService(["rpc"]);
+  const { manager } = service;
   const config = await loadDeviceConfig(configPath, { backend: "ublk" });
-  const rpcSocket = rpcPlace(config, inherited);
+  const rpcSocket = rpcPlace(config, service);
   const link = options.linkPath === undefined ? undefined : new DeviceLink(options.linkPath);
   // Not `using`, nor the disk: a failure ends the process, and the kernel ends what is under way.
   const control = new UblkControl(KernelControlChannel.open());
   const features = await control.features();
-  manager.tell(`opening ${config.device.dataPath}`);
+  manager?.tell(`opening ${config.device.dataPath}`);
   const device = await DiskDevice.open(config, { isNull: options.isNull });
   const signals = new StopSignals();
   const growth = new DiskGrowth(device);
@@ -142,12 +141,12 @@ async function serve(configPath: string, options: ServeOptions): Promise<void> {
     ...(rpc === undefined ? {} : { rpc: rpc.path }),
     ...(metrics === undefined ? {} : { metrics: metrics.places.join(",") }),
   });
-  manager.ready(`serving ${config.device.dataPath} as ${backend.path}`, backend.heartbeat);
+  manager?.ready(`serving ${config.device.dataPath} as ${backend.path}`, backend.heartbeat);
   Bun.gc(true); // what the start left behind: from here on little is allocated, so nothing else would collect it
   try {
     await Promise.race([signals.first, backend.failed]);
     log.info("stopping", { signal: signals.name });
-    manager.stopping("requests under way end, the disk is flushed, the device goes");
+    manager?.stopping("requests under way end, the disk is flushed, the device goes");
     growth.close();
     await backend.stop();
   } finally {

@@ -6,8 +6,7 @@ import { DiskGrowth } from "../device/disk-growth.ts";
 import { assert } from "../errors.ts";
 import type { SocketPlace } from "../ffi/socket-file.ts";
 import { log } from "../log.ts";
-import { InheritedSockets } from "../service/inherited-sockets.ts";
-import { ServiceManager } from "../service/service-manager.ts";
+import { openService, type Service, socketPlace } from "../service/index.ts";
 import { VhostBackend } from "../vhost/backend.ts";
 import { hardenOrWarn } from "./hardening.ts";
 import { startMetrics } from "./metrics-listener.ts";
@@ -42,15 +41,15 @@ export default defineCommand({
 
 async function serve(configPath: string, isNull: boolean): Promise<void> {
   hardenOrWarn();
-  const manager = new ServiceManager();
-  const inherited = InheritedSockets.take(["vhost", "rpc"]);
+  const service = await openService(["vhost", "rpc"]);
+  const { manager } = service;
   const config = await loadDeviceConfig(configPath, {
-    require: inherited.all("vhost").length > 0 ? [] : ["vhost_socket"],
+    require: service.inherited?.has("vhost") === true ? [] : ["vhost_socket"],
     backend: "vhost",
   });
-  const socket = vhostPlace(config, inherited);
-  const rpcSocket = rpcPlace(config, inherited);
-  manager.tell(`opening ${config.device.dataPath}`);
+  const socket = vhostPlace(config, service);
+  const rpcSocket = rpcPlace(config, service);
+  manager?.tell(`opening ${config.device.dataPath}`);
   // Not `using`: after a failure queue workers may be enciphering until the process ends, and what they
   // encipher with wiped keys would reach the disk. The kernel clears the memory of an ended process.
   const device = await DiskDevice.open(config, { isNull });
@@ -72,11 +71,11 @@ async function serve(configPath: string, isNull: boolean): Promise<void> {
     ...(rpc === undefined ? {} : { rpc: rpc.path }),
     ...(metrics === undefined ? {} : { metrics: metrics.places.join(",") }),
   });
-  manager.ready(`serving ${config.device.dataPath} at ${socket.path}`, backend.heartbeat);
+  manager?.ready(`serving ${config.device.dataPath} at ${socket.path}`, backend.heartbeat);
   Bun.gc(true); // what the start left behind: from here on little is allocated, so nothing else would collect it
   await Promise.race([signals.first, backend.ended]);
   log.info("stopping", { signal: signals.name });
-  manager.stopping("requests under way end, the disk is flushed");
+  manager?.stopping("requests under way end, the disk is flushed");
   growth.close();
   await backend.stop();
   await device.release();
@@ -85,11 +84,11 @@ async function serve(configPath: string, isNull: boolean): Promise<void> {
   log.info("stopped");
 }
 
-function vhostPlace({ device }: DeviceConfig, inherited: InheritedSockets): SocketPlace {
+function vhostPlace({ device }: DeviceConfig, service: Service): SocketPlace {
   const key = "device.vhost_socket";
   const { vhostSocketMode: mode, vhostSocketOwner: owner, vhostSocketGroup: group } = device;
   const rights = socketRights(key, { mode, owner, group });
-  const place = inherited.placeOf("vhost", { key, path: device.vhostSocket, rights });
+  const place = socketPlace(service, "vhost", { key, path: device.vhostSocket, rights });
   assert(place !== undefined, "a demanded key is there");
   return place;
 }

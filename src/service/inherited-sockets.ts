@@ -8,7 +8,7 @@
  */
 import { resolve } from "node:path";
 import { UbiError } from "../errors.ts";
-import { adoptSocket, pathOfSocket, type SocketRights } from "../ffi/socket.ts";
+import { adoptSocket, pathOfSocket } from "../ffi/socket.ts";
 import type { SocketPlace } from "../ffi/socket-file.ts";
 import { localNameOf } from "../ffi/stream.ts";
 import { log } from "../log.ts";
@@ -52,16 +52,22 @@ export class InheritedSockets {
     return new InheritedSockets(sockets);
   }
 
+  has(name: SocketName): boolean {
+    return this.all(name).length > 0;
+  }
+
   all(name: SocketName): readonly InheritedSocket[] {
     return this.#sockets.get(name) ?? [];
   }
 
-  /** The socket of that name, or the path that the document says; undefined when there is neither. */
-  placeOf(name: "vhost" | "rpc", wanted: WantedSocket): SocketPlace | undefined {
+  /** The socket of that name, which counts before the path that the document says. */
+  placeOf(
+    name: "vhost" | "rpc",
+    { key, path }: { readonly key: string; readonly path: string | undefined },
+  ): SocketPlace | undefined {
     const [socket] = this.all(name);
-    const { key, path, rights } = wanted;
     if (socket === undefined) {
-      return path === undefined ? undefined : { path, rights };
+      return undefined;
     }
     if (path !== undefined && socket.address !== resolve(path)) {
       const paths = { socket: socket.address, configured: path };
@@ -69,14 +75,6 @@ export class InheritedSockets {
     }
     return { path: socket.address, inheritedFd: socket.fd };
   }
-}
-
-/** A socket as the document has it. */
-export interface WantedSocket {
-  /** For messages. */
-  readonly key: string;
-  readonly path: string | undefined;
-  readonly rights: SocketRights;
 }
 
 // --- internal ---

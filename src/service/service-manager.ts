@@ -1,6 +1,6 @@
 /**
  * What a service manager hears of a program that serves (sd_notify(3)): that it is ready, what it does, that it stops,
- * and that it is alive. Without `NOTIFY_SOCKET` in the environment nothing of that happens.
+ * and that it is alive.
  */
 import type { Heartbeat } from "../device/heartbeat.ts";
 import { errnoText } from "../errors.ts";
@@ -9,15 +9,17 @@ import { log } from "../log.ts";
 import { Watchdog, watchdogMs } from "./watchdog.ts";
 
 export class ServiceManager {
-  /** Undefined when nobody listens. */
-  readonly #path: string | undefined;
+  readonly #path: string;
   readonly #watchdogMs: number | undefined;
   #watchdog: Watchdog | undefined;
 
-  /** Takes the variables out of the environment: they are meant for this process alone. */
-  constructor() {
-    this.#path = process.env.NOTIFY_SOCKET;
-    this.#watchdogMs = this.#path === undefined ? undefined : watchdogMs(process.env, process.pid);
+  /**
+   * Takes its variables out of the environment: they are meant for this process alone.
+   * @param path of `NOTIFY_SOCKET`
+   */
+  constructor(path: string) {
+    this.#path = path;
+    this.#watchdogMs = watchdogMs(process.env, process.pid);
     for (const name of ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"]) {
       delete process.env[name];
     }
@@ -45,9 +47,6 @@ export class ServiceManager {
   // --- internal ---
 
   #send(text: string, waitMs: number): void {
-    if (this.#path === undefined) {
-      return;
-    }
     const result = tellSocket(this.#path, text, waitMs);
     // What there is no room for comes again, or does not matter.
     if (result < 0 && (result !== EAGAIN || waitMs > 0)) {
