@@ -15,7 +15,7 @@ import { type SharedLimits, TokenBuckets } from "./token-buckets.ts";
 /** The shortest sleep: what has gathered meanwhile starts together. */
 const SLEEP_MIN_NS = 250_000;
 /** The longest one: then a change of the limits is seen. */
-const SLEEP_MAX_NS = 25_000_000;
+const SLEEP_MAX_NS = 50_000_000;
 
 export class QueueThrottle {
   /** Something is limited: `mayStart` is to be asked for each request. */
