@@ -49,6 +49,9 @@ export function pathOfSocket(fd: number): string {
 
 /** Sends a datagram to a Unix socket (`@name` for an abstract one). 0, or -EAGAIN (-11) when there is no room in time. */
 export function tellSocket(path: string, text: string, waitMs: number): number {
+  if (path.length > ADDRESS_LENGTH_MAX) {
+    return ENAMETOOLONG;
+  }
   const bytes = new Uint8Array(DATAGRAM_BYTES_MAX);
   const { written } = new TextEncoder().encodeInto(text, bytes);
   return native.ubi_socket_tell(pathBytes(path), bytes, written, waitMs);
@@ -168,6 +171,9 @@ const WAIT_MS_MAX = 2 ** 30;
 /** An owner or group that is left as it is. */
 const KEPT = 2 ** 32 - 1;
 const PATH_STORAGE_BYTES = 4096;
+/** Of what no socket can have as its address. */
+const ADDRESS_LENGTH_MAX = 107;
+const ENAMETOOLONG = -36;
 /** Text behind it is cut off. Large enough that its storage never moves. */
 const DATAGRAM_BYTES_MAX = 2048;
 

@@ -5,12 +5,13 @@
 import type { Heartbeat } from "../device/heartbeat.ts";
 import { errnoText } from "../errors.ts";
 import { tellSocket } from "../ffi/socket.ts";
-import { log } from "../log.ts";
+import { LogLimiter } from "../log.ts";
 import { Watchdog, watchdogMs } from "./watchdog.ts";
 
 export class ServiceManager {
   readonly #path: string;
   readonly #watchdogMs: number | undefined;
+  readonly #limiter = new LogLimiter(3, 600_000);
   #watchdog: Watchdog | undefined;
 
   /**
@@ -50,7 +51,7 @@ export class ServiceManager {
     const result = tellSocket(this.#path, text, waitMs);
     // What there is no room for comes again, or does not matter.
     if (result < 0 && (result !== EAGAIN || waitMs > 0)) {
-      log.warn("cannot tell the service manager", { cause: errnoText(result) });
+      this.#limiter.warn("cannot tell the service manager", { cause: errnoText(result) });
     }
   }
 }

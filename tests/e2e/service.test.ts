@@ -70,6 +70,13 @@ test("a start that fails is never ready", async () => {
   expect(service.hasTold("READY=1")).toBe(false);
 });
 
+test("a manager that nobody can reach by its name is told of and no more", async () => {
+  await using service = manage({}, (argv) => ["env", `NOTIFY_SOCKET=${"x".repeat(9000)}`, ...argv]);
+  await until("it serves", () => existsSync(disk.socketPath));
+  expect(await service.stop()).toBe(0);
+  expect(service.log).toContain("ENAMETOOLONG");
+});
+
 test("a manager that has gone: the disk is served, and the log says so", async () => {
   await using service = manage(
     { env: { UBIBLK_LOG: "warn" }, notify: join(folder, "n") },
