@@ -22,7 +22,7 @@ export async function withArchivePlace<T>(
   { configPath, role, signal }: PlaceToOpen,
   work: (place: OpenedPlace) => Promise<T>,
 ): Promise<T> {
-  const config = await loadArchiveConfig(configPath);
+  const config = await loadArchiveConfig(configPath, signal);
   using secrets = await resolveSecrets(config, ["archive"], signal);
   using store = await describeStore(config.archive, secrets, role, signal);
   const { archiveKek } = config.archive;

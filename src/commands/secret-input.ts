@@ -32,13 +32,13 @@ export async function readSecretInput(options: InputOptions): Promise<Uint8Array
   const raw = path === undefined ? readStandardInput(what) : await readFile(path, what, signal);
   try {
     const bytes = encoding === "base64" ? decode(raw, what) : raw.slice();
+    const place = path ?? "standard input";
     if (bytes.length === 0) {
-      const place = path ?? "standard input";
       throw new UbiError("E_SECRET_SIZE", `${place} is empty; ${what} is expected there`);
     }
     if (bytes.length > SECRET_BYTES_MAX || raw.length > TEXT_BYTES_MAX) {
       bytes.fill(0);
-      const message = `${what} is too large: at most ${SECRET_BYTES_MAX} bytes are accepted`;
+      const message = `${place} is too large: ${what} has at most ${SECRET_BYTES_MAX} bytes`;
       throw new UbiError("E_SECRET_SIZE", message);
     }
     return bytes;

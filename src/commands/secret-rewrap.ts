@@ -169,7 +169,7 @@ async function rewrapDocument(
   options: RewrapOptions,
   signal: AbortSignal,
 ): Promise<void> {
-  const document = await loadSecrets(path);
+  const document = await loadSecrets(path, signal);
   const names = namesOf(document, path, options);
   const kekName = document.secrets.declaration(names[0] ?? "")?.encrypted_by?.ref ?? "";
   const exchangeable = options.isInPlace ? names.map((name) => inlineOf(document, name)) : [];

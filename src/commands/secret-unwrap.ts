@@ -84,7 +84,7 @@ async function unwrap(options: UnwrapOptions, destination: SecretDestination): P
 }
 
 async function fromDocument(path: string, name: string, signal: AbortSignal): Promise<Uint8Array> {
-  const document = await loadSecrets(path);
+  const document = await loadSecrets(path, signal);
   using resolved = await resolveNamedSecrets(document, [name], signal);
   return resolved.get({ ref: name }).bytes.slice();
 }

@@ -140,7 +140,7 @@ async function findKek(options: WrapOptions, signal: AbortSignal): Promise<Named
   if (options.kekPath !== undefined) {
     return { name: options.kekName ?? "kek", kek: await readKek(options.kekPath, signal) };
   }
-  const document = await loadSecrets(options.configPath ?? "");
+  const document = await loadSecrets(options.configPath ?? "", signal);
   const declared = document.secrets.declaration(options.name)?.encrypted_by?.ref;
   const name = options.kekName ?? declared ?? "kek";
   using resolved = await resolveNamedSecrets(document, [name], signal);

@@ -130,7 +130,7 @@ class Inspection {
 
   async run(): Promise<void> {
     try {
-      const source = await readSourceDocument(this.#path);
+      const source = await readSourceDocument(this.#path, this.#options.signal);
       const kind = this.#options.kind ?? kindOf(source);
       this.#found = { kind, files: source.files };
       await this.#check(kind, source);

@@ -42,13 +42,15 @@ export type ServerConfig = Loaded & Sections<typeof ServerDocument>;
  * Loads a device document.
  *
  * @param path of the root file; relative paths in it start from its directory.
- * @throws UbiErrors with every mistake of the document.
+ * @param signal ends the wait for the writer of a pipe, in this and the others
+ * @throws UbiErrors with every mistake of the document; the signal's reason
  */
 export async function loadDeviceConfig(
   path: string,
   options: DeviceConfigOptions = {},
+  signal?: AbortSignal,
 ): Promise<DeviceConfig> {
-  return deviceConfigOf(await loadDocument(path, deviceRules(options)));
+  return deviceConfigOf(await loadDocument(path, deviceRules(options), signal));
 }
 
 /**
@@ -71,8 +73,11 @@ export async function loadTargetConfig(path: string): Promise<TargetConfig> {
 }
 
 /** Loads the document of where an archive is read from for an export. */
-export async function loadArchiveConfig(path: string): Promise<ArchiveConfig> {
-  const { values, secrets, files, warnings } = await loadDocument(path, ARCHIVE_RULES);
+export async function loadArchiveConfig(
+  path: string,
+  signal?: AbortSignal,
+): Promise<ArchiveConfig> {
+  const { values, secrets, files, warnings } = await loadDocument(path, ARCHIVE_RULES, signal);
   const { secrets: _, ...sections } = values;
   return { ...camelKeys(sections), secrets, files, warnings };
 }

@@ -49,13 +49,15 @@ export interface LoadedDocument<Schema extends TObject> {
 /**
  * Loads and checks the document at `path`.
  *
- * @throws UbiErrors with every mistake found.
+ * @param signal ends the wait for the writer of a pipe
+ * @throws UbiErrors with every mistake found; the signal's reason
  */
 export async function loadDocument<Schema extends TObject>(
   path: string,
   rules: LoadRules<Schema>,
+  signal?: AbortSignal,
 ): Promise<LoadedDocument<Schema>> {
-  return checkDocument(await readSourceDocument(path), rules);
+  return checkDocument(await readSourceDocument(path, signal), rules);
 }
 
 /**
@@ -97,6 +99,7 @@ class DocumentChecker<Schema extends TObject> {
   }
 
   check(): LoadedDocument<Schema> {
+    this.#refuseEmpty();
     this.#refuseOtherKind();
     this.#checkSectionNames();
     this.#checkSections();
@@ -123,6 +126,17 @@ class DocumentChecker<Schema extends TObject> {
     assert(Check(this.#rules.schema, values), "a document without errors fits its schema");
     const files = [...this.#source.files, ...this.#paths];
     return { values, secrets, gate, files, warnings: this.#findings.warnings };
+  }
+
+  /** A file that was never filled: that is told, and not all that it lacks. */
+  #refuseEmpty(): void {
+    const { required = [] } = this.#rules.schema;
+    const wanted = MAIN_SECTIONS.find((section) => required.includes(section));
+    if (wanted !== undefined && Object.keys(this.#source.table).length === 0) {
+      const message = "missing: the document is empty";
+      this.#findings.error("E_CONFIG", [wanted], message);
+      this.#findings.finish();
+    }
   }
 
   /** Of a document of another kind only that is told: all else in it would be found wrong as well. */

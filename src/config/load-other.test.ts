@@ -162,3 +162,11 @@ test("the metrics of a server: places of its own, and of this machine", async ()
     "server.metrics_address: other machines could read the metrics",
   );
 });
+
+test("an empty document: that is told, and not all that it lacks", async () => {
+  using folder = new ConfigFolder({ "empty.toml": "# nothing yet\n" });
+  const path = folder.file("empty.toml");
+  expect(await errorsOf(loadDeviceConfig(path))).toBe(
+    `E_CONFIG ${path}: device: missing: the document is empty`,
+  );
+});

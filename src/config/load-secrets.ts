@@ -12,10 +12,11 @@ export interface SecretsOfDocument {
 
 /**
  * @param path of the root file; relative paths in it start from its directory
- * @throws UbiErrors with every mistake of `[secrets]` and `[danger_zone]`
+ * @param signal ends the wait for the writer of a pipe
+ * @throws UbiErrors with every mistake of `[secrets]` and `[danger_zone]`; the signal's reason
  */
-export async function loadSecrets(path: string): Promise<SecretsOfDocument> {
-  const source = await readSourceDocument(path);
+export async function loadSecrets(path: string, signal: AbortSignal): Promise<SecretsOfDocument> {
+  const source = await readSourceDocument(path, signal);
   const { secrets } = checkDocument(source, {
     schema: SecretsDocument,
     isPart: true,

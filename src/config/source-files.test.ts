@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { mkdirSync, symlinkSync } from "node:fs";
 import { ConfigFolder, errorsOf } from "../../tests/support/config-folder.ts";
+import { UbiError } from "../errors.ts";
 import { joinPath, readSourceDocument } from "./source-files.ts";
 
 test("includes are merged into the root, absent optional ones left out", async () => {
@@ -191,4 +192,13 @@ test.each([
   ["/etc/u", "/a", "/a"],
 ])("%j and %j are joined to %s", (directory, path, joined) => {
   expect(joinPath(directory, path)).toBe(joined);
+});
+
+test("the wait for the writer of a pipe ends with the signal's reason", async () => {
+  using folder = new ConfigFolder();
+  Bun.spawnSync(["mkfifo", "-m", "600", folder.file("pipe")]);
+  const controller = new AbortController();
+  const reading = readSourceDocument(folder.file("pipe"), controller.signal);
+  controller.abort(new UbiError("E_INTERRUPTED", "enough"));
+  expect(await errorsOf(reading)).toBe("E_INTERRUPTED enough");
 });

@@ -30,10 +30,14 @@ export interface SourceDocument {
 /**
  * Reads `path` and its includes.
  *
- * @throws UbiErrors E_CONFIG_READ, E_CONFIG_SYNTAX or E_CONFIG_INCLUDE, all that were found.
+ * @param signal ends the wait for the writer of a pipe
+ * @throws UbiErrors E_CONFIG_READ, E_CONFIG_SYNTAX or E_CONFIG_INCLUDE, all that were found; the signal's reason
  */
-export async function readSourceDocument(path: string): Promise<SourceDocument> {
-  const reader = new SourceReader(path);
+export async function readSourceDocument(
+  path: string,
+  signal?: AbortSignal,
+): Promise<SourceDocument> {
+  const reader = new SourceReader(path, signal);
   await reader.readAll();
   return reader.document();
 }
@@ -67,13 +71,15 @@ interface Include {
 
 class SourceReader {
   readonly #path: string;
+  readonly #signal: AbortSignal | undefined;
   readonly #directory: string;
   readonly #files: SourceFile[] = [];
   readonly #errors: UbiError[] = [];
   readonly #warnings: string[] = [];
 
-  constructor(path: string) {
+  constructor(path: string, signal: AbortSignal | undefined) {
     this.#path = path;
+    this.#signal = signal;
     this.#directory = path.includes("/") ? dirname(path) : "";
   }
 
@@ -112,6 +118,7 @@ class SourceReader {
       this.#files.push(source);
       return source;
     } catch (error) {
+      this.#signal?.throwIfAborted();
       if (isOptional && systemErrorCode(error) === "ENOENT") {
         log.info("optional include is absent", { path: file });
       } else if (error instanceof UbiError) {
@@ -131,6 +138,7 @@ class SourceReader {
       timeoutMs: PIPE_TIMEOUT_MS,
       what: "the config",
       inspect: (stats) => this.#checkPermissions(file, stats),
+      signal: this.#signal,
     });
     try {
       if (bytes.length > FILE_BYTES_MAX) {

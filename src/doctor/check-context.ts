@@ -111,7 +111,7 @@ function secretsReadOnce({ secrets }: DeviceConfig, user: string): readonly stri
 
 async function loadConfig(path: string): Promise<DeviceConfig> {
   const { loadDeviceConfig } = await import("../config/index.ts");
-  return await loadDeviceConfig(path);
+  return await loadDeviceConfig(path, {}, AbortSignal.timeout(WRITER_WAIT_MS));
 }
 
 async function readSecrets(config: DeviceConfig, users: readonly User[]): Promise<ResolvedSecrets> {

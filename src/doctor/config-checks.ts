@@ -19,13 +19,23 @@ export async function* examineConfig(context: CheckContext): AsyncGenerator<Find
       yield { check: "warning", verdict: "warn", found: warning };
     }
   } catch (error) {
-    yield* mistakes(error);
+    yield* isLate(error) ? [lateFinding(configPath)] : mistakes(error);
     const found = "the disk: its configuration does not load";
     yield { check: "not examined", verdict: "skip", found };
   }
 }
 
 // --- internal ---
+
+/** A pipe without a writer. */
+function isLate(error: unknown): boolean {
+  return error instanceof DOMException && error.name === "TimeoutError";
+}
+
+function lateFinding(path: string): Finding {
+  const found = `cannot read config ${path}: nobody writes to this pipe`;
+  return { check: "E_CONFIG_READ", verdict: "fail", found, advice: "start its writer" };
+}
 
 function* mistakes(error: unknown): Generator<Finding> {
   const errors = error instanceof UbiErrors ? error.errors : [error];
