@@ -7,10 +7,12 @@
 import type { DeviceConfig } from "../config/index.ts";
 import { DiskSecrets } from "../device/disk-secrets.ts";
 import { checkStripes, openSource } from "../device/open-source.ts";
+import type { XtsCipher } from "../disk/cipher.ts";
 import { lockDisk } from "../disk/disk-lock.ts";
 import { assert, UbiError } from "../errors.ts";
 import {
   countStripes,
+  type Metadata,
   metadataBytes,
   newMetadata,
   STRIPE_COUNT_MAX,
@@ -79,11 +81,10 @@ export async function initMetadata(
     { stripeShift, stripeCount },
     (stripe) => stripe < imageStripes || source?.has(stripe) === true,
   );
-  const file = place.prepare(metadataBytes(stripeCount));
-  storeMetadata({ path: metadataPath, ...file, cipher }, metadata);
+  const sizeBytes = store(place, metadata, cipher);
   return {
     path: metadataPath,
-    sizeBytes: file.sizeBytes,
+    sizeBytes,
     stripeShift,
     stripeCount,
     sourceStripes: countStripes(metadata.flags).hasSource,
@@ -118,6 +119,18 @@ export function sectorsOfDisk(data: InputFile): number {
 }
 
 // --- internal ---
+
+/** Returns how long the file is. A new one does not stay when it cannot be written. */
+function store(place: MetadataPlace, metadata: Metadata, cipher: XtsCipher | undefined): number {
+  try {
+    const file = place.prepare(metadataBytes(metadata.stripeCount));
+    storeMetadata({ path: place.path, ...file, cipher }, metadata);
+    return file.sizeBytes;
+  } catch (error) {
+    place.discard();
+    throw error;
+  }
+}
 
 /** 32 KiB: smaller ones would make the file, and the work for each stripe, larger than is of use. */
 const STRIPE_SHIFT_MIN = 6;

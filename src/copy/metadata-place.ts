@@ -14,6 +14,7 @@ import {
   fsyncSync,
   ftruncateSync,
   openSync,
+  rmSync,
 } from "node:fs";
 import { dirname } from "node:path";
 import { lockDisk } from "../disk/disk-lock.ts";
@@ -32,6 +33,7 @@ export class MetadataPlace implements Disposable {
   readonly path: string;
   #existing: OpenFile | undefined;
   #fd: number | undefined;
+  #isMade = false;
 
   private constructor(path: string, existing: OpenFile | undefined) {
     this.path = path;
@@ -87,6 +89,13 @@ export class MetadataPlace implements Disposable {
     return this.#existing;
   }
 
+  /** Removes the file if it was made here: what it should hold could not be written. */
+  discard(): void {
+    if (this.#isMade) {
+      rmSync(this.path, { force: true });
+    }
+  }
+
   [Symbol.dispose](): void {
     if (this.#fd !== undefined) {
       closeSync(this.#fd);
@@ -100,6 +109,7 @@ export class MetadataPlace implements Disposable {
     const flags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
     try {
       this.#fd = openSync(this.path, flags, MODE);
+      this.#isMade = true;
     } catch (error) {
       throw failure(this.path, "make", error);
     }
