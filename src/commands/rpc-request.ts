@@ -3,10 +3,9 @@ import { connect } from "node:net";
 import { defineCommand } from "citty";
 import { ERROR_CODES, errorText, UbiError } from "../errors.ts";
 import { quietLog } from "../log.ts";
+import { integerArgument } from "./arguments.ts";
 import { writePieces } from "./standard-output.ts";
 
-/** `resize` takes longest: it waits for the disk, and for the front end's word. */
-const TIMEOUT_MS = 120_000;
 const ANSWER_BYTES_MAX = 16 * 2 ** 20;
 
 export default defineCommand({
@@ -34,11 +33,22 @@ export default defineCommand({
       valueHint: "KEY=VALUE",
       description: "what the command needs; a VALUE is JSON, or else text",
     },
+    timeout: {
+      type: "string",
+      // `resize` takes longest: it waits for the disk, and for the front end's word.
+      default: "120",
+      valueHint: "SECONDS",
+      description: "how long the answer may take",
+      integer: { minimum: 1, maximum: 3600 },
+    },
   },
   run: async ({ args }) => {
     quietLog();
     const request = requestOf(args.command, args._.slice(2));
-    const line = await answerOf(args.socket, `${JSON.stringify(request)}\n`);
+    const line = await answerOf(args.socket, {
+      request: `${JSON.stringify(request)}\n`,
+      timeoutMs: integerArgument(args.timeout) * 1000,
+    });
     throwRefusal(line);
     writePieces(1, [`${line}\n`]);
   },
@@ -69,11 +79,14 @@ function jsonOrText(text: string): unknown {
 }
 
 /** The one line that comes back. @throws UbiError E_SOCKET */
-function answerOf(path: string, request: string): Promise<string> {
+function answerOf(
+  path: string,
+  { request, timeoutMs }: { readonly request: string; readonly timeoutMs: number },
+): Promise<string> {
   const { promise, resolve, reject } = Promise.withResolvers<string>();
   const fail = (why: string) => reject(new UbiError("E_SOCKET", `no answer from ${path}: ${why}`));
   const socket = connect({ path });
-  const timer = setTimeout(() => fail(`none within ${TIMEOUT_MS / 1000} s`), TIMEOUT_MS);
+  const timer = setTimeout(() => fail(`none within ${timeoutMs / 1000} s`), timeoutMs);
   const parts: string[] = [];
   let length = 0;
   socket.setEncoding("utf8");
