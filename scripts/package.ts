@@ -2,7 +2,15 @@
  * Makes the packages in dist/ from dist/ubiblk as it is: two for Debian, a tarball, the bill of materials, and the
  * SHA-256 of all of them. The same sources with the same SOURCE_DATE_EPOCH give the same bytes.
  */
-import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { basename, join, resolve } from "node:path";
 import packageJson from "../package.json" with { type: "json" };
 import { EXECUTABLE } from "./build.ts";
@@ -29,40 +37,51 @@ export interface PackageOptions {
   readonly packedPath?: string;
 }
 
-/** Returns the paths of what was made. */
+/** Returns the paths of what was made; nothing appears in the folder before all of it is. */
 export async function makePackages(options: PackageOptions): Promise<readonly string[]> {
-  const { outputFolder, compression } = options;
-  const dateSeconds = await sourceDateSeconds();
-  const product = {
-    executablePath: EXECUTABLE,
-    packedPath: options.packedPath ?? EXECUTABLE,
-    dateSeconds,
-  };
-  mkdirSync(outputFolder, { recursive: true });
   const work = mkdtempSync(join(ROOT, "build", "package-"));
   try {
-    const tree = new StagedTree(join(work, "ubiblk"), dateSeconds);
-    await addProduct(tree, DEBIAN_PLACES, product);
-    tree.addFolder("etc/ubiblk");
-    const names = new StagedTree(join(work, "names"), dateSeconds);
-    addReferenceNames(names, DEBIAN_PLACES);
-    const build = { outputFolder, compression, dateSeconds };
-    const paths = [
-      await buildDebian({ ...build, tree, control: await productControl() }),
-      await buildDebian({ ...build, tree: names, control: NAMES_CONTROL }),
-      await buildTarball(work, { ...build, product }),
-      join(outputFolder, `ubiblk-${version}.cdx.json`),
-    ];
-    const materials = join(tree.folder, DEBIAN_PLACES.documents, "sbom.cdx.json");
-    copyFileSync(materials, paths.at(-1) ?? "");
-    writeFileSync(join(outputFolder, "SHA256SUMS"), paths.map(sumLine).join(""));
-    return [...paths, join(outputFolder, "SHA256SUMS")];
+    const paths = await makeIn(work, options);
+    mkdirSync(options.outputFolder, { recursive: true });
+    return paths.map((path) => {
+      const place = join(options.outputFolder, basename(path));
+      renameSync(path, place);
+      return place;
+    });
   } finally {
     rmSync(work, { recursive: true, force: true });
   }
 }
 
 // --- internal ---
+
+async function makeIn(work: string, options: PackageOptions): Promise<readonly string[]> {
+  const { compression } = options;
+  const outputFolder = join(work, "made");
+  mkdirSync(outputFolder);
+  const dateSeconds = await sourceDateSeconds();
+  const product = {
+    executablePath: EXECUTABLE,
+    packedPath: options.packedPath ?? EXECUTABLE,
+    dateSeconds,
+  };
+  const tree = new StagedTree(join(work, "ubiblk"), dateSeconds);
+  await addProduct(tree, DEBIAN_PLACES, product);
+  tree.addFolder("etc/ubiblk");
+  const names = new StagedTree(join(work, "names"), dateSeconds);
+  addReferenceNames(names, DEBIAN_PLACES);
+  const build = { outputFolder, compression, dateSeconds };
+  const paths = [
+    await buildDebian({ ...build, tree, control: await productControl() }),
+    await buildDebian({ ...build, tree: names, control: NAMES_CONTROL }),
+    await buildTarball(work, { ...build, product }),
+    join(outputFolder, `ubiblk-${version}.cdx.json`),
+  ];
+  const materials = join(tree.folder, DEBIAN_PLACES.documents, "sbom.cdx.json");
+  copyFileSync(materials, paths.at(-1) ?? "");
+  writeFileSync(join(outputFolder, "SHA256SUMS"), paths.map(sumLine).join(""));
+  return [...paths, join(outputFolder, "SHA256SUMS")];
+}
 
 const NAMES_CONTROL: Control = {
   name: "ubiblk-reference-names",

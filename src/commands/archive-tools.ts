@@ -3,7 +3,7 @@ import { type CommandEntry, EXIT_OF_WORK } from "./command-entry.ts";
 
 export const ARCHIVE_TOOLS: Readonly<Record<string, CommandEntry>> = {
   verify: {
-    description: "Reads all of an archive and names what is not as it should be",
+    description: "Reads all of an archive and names what is wrong",
     examples: [
       ["ubiblk archive verify --source archive.toml", "every object; progress on a terminal"],
       [

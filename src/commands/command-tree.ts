@@ -22,7 +22,7 @@ import { SECRET_TOOLS } from "./secret-tools.ts";
  */
 export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   init: {
-    description: "Makes a disk that can be served at once, with key and configuration",
+    description: "Makes a disk that can be served at once",
     examples: [
       ["ubiblk init", "asks what you want"],
       ["ubiblk init --size 20G --dir vm1", "an empty, encrypted disk"],
@@ -89,7 +89,7 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     load: async (wrap) => wrap((await import("./init-metadata.ts")).default),
   },
   "dump-metadata": {
-    description: "Tells which stripes of a disk are fetched, written, or in its source",
+    description: "Tells which stripes of a disk are fetched or written",
     examples: [
       ["ubiblk dump-metadata -f disk.toml", "lists of stripes; the disk may be in use"],
       ["ubiblk dump-metadata -f disk.toml --json", "counts and percentages too"],
@@ -189,7 +189,7 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     load: async (wrap) => wrap((await import("./rpc-request.ts")).default),
   },
   metrics: {
-    description: "Writes the metrics of running backends and stripe servers, for Prometheus",
+    description: "Writes metrics of running programs, for Prometheus",
     examples: [
       ["ubiblk metrics /run/ubiblk/disk1.rpc", "to standard output"],
       ["ubiblk metrics '/run/ubiblk/*.rpc' --output ubiblk.prom", "for node_exporter"],

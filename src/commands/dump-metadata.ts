@@ -9,7 +9,11 @@ import { hardenOrWarn } from "./hardening.ts";
 import { writePieces } from "./standard-output.ts";
 
 export default defineCommand({
-  meta: { name: "dump-metadata" },
+  meta: {
+    name: "dump-metadata",
+    description:
+      "Tells which stripes of a disk are fetched, written, or in its source, also while the disk is in use",
+  },
   args: {
     config: {
       type: "string",

@@ -26,7 +26,7 @@ export function helpText(outline: CommandOutline): string {
 export function overviewText(commands: Readonly<Record<string, CommandEntry>>): string {
   const rows = Object.entries(commands).map(([name, { description }]) => [name, description]);
   return [
-    `Serves a virtual machine its disk.\n\n${heading("Usage")} ubiblk COMMAND [flags]`,
+    `Serves a virtual machine its disk. ${heading("Usage")} ubiblk COMMAND [flags]`,
     section("Commands", columns(rows)),
     "`ubiblk COMMAND --help` tells more, `ubiblk --version` the version.",
   ].join("\n\n");

@@ -30,7 +30,7 @@ export const SECRET_TOOLS: Readonly<Record<string, CommandEntry>> = {
     load: async (wrap) => wrap((await import("./secret-unwrap.ts")).default),
   },
   rewrap: {
-    description: "Encrypts secrets with another key-encryption key, or for another name",
+    description: "Encrypts secrets with another key, or for another name",
     examples: [
       [
         "ubiblk secret rewrap -f disk.toml --kek-name kek --new-kek new.kek",

@@ -40,7 +40,7 @@ function writeWhole(fd: 1 | 2, bytes: Uint8Array): boolean {
         return false;
       }
       if (code !== "EAGAIN") {
-        const message = `cannot write to descriptor ${fd}: ${errorText(error)}`;
+        const message = `cannot write to standard ${fd === 1 ? "output" : "error"}: ${errorText(error)}`;
         throw new UbiError("E_DISK_IO", message, { cause: error });
       }
       if (performance.now() > deadlineMs) {
