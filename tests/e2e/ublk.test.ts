@@ -106,6 +106,8 @@ load 1 & first=$!
 load 2
 wait $first
 ubiblk top --once --json --socket /run/rpc
+ip link set lo up
+wget -q -O - http://127.0.0.1:9464/metrics | grep -e '^ubiblk_info' -e '^ubiblk_transferred.*write'
 end
 `;
 
@@ -118,7 +120,7 @@ for (const [suite, kind, zeroCopy] of [
     using disk = await UblkDisk.make({
       kind,
       sizeMiB: 64 + 2 * VERIFY_MIB,
-      device: `rpc_socket = "/run/rpc"`,
+      device: `rpc_socket = "/run/rpc"\nmetrics_address = "127.0.0.1:9464"`,
       sections: "[tuning]\nnum_queues = 2",
     });
     const result = await succeeds({ suite, script: TWO_QUEUES, dataDisk: disk.path });
@@ -126,5 +128,8 @@ for (const [suite, kind, zeroCopy] of [
     const written = [...result.output.matchAll(/"bytes_written":(\d+)/g)].map(([, bytes]) => bytes);
     const perQueue = `${VERIFY_MIB * MIB}`;
     expect(written.slice(0, 2)).toEqual([perQueue, perQueue]);
+    const scraped = [...result.output.matchAll(/^ubiblk_transferred.*,queue="\d".* (\d+)\r?$/gm)];
+    expect(scraped.map(([, bytes]) => bytes)).toEqual([perQueue, perQueue]);
+    expect(result.output).toContain('role="ublk"');
   });
 }
