@@ -32,6 +32,8 @@ export interface ArchiveManifest extends ArchiveKeys {
   readonly sizeBytes: number;
   readonly compression: Compression;
   readonly map: StripeMap;
+  /** Of `stripe-mapping`, as it is stored. */
+  readonly mappingSha256: Uint8Array;
   /** Whether its keys are wrapped. */
   readonly isKeyProtected: boolean;
   /** What the two objects hold beside what is read: readers pass over it, but no writer puts it there. */
@@ -69,6 +71,7 @@ export async function openArchive(
   const { stripeSectors } = parameters;
   const stripesMax = Math.ceil(diskSectors / stripeSectors);
   const mappingBytes = await fetchPart(store, MAPPING_KEY, mappingBytesMax(stripesMax), signal);
+  const mappingSha256 = mappingHash(mappingBytes); // before it is deciphered in place
   const mapping = naming(store, MAPPING_KEY, () =>
     decodeMapping(mappingBytes, { stripeSectors, stripesMax, keys: parameters }),
   );
@@ -76,7 +79,12 @@ export async function openArchive(
     ...metadataSurplus.map((what) => ({ key: METADATA_KEY, what })),
     ...mapping.surplus.map((what) => ({ key: MAPPING_KEY, what })),
   ];
-  return { ...parameters, ...mapping, surplus, isKeyProtected: kek !== undefined };
+  return { ...parameters, ...mapping, mappingSha256, surplus, isKeyProtected: kek !== undefined };
+}
+
+/** By which the bytes of a `stripe-mapping` are known again. */
+export function mappingHash(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(new Bun.CryptoHasher("sha256").update(bytes).digest());
 }
 
 /** The bytes of `metadata.json`. Keys are wrapped anew. */

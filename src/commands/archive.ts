@@ -85,6 +85,12 @@ export default defineCommand({
       default: false,
       description: "replace the archive that is there, and write all objects",
     },
+    "track-changes": {
+      type: "boolean",
+      default: false,
+      description:
+        "note the archive in the metadata of the disk; with --incremental read only what was written since the noted one",
+    },
     "take-over": {
       type: "string",
       valueHint: "RUN",
@@ -106,6 +112,7 @@ export default defineCommand({
       compression: compressionOf(args.compression, integerArgument(args["zstd-level"])),
       statsPath: args.stats,
       mode: modeOf(args),
+      isChangeTracked: args["track-changes"],
       takeOver: args["take-over"],
       isDryRun: args["dry-run"],
       isQuiet: args.quiet,
@@ -124,6 +131,7 @@ interface ArchiveOptions {
   readonly compression: Compression;
   readonly statsPath: string | undefined;
   readonly mode: TargetMode;
+  readonly isChangeTracked: boolean;
   readonly takeOver: string | undefined;
   readonly isDryRun: boolean;
   readonly isQuiet: boolean;
@@ -201,6 +209,7 @@ async function archiveTo(work: Work, options: ArchiveOptions): Promise<void> {
     target,
     signal,
     takeOver: options.takeOver,
+    isChangeTracked: options.isChangeTracked,
     onProgress,
   });
   warnOverlong(summary, options);
@@ -298,9 +307,16 @@ function physicalBytes({ objectBytesWritten, manifestBytes }: ArchiveSummary): n
   return objectBytesWritten + manifestBytes;
 }
 
-function planText({ diskBytes, fromDisk, fromSource, stripes }: ArchiveSummary): string {
-  const skipped = stripes - fromDisk - fromSource;
-  return `${quantityText(diskBytes)}: ${stripes} stripes, ${fromDisk} from the disk, ${fromSource} from its source, ${skipped} never written`;
+function planText({
+  diskBytes,
+  fromDisk,
+  fromSource,
+  unchangedStripes,
+  stripes,
+}: ArchiveSummary): string {
+  const skipped = stripes - fromDisk - fromSource - unchangedStripes;
+  const unchanged = unchangedStripes === 0 ? "" : `, ${unchangedStripes} not changed`;
+  return `${quantityText(diskBytes)}: ${stripes} stripes, ${fromDisk} from the disk, ${fromSource} from its source${unchanged}, ${skipped} never written`;
 }
 
 function textOf(summary: ArchiveSummary): string {
@@ -322,7 +338,9 @@ function factsOf(
     stripes: summary.stripes,
     stripes_from_disk: summary.fromDisk,
     stripes_from_source: summary.fromSource,
-    stripes_skipped: summary.stripes - summary.fromDisk - summary.fromSource,
+    stripes_skipped:
+      summary.stripes - summary.fromDisk - summary.fromSource - summary.unchangedStripes,
+    stripes_unchanged: summary.unchangedStripes,
     zero_stripes: summary.zeroStripes,
     duplicate_stripes: summary.duplicateStripes,
     reused_stripes: summary.reusedStripes,

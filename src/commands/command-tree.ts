@@ -105,6 +105,10 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
         "ubiblk archive -f disk.toml --target-config target.toml -e --incremental",
         "what changed since",
       ],
+      [
+        "ubiblk archive -f disk.toml --target-config target.toml -e --incremental --track-changes",
+        "and reads only that, from the second time on",
+      ],
       ["ubiblk archive verify --source archive.toml", "reads it all"],
     ],
     exitCodes: EXIT_OF_WORK,

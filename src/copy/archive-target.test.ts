@@ -87,7 +87,8 @@ describe("the target", () => {
       ["replace", false],
       ["incremental", true],
     ] as const) {
-      const planned = await plan(storeWith(keys), mode);
+      const { current, ...planned } = await plan(storeWith(keys), mode);
+      expect(current?.hmacKey).toEqual(mayReuse ? keys.hmacKey : undefined);
       const stays = { isMetadataCurrent: true, previous: "none", leavesObjects: false } as const;
       expect(planned).toEqual({ keys, mayReuse, ...stays });
     }

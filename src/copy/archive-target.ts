@@ -45,6 +45,8 @@ export interface TargetPlan {
   readonly leavesObjects: boolean;
   /** Objects that are there may be of use. */
   readonly mayReuse: boolean;
+  /** The archive that is brought up to date, with these keys. */
+  readonly current?: ArchiveManifest;
 }
 
 /** @throws UbiError E_ARCHIVE_EXISTS, E_ARCHIVE_RUN, E_ARCHIVE_KEY, E_STORE */
@@ -144,6 +146,7 @@ async function planOver(
       previous: "none",
       leavesObjects: unfinished !== undefined,
       mayReuse: mode === "incremental",
+      ...(mode === "incremental" ? { current } : {}),
     };
   }
   if (mode === "incremental") {

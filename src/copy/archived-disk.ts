@@ -67,6 +67,10 @@ export class ArchivedDisk implements AsyncDisposable {
     return disk;
   }
 
+  get isWriteTracked(): boolean {
+    return this.#config.device.trackWritten;
+  }
+
   get sizeBytes(): number {
     return this.data.geometry.sizeBytes;
   }

@@ -12,6 +12,7 @@ import {
   encodeMetadata,
   MAPPING_KEY,
   METADATA_KEY,
+  mappingHash,
 } from "../archive/archive-manifest.ts";
 import type { ObjectStore, StoreDescription } from "../archive/object-store.ts";
 import { openStore } from "../archive/open-store.ts";
@@ -29,7 +30,8 @@ import { type ArchivedDisk, SOURCE_READS_MAX } from "./archived-disk.ts";
 import type { ObjectMakerData } from "./object-maker.ts";
 import { HashList, ObjectNames } from "./object-names.ts";
 import { COUNTER, StripeBoard } from "./stripe-board.ts";
-import { STRIPE_FROM } from "./stripe-plan.ts";
+import { STRIPE_FROM, type StripePlan } from "./stripe-plan.ts";
+import { type DiskMoment, keepUnchanged, momentOf, noteArchive } from "./unchanged-stripes.ts";
 import { runWorkers } from "./worker-group.ts";
 
 export interface MakeArchiveOptions {
@@ -42,6 +44,8 @@ export interface MakeArchiveOptions {
   /** See archive-claim.ts. */
   readonly takeOver: ClaimOptions["takeOver"];
   readonly onProgress: (progress: RunProgress) => void;
+  /** Notes the archive in the metadata of the disk, and reads only what changed since the noted one. */
+  readonly isChangeTracked: boolean;
 }
 
 export interface RunProgress {
@@ -56,6 +60,8 @@ export interface ArchiveSummary {
   readonly stripes: number;
   readonly fromDisk: number;
   readonly fromSource: number;
+  /** Not read, as the archive that was there has them. */
+  readonly unchangedStripes: number;
   readonly zeroStripes: number;
   readonly duplicateStripes: number;
   /** Stripes whose object was there before. */
@@ -103,6 +109,9 @@ class ArchiveRun {
   readonly #plan: TargetPlan;
   readonly #size: RunSize;
   readonly #map: StripeMap;
+  /** What is read: not what the archive at the target has already, where that is known. */
+  readonly #work: StripePlan;
+  readonly #moment: DiskMoment | undefined;
   readonly #board: StripeBoard;
   /**
    * Rejected by the first read of the source that fails, by the failure of a thread of it, and when the work is
@@ -117,15 +126,19 @@ class ArchiveRun {
     claim: StoreClaim,
     plan: TargetPlan,
   ) {
-    const { from, diskStripes, sourceStripes } = disk.plan;
+    const all = disk.plan.diskStripes + disk.plan.sourceStripes;
     const size = sizeOfRun("write", disk.stripeBytes, options.target);
     this.#disk = disk;
     this.#options = options;
     this.#store = claim.store;
     this.#claim = claim;
     this.#plan = plan;
+    this.#map = StripeMap.create(disk.metadata.stripeCount, all);
+    this.#moment = options.isChangeTracked ? momentOf(disk) : undefined;
+    this.#work =
+      this.#moment === undefined ? disk.plan : keepUnchanged(disk, plan.current, this.#map);
+    const { from, sourceStripes } = this.#work;
     this.#size = { ...size, buffers: sourceStripes > 0 ? size.buffers : 0 };
-    this.#map = StripeMap.create(disk.metadata.stripeCount, diskStripes + sourceStripes);
     const { workers, buffers } = this.#size;
     this.#board = StripeBoard.create({ work: from, workers, buffers });
   }
@@ -133,7 +146,7 @@ class ArchiveRun {
   /** Only when the plan needs it. @throws UbiError as `ArchivedDisk.openSource` */
   async openSource(): Promise<void> {
     this.#feedFailed.promise.catch(() => {}); // raced later, when there is somebody to hear it
-    if (this.#disk.plan.sourceStripes > 0) {
+    if (this.#work.sourceStripes > 0) {
       this.#source = await this.#disk.openSource(
         (message) => this.#feedFailed.reject(new UbiError("E_WORKER", message)),
         this.#options.signal,
@@ -155,10 +168,11 @@ class ArchiveRun {
   // --- internal ---
 
   #tell(): void {
-    const { stripeBytes, plan } = this.#disk;
+    const { stripeBytes } = this.#disk;
+    const { diskStripes, sourceStripes } = this.#work;
     this.#options.onProgress({
       doneBytes: this.#board.total(COUNTER.STRIPES) * stripeBytes,
-      totalBytes: (plan.diskStripes + plan.sourceStripes) * stripeBytes,
+      totalBytes: (diskStripes + sourceStripes) * stripeBytes,
     });
   }
 
@@ -222,10 +236,11 @@ class ArchiveRun {
   }
 
   async #feedFrom(source: SourceReader, address: number): Promise<void> {
-    const { plan, stripeBytes } = this.#disk;
+    const { stripeBytes } = this.#disk;
+    const { from } = this.#work;
     const reads = new Set<Promise<void>>();
-    for (let stripe = 0; stripe < plan.from.length && !this.#board.isStopped; stripe += 1) {
-      if (plan.from[stripe] !== STRIPE_FROM.SOURCE) {
+    for (let stripe = 0; stripe < from.length && !this.#board.isStopped; stripe += 1) {
+      if (from[stripe] !== STRIPE_FROM.SOURCE) {
         continue;
       }
       const buffer = await this.#freeBuffer();
@@ -278,6 +293,9 @@ class ArchiveRun {
       : encodeMetadata({ stripeSectors, compression, keys, kek });
     const mapping = encodeMapping({ map: this.#map, stripeSectors, sizeBytes, keys });
     await publishManifest(this.#claim, { metadata, mapping, previous }, signal);
+    if (this.#moment !== undefined) {
+      noteArchive(this.#disk, this.#moment, mappingHash(mapping));
+    }
     const metadataBytes = metadata?.length ?? (await this.#store.sizeOf(METADATA_KEY)) ?? 0;
     log.debug("the manifest is in place", { object: MAPPING_KEY, bytes: mapping.length });
     return this.#summary(metadataBytes + mapping.length);
@@ -285,15 +303,23 @@ class ArchiveRun {
 
   /** Nothing is published that was not dealt with. */
   #checkWhole(): void {
-    const { diskStripes, sourceStripes } = this.#disk.plan;
+    const { diskStripes, sourceStripes } = this.#work;
     const done = this.#board.total(COUNTER.STRIPES);
     assert(done === diskStripes + sourceStripes, "every stripe of the plan was archived");
+  }
+
+  #unchangedStripes(): number {
+    const { diskStripes, sourceStripes } = this.#disk.plan;
+    return diskStripes + sourceStripes - this.#work.diskStripes - this.#work.sourceStripes;
   }
 
   #summary(manifestBytes: number): ArchiveSummary {
     const total = (column: number) => this.#board.total(column);
     return {
       ...planSummary(this.#disk),
+      fromDisk: this.#work.diskStripes,
+      fromSource: this.#work.sourceStripes,
+      unchangedStripes: this.#unchangedStripes(),
       zeroStripes: total(COUNTER.ZERO_STRIPES),
       duplicateStripes: total(COUNTER.DUPLICATES),
       reusedStripes: total(COUNTER.REUSED),
@@ -314,6 +340,7 @@ export function planSummary(disk: ArchivedDisk): ArchiveSummary {
     stripes: disk.metadata.stripeCount,
     fromDisk: disk.plan.diskStripes,
     fromSource: disk.plan.sourceStripes,
+    unchangedStripes: 0,
     zeroStripes: 0,
     duplicateStripes: 0,
     reusedStripes: 0,

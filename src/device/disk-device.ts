@@ -133,7 +133,7 @@ export class DiskDevice implements Disposable {
     try {
       using secrets = await DiskSecrets.read(config);
       const { cipher } = secrets;
-      metadata = DiskMetadata.open(config, cipher, file.sectors);
+      metadata = DiskMetadata.open(config, cipher, file);
       const stripes = isNull ? undefined : await DiskStripes.open(config, file, metadata, secrets);
       return new DiskDevice({ config, file, cipher, metadata, stripes, isNull });
     } catch (error) {
@@ -226,6 +226,7 @@ export class DiskDevice implements Disposable {
   /** Lets the next program have the disk. Only when all workers have ended their I/O. */
   async release(): Promise<void> {
     await this.stripes?.release();
+    this.#metadata?.renewNote(this.#file);
     this.#metadata?.release();
     this.#file.unlock();
     this.#file[Symbol.dispose]();

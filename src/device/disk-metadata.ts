@@ -2,13 +2,23 @@
 import type { DeviceConfig } from "../config/index.ts";
 import type { XtsCipher } from "../disk/cipher.ts";
 import { DataFile } from "../disk/data-file.ts";
+import { UbiError } from "../errors.ts";
 import {
   countStripes,
   type Metadata,
   type StripeCounts as MetadataCounts,
   stripesOf,
 } from "../formats/metadata.ts";
-import { appendToMetadata, checkStripeCount, loadMetadata } from "../stripes/metadata-file.ts";
+import { replaceNote } from "../formats/metadata-codec.ts";
+import { log } from "../log.ts";
+import { isNoteCurrent, timesOf } from "../stripes/archive-note.ts";
+import {
+  appendToMetadata,
+  checkStripeCount,
+  FileMedium,
+  loadMetadata,
+  type MetadataFile,
+} from "../stripes/metadata-file.ts";
 
 /** Stripes of the disk: `fetched` ones are durable, `source` ones the source has. */
 export interface StripeCounts {
@@ -25,9 +35,17 @@ export class DiskMetadata {
   /** Stripes of the file. */
   stripeCount: number;
   readonly #cipher: XtsCipher | undefined;
+  /** Writes set CHANGED: an archive has all else. */
+  readonly isChangeTracked: boolean;
 
-  private constructor(file: DataFile, metadata: Metadata, cipher: XtsCipher | undefined) {
+  private constructor(
+    file: DataFile,
+    metadata: Metadata,
+    options: { readonly cipher: XtsCipher | undefined; readonly isChangeTracked: boolean },
+  ) {
+    const { cipher, isChangeTracked } = options;
     this.file = file;
+    this.isChangeTracked = isChangeTracked;
     this.#cipher = cipher;
     this.stripeCount = metadata.stripeCount;
     this.metadata = metadata;
@@ -41,7 +59,7 @@ export class DiskMetadata {
   static open(
     config: DeviceConfig,
     cipher: XtsCipher | undefined,
-    diskSectors: number,
+    data: DataFile,
   ): DiskMetadata | undefined {
     const path = config.device.metadataPath;
     if (path === undefined) {
@@ -55,8 +73,9 @@ export class DiskMetadata {
         place,
         (stripeCount) => new Uint8Array(new SharedArrayBuffer(stripeCount)),
       );
-      checkStripeCount(path, metadata, { path: config.device.dataPath, sectors: diskSectors });
-      return new DiskMetadata(file, metadata, cipher);
+      checkStripeCount(path, metadata, data);
+      const isChangeTracked = settleNote(config, metadata, { place, data });
+      return new DiskMetadata(file, metadata, { cipher, isChangeTracked });
     } catch (error) {
       file[Symbol.dispose]();
       throw error;
@@ -80,9 +99,59 @@ export class DiskMetadata {
     }
   }
 
+  /**
+   * The disk is not written to any more, and all of it is durable: what is CHANGED is all that an archive lacks. Where this
+   * does not come to pass, the times of the data file tell.
+   */
+  renewNote(data: DataFile): void {
+    const { note } = this.metadata;
+    const times = timesOf(data.fd);
+    if (!this.isChangeTracked || note === undefined || times === undefined) {
+      return;
+    }
+    const { path, fd } = this.file;
+    try {
+      const sizeBytes = this.file.measure();
+      using medium = new FileMedium({ path, fd, sizeBytes, cipher: this.#cipher });
+      replaceNote(medium, { ...note, ...times });
+    } catch (error) {
+      if (!(error instanceof UbiError)) {
+        throw error;
+      }
+      log.warn("the next archive reads all of the disk: the metadata does not take its note", {
+        cause: error.message,
+      });
+    }
+  }
+
   /** Lets the next program have the file. */
   release(): void {
     this.file.unlock();
     this.file[Symbol.dispose]();
   }
+}
+
+// --- internal ---
+
+/**
+ * Whether writes have to set CHANGED. A note that is not true any more, or will not be, goes before anybody writes.
+ * @throws UbiError E_DISK_IO, E_CIPHER
+ */
+function settleNote(
+  { device }: DeviceConfig,
+  { note }: Metadata,
+  { place, data }: { readonly place: MetadataFile; readonly data: DataFile },
+): boolean {
+  if (note === undefined || device.readOnly) {
+    return false;
+  }
+  if (device.trackWritten && isNoteCurrent(note, data.fd)) {
+    return true;
+  }
+  log.info("the next archive reads all of the disk: not all writes since the last one were noted", {
+    disk: data.path,
+  });
+  using medium = new FileMedium(place);
+  replaceNote(medium, undefined);
+  return false;
 }

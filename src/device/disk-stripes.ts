@@ -119,12 +119,18 @@ export class DiskStripes {
     this.#control.limit = stripeSource?.backgroundBytesPerSecond ?? Number.POSITIVE_INFINITY;
     const stripes = metadata.metadata.stripeCount;
     const stripesMax = stripes + Math.max(stripes, ROOM_MIN);
-    this.#state = StripeState.create(metadata.metadata.flags, { queues, buffers, stripesMax });
+    this.#state = StripeState.create(metadata.metadata.flags, {
+      queues,
+      buffers,
+      stripesMax,
+      isChangeTracked: metadata.isChangeTracked,
+    });
     this.#rate = new FetchRate();
     this.description = {
       state: this.#state.shared,
       stripeSectors: this.#stripeBytes / SECTOR_BYTES,
       isWrittenTracked: config.device.trackWritten,
+      isChangeTracked: metadata.isChangeTracked,
       isCopyOnRead: stripeSource?.type !== "raw" || stripeSource.copyOnRead,
       rings: Array.from(
         { length: queues },

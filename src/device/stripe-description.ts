@@ -6,6 +6,8 @@ export interface StripeDescription {
   /** A power of two. */
   readonly stripeSectors: number;
   readonly isWrittenTracked: boolean;
+  /** Then a first write since the last archive is one, and noted as such. */
+  readonly isChangeTracked: boolean;
   /** False: reads of unfetched stripes are answered from the source and fetch nothing. */
   readonly isCopyOnRead: boolean;
   /** One a queue: what the queue has to tell the stripe worker (`IntentRing`). */

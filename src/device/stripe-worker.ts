@@ -159,6 +159,7 @@ class StripeWorker implements Disposable {
       touches,
       sectorPlaces: this.#host.sectorPlaces,
       isWrittenTracked: stripes.isWrittenTracked,
+      isChangeTracked: stripes.isChangeTracked,
       order: orderOf(data),
     });
     this.#isSourceOpen = source !== NO_SOURCE;

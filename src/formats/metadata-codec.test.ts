@@ -13,7 +13,13 @@ import {
   sectorOfGroup,
   stripesOf,
 } from "./metadata.ts";
-import { appendStripes, decodeMetadata, encodeGroup, encodeMetadata } from "./metadata-codec.ts";
+import {
+  appendStripes,
+  decodeMetadata,
+  encodeGroup,
+  encodeMetadata,
+  replaceNote,
+} from "./metadata-codec.ts";
 
 /** A medium in memory that moves `stride` sectors at most, and keeps what it held at every sync. */
 class MemoryMedium implements MetadataMedium {
@@ -239,6 +245,33 @@ describe("writing over earlier metadata is safe against a crash", () => {
       }
       expect(failureOf(medium.bytes)).toContain("cut short; run it again");
     }
+  });
+});
+
+describe("the note of an archive", () => {
+  const note = {
+    mapping: Uint8Array.from({ length: 32 }, (_, i) => 200 + i),
+    modifiedNs: 1_796_014_958_468_397_800n,
+    changedNs: 2n ** 63n + 5n,
+  };
+  const plain = newMetadata({ stripeShift: 11, stripeCount: 600 }, (i) => i % 3 === 0);
+
+  test("is read as it was written; the flags, and all else of the header, stay", () => {
+    const medium = new MemoryMedium(encode(plain));
+    replaceNote(medium, note);
+    expect(decodeMetadata(medium)).toEqual({ ...plain, note });
+    expect(hex(medium.bytes.subarray(18, 26))).toBe(Buffer.from("UBIARCH1").toString("hex"));
+    expect(medium.bytes.subarray(512)).toEqual(encode(plain).subarray(512));
+    replaceNote(medium, undefined);
+    expect(medium.bytes).toEqual(encode(plain));
+  });
+
+  test("goes when stripes are added: whoever adds them may not know whether it is true", () => {
+    const medium = new MemoryMedium(encode({ ...plain, note }));
+    const flags = new Uint8Array(601);
+    flags.set(plain.flags);
+    appendStripes({ stripeShift: 11, stripeCount: 601, flags }, 600, medium);
+    expect(decodeMetadata(medium)).toEqual({ stripeShift: 11, stripeCount: 601, flags });
   });
 });
 

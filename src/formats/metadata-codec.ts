@@ -8,6 +8,7 @@
 import { assert, UbiError } from "../errors.ts";
 import { viewBytes } from "./little-endian.ts";
 import {
+  type ArchiveNote,
   groupsOf,
   METADATA_VERSION,
   type Metadata,
@@ -114,6 +115,16 @@ export function appendStripes(
   medium.sync();
 }
 
+/** Replaces the note of the header, durably, and nothing else of it; undefined removes it. */
+export function replaceNote(medium: MetadataMedium, note: ArchiveNote | undefined): void {
+  const sector = medium.buffer.subarray(0, SECTOR_BYTES);
+  medium.read(0, 1);
+  const { stripeShift, stripeCount } = decodeHeader(sector, medium.sizeBytes);
+  encodeHeader({ stripeShift, stripeCount, ...(note === undefined ? {} : { note }) }, sector);
+  medium.write(0, 1);
+  medium.sync();
+}
+
 /** Fills a sector with the flags of a group. */
 export function encodeGroup(flags: Uint8Array, group: number, sector: Uint8Array): void {
   assert(sector.length === SECTOR_BYTES, "a group has a sector");
@@ -134,7 +145,10 @@ export function isUnfinished(sector: Uint8Array): boolean {
 
 const MAGIC = Uint8Array.of(0x42, 0x44, 0x45, 0x56, 0x5f, 0x55, 0x42, 0x49, 0x00);
 /** Byte offsets in the header. */
-const HEADER = { MAJOR: 9, MINOR: 11, SHIFT: 13, COUNT: 14 } as const;
+const HEADER = { MAJOR: 9, MINOR: 11, SHIFT: 13, COUNT: 14, NOTE: 18 } as const;
+const NOTE_MAGIC = Uint8Array.from("UBIARCH1", (digit) => digit.charCodeAt(0));
+/** Byte offsets in the note. */
+const NOTE = { MAPPING: 8, MODIFIED: 40, CHANGED: 48, END: 56 } as const;
 const CRC_OFFSET = 508;
 const ADVICE = "name the right file and key, or bring the file back from a copy";
 
@@ -176,7 +190,29 @@ function decodeHeader(sector: Uint8Array, sizeBytes: number): MetadataHeader {
     const needed = `${metadataBytes(stripeCount)} bytes`;
     throw headerError(`${stripeCount} stripes need ${needed}, the file was cut to ${sizeBytes}`);
   }
-  return { stripeShift, stripeCount };
+  const note = decodeNote(sector.subarray(HEADER.NOTE, HEADER.NOTE + NOTE.END));
+  return { stripeShift, stripeCount, ...(note === undefined ? {} : { note }) };
+}
+
+function decodeNote(bytes: Uint8Array): ArchiveNote | undefined {
+  if (!NOTE_MAGIC.every((byte, i) => bytes[i] === byte)) {
+    return undefined;
+  }
+  const view = viewBytes(bytes);
+  return {
+    mapping: bytes.slice(NOTE.MAPPING, NOTE.MODIFIED),
+    modifiedNs: view.getBigUint64(NOTE.MODIFIED, true),
+    changedNs: view.getBigUint64(NOTE.CHANGED, true),
+  };
+}
+
+function encodeNote(note: ArchiveNote, bytes: Uint8Array): void {
+  assert(note.mapping.length === NOTE.MODIFIED - NOTE.MAPPING, "a SHA-256 has 32 bytes");
+  bytes.set(NOTE_MAGIC);
+  bytes.set(note.mapping, NOTE.MAPPING);
+  const view = viewBytes(bytes);
+  view.setBigUint64(NOTE.MODIFIED, note.modifiedNs, true);
+  view.setBigUint64(NOTE.CHANGED, note.changedNs, true);
 }
 
 function decodeGroup(sector: Uint8Array, group: number, flags: Uint8Array): void {
@@ -244,6 +280,9 @@ function encodeHeader(header: MetadataHeader, sector: Uint8Array): void {
   view.setUint16(HEADER.MINOR, METADATA_VERSION.minor, true);
   view.setUint8(HEADER.SHIFT, header.stripeShift);
   view.setUint32(HEADER.COUNT, header.stripeCount, true);
+  if (header.note !== undefined) {
+    encodeNote(header.note, sector.subarray(HEADER.NOTE, HEADER.NOTE + NOTE.END));
+  }
   view.setUint32(CRC_OFFSET, checksum(sector), true);
 }
 

@@ -8,10 +8,16 @@
  *     11   version minor = 0           u16          ...
  *     13   stripe size: 2^n sectors    u8           507  flags of stripe 508 g + 507
  *     14   number of stripes           u32               (zero after the last stripe)
- *     18   zero                                     508  CRC-32 of bytes 0 to 507
+ *     18   a note (below), or zero                  508  CRC-32 of bytes 0 to 507
  *     508  CRC-32 of bytes 0 to 507
  *
- *     flags   bit 0 FETCHED, bit 1 WRITTEN, bit 2 HAS_SOURCE; the others are kept as they are
+ *     flags   bit 0 FETCHED, bit 1 WRITTEN, bit 2 HAS_SOURCE, bit 3 CHANGED; the others are kept as they are
+ *
+ *     note    18 "UBIARCH1" | 26 SHA-256 of a stripe-mapping | 58 mtime | 66 ctime of the data file, nanoseconds u64
+ *
+ * The note says that an archive with this map has the disk as it was when CHANGED was cleared, and that the data file was
+ * written by nobody but those who set CHANGED, up to these times. Other programs pass over it, and over CHANGED; their
+ * writes move the times, so that the note counts for nothing any more.
  *
  * Numbers are little-endian; the CRC is that of zlib. The file may be longer than what it needs.
  *
@@ -19,7 +25,13 @@
  */
 import { SECTOR_BYTES } from "./virtio-blk.ts";
 
-export const STRIPE_FLAG = { FETCHED: 1, WRITTEN: 2, HAS_SOURCE: 4 } as const;
+export const STRIPE_FLAG = {
+  FETCHED: 1,
+  WRITTEN: 2,
+  HAS_SOURCE: 4,
+  /** Written since the archive of the note; kept only where there is a note. */
+  CHANGED: 8,
+} as const;
 export const STRIPES_PER_GROUP = 508;
 /** 64 MiB: the largest that a reader accepts. */
 export const STRIPE_SHIFT_MAX = 17;
@@ -31,6 +43,19 @@ export interface MetadataHeader {
   /** A stripe has 2^shift sectors. */
   readonly stripeShift: number;
   readonly stripeCount: number;
+  readonly note?: ArchiveNote;
+}
+
+/** Which archive has the disk but for its CHANGED stripes, and when the data file was last written by then. */
+export interface ArchiveNote extends FileTimes {
+  /** SHA-256 of its `stripe-mapping`. */
+  readonly mapping: Uint8Array;
+}
+
+/** Of a file, in nanoseconds since 1970. */
+export interface FileTimes {
+  readonly modifiedNs: bigint;
+  readonly changedNs: bigint;
 }
 
 export interface Metadata extends MetadataHeader {
@@ -112,12 +137,12 @@ export function countStripes(flags: Uint8Array): StripeCounts {
   }
   const sum = (holds: (value: number) => boolean) =>
     histogram.reduce((total, count, value) => total + (holds(value) ? count : 0), 0);
-  const { FETCHED, WRITTEN, HAS_SOURCE } = STRIPE_FLAG;
+  const { FETCHED, WRITTEN, HAS_SOURCE, CHANGED } = STRIPE_FLAG;
   return {
     fetched: sum((value) => (value & FETCHED) !== 0),
     written: sum((value) => (value & WRITTEN) !== 0),
     hasSource: sum((value) => (value & HAS_SOURCE) !== 0),
     unfetched: sum((value) => (value & (FETCHED | HAS_SOURCE)) === HAS_SOURCE),
-    reserved: sum((value) => (value & ~(FETCHED | WRITTEN | HAS_SOURCE)) !== 0),
+    reserved: sum((value) => (value & ~(FETCHED | WRITTEN | HAS_SOURCE | CHANGED)) !== 0),
   };
 }

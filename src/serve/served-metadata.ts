@@ -28,7 +28,7 @@ import type { MetadataAnswer } from "./fixed-answers.ts";
 
 /** Stripes of a disk without metadata: 1 MiB. */
 const DEFAULT_SHIFT = 11;
-const { FETCHED, HAS_SOURCE, WRITTEN } = STRIPE_FLAG;
+const { FETCHED, HAS_SOURCE, CHANGED, WRITTEN } = STRIPE_FLAG;
 
 /** A disk without a metadata file holds all of its stripes. */
 export function metadataOfPlainDisk(diskSectors: number): Metadata {
@@ -57,7 +57,20 @@ export function readServedMetadata(
         "are not multiples of; copy it to another medium",
     );
   }
-  return metadata;
+  const { flags, ...header } = metadata;
+  return {
+    stripeShift: header.stripeShift,
+    stripeCount: header.stripeCount,
+    flags: knownFlags(flags),
+  };
+}
+
+/** What clients know of: what changed since an archive is nobody else's business. */
+function knownFlags(flags: Uint8Array): Uint8Array {
+  for (let stripe = 0; stripe < flags.length; stripe += 1) {
+    flags[stripe] = (flags[stripe] ?? 0) & ~CHANGED;
+  }
+  return flags;
 }
 
 /** Where nothing was tracked, each stripe outside of the source may hold what a guest wrote: it is data. */

@@ -9,7 +9,7 @@ import { TouchOrder } from "./touch-order.ts";
 const STRIPES = 64;
 const STRIPE_SECTORS = 64;
 const EIO = -5;
-const { FETCHED, WRITTEN, HAS_SOURCE } = STRIPE_FLAG;
+const { FETCHED, WRITTEN, HAS_SOURCE, CHANGED } = STRIPE_FLAG;
 
 test("a stripe that is asked for becomes ready when it is durable, and its queue is woken", () => {
   const world = started();
@@ -116,6 +116,39 @@ test("what queues ask for is told, once a stripe and in its order; what they rep
   ]);
 });
 
+test.each([
+  { what: "never before", flags: FETCHED, counted: 1 },
+  { what: "before the last archive", flags: FETCHED | WRITTEN, counted: 0 },
+])(
+  "changes are tracked, a stripe that was written $what: CHANGED is durable before the write may go",
+  ({ flags, counted }) => {
+    const world = started({ isWrittenTracked: true, isChangeTracked: true, first: flags });
+    const writtenBefore = world.state.counter("written");
+    expect(world.state.load(0) & WRITTEN_BIT).toBe(0);
+    world.ring.push(Intent.written, 0, 1, 0);
+    world.turn();
+    expect(world.state.load(0) & WRITTEN_BIT).toBe(0);
+    world.service.commit.sectorWritten(0, true);
+    world.service.commit.metadataFlushed(true);
+    expect(world.flags[0]).toBe(FETCHED | WRITTEN | CHANGED);
+    expect(world.state.load(0) & WRITTEN_BIT).toBe(WRITTEN_BIT);
+    expect(world.state.counter("written")).toBe(writtenBefore + counted);
+  },
+);
+
+test("changes are tracked: a stripe that is replaced, and one that is only fetched", () => {
+  const world = started({ isWrittenTracked: true, isChangeTracked: true });
+  world.state.take(20, Phase.claimed);
+  world.ring.push(Intent.changed, 20, 1, world.state.baseFailures());
+  world.turn();
+  world.commit();
+  expect(world.flags[20]).toBe(HAS_SOURCE | FETCHED | WRITTEN | CHANGED);
+  world.ring.push(Intent.fetch, 7, 1, 0);
+  world.fetchFirst();
+  world.commit();
+  expect(world.flags[7]).toBe(HAS_SOURCE | FETCHED);
+});
+
 test("the disk grows between rounds, and not while its last stripe, which is short, is in a buffer", () => {
   const world = started({ isWrittenTracked: true, missingSectors: 24 });
   const last = STRIPES - 1;
@@ -153,10 +186,26 @@ test("a stripe that was short is fetched whole once the disk has grown; new ones
 // --- internal ---
 
 /** One queue, two fetch buffers, and no second attempts. */
-function started({ isWrittenTracked = false, missingSectors = 0 } = {}) {
+function started(
+  options: {
+    readonly isWrittenTracked?: boolean;
+    readonly isChangeTracked?: boolean;
+    /** Of the last stripe. */
+    readonly missingSectors?: number;
+    /** Flags of stripe 0. */
+    readonly first?: number;
+  } = {},
+) {
+  const { isWrittenTracked = false, isChangeTracked = false, missingSectors = 0 } = options;
   const asked: string[] = [];
   const flags = new Uint8Array(STRIPES).fill(HAS_SOURCE);
-  const state = StripeState.create(flags, { queues: 1, buffers: 2, stripesMax: 2 * STRIPES });
+  flags[0] = options.first ?? HAS_SOURCE;
+  const state = StripeState.create(flags, {
+    queues: 1,
+    buffers: 2,
+    stripesMax: 2 * STRIPES,
+    isChangeTracked,
+  });
   const shared = new SharedArrayBuffer(IntentRing.sharedBytes(16));
   const source = new FakeSource({
     sectors: STRIPES * STRIPE_SECTORS,
@@ -178,6 +227,7 @@ function started({ isWrittenTracked = false, missingSectors = 0 } = {}) {
     reservedBuffers: 1,
     sectorPlaces: [new Uint8Array(512)],
     isWrittenTracked,
+    isChangeTracked,
     touches,
     retry: { retriesMax: 0, pauseMs: 100 },
     host: {

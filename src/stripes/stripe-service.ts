@@ -43,6 +43,8 @@ export interface ServiceOptions {
   readonly reservedBuffers: number;
   readonly sectorPlaces: readonly Uint8Array[];
   readonly isWrittenTracked: boolean;
+  /** Writes since the last archive are noted. */
+  readonly isChangeTracked?: boolean;
   readonly reservedWhenAsked?: number;
   readonly aheadMax?: number;
   readonly order?: (() => Iterator<number>) | undefined;
@@ -54,7 +56,7 @@ export interface ServiceOptions {
 /** With so many stripes not durable yet, no further ones are begun without demand, no intents are taken. */
 const UNCOMMITTED_MAX = 65_536;
 const EIO = -5;
-const { FETCHED, WRITTEN } = STRIPE_FLAG;
+const { FETCHED, WRITTEN, CHANGED } = STRIPE_FLAG;
 
 export class StripeService {
   readonly fetcher: Fetcher;
@@ -63,6 +65,8 @@ export class StripeService {
   readonly #host: ServiceHost;
   readonly #rings: readonly IntentRing[];
   readonly #isWrittenTracked: boolean;
+  /** What a write sets in the metadata. */
+  readonly #writtenBits: number;
   readonly #stripeSectors: number;
   #diskSectors: number;
   readonly #touches: TouchOrder | undefined;
@@ -79,6 +83,7 @@ export class StripeService {
     this.#host = host;
     this.#rings = options.rings.map((ring) => new IntentRing(ring));
     this.#isWrittenTracked = options.isWrittenTracked;
+    this.#writtenBits = options.isChangeTracked === true ? WRITTEN | CHANGED : WRITTEN;
     this.#stripeSectors = options.stripeSectors;
     this.#diskSectors = options.diskSectors;
     this.#touches = options.touches;
@@ -224,7 +229,7 @@ export class StripeService {
       return; // there, or comes with the claim
     }
     if (phase === Phase.ready || phase === Phase.onBase) {
-      this.commit.add(stripe, WRITTEN);
+      this.commit.add(stripe, this.#writtenBits);
     } else {
       this.#wantsWritten.add(stripe);
     }
@@ -235,7 +240,7 @@ export class StripeService {
   #addFetched(stripe: number, baseFailures: number): void {
     const isReplaced = isClaimed(this.#state.load(stripe));
     const isWritten = this.#wantsWritten.delete(stripe) || (isReplaced && this.#isWrittenTracked);
-    this.commit.addFetched(stripe, isWritten ? WRITTEN : 0, baseFailures);
+    this.commit.addFetched(stripe, isWritten ? this.#writtenBits : 0, baseFailures);
   }
 
   #gaveUp(stripe: number, result: number): void {
@@ -246,9 +251,9 @@ export class StripeService {
   }
 
   #committed(stripe: number, bits: number): void {
-    if ((bits & WRITTEN) !== 0) {
-      this.#state.setWritten(stripe);
-      this.#state.count("written", 1);
+    if ((bits & this.#writtenBits) !== 0) {
+      this.#state.setWritten(stripe); // what it lacked of them is there
+      this.#state.count("written", (bits & WRITTEN) === 0 ? 0 : 1);
     }
     if ((bits & FETCHED) !== 0) {
       this.#state.setPhase(stripe, Phase.ready);
@@ -265,7 +270,7 @@ export class StripeService {
     if (phase === Phase.claimed) {
       this.#state.fail(stripe, Phase.lost);
     } else if ((bits & FETCHED) !== 0 && isBaseFailure) {
-      if ((bits & WRITTEN) !== 0) {
+      if ((bits & this.#writtenBits) !== 0) {
         this.#wantsWritten.add(stripe);
       }
       this.fetcher.failed(stripe, EIO); // its data is written anew

@@ -48,7 +48,7 @@ export const Phase = {
 } as const;
 
 const PHASE_MASK = 7;
-/** The metadata says that the guest wrote to the stripe. */
+/** The metadata says that the guest wrote to the stripe; where changes are tracked, since the last archive. */
 export const WRITTEN_BIT = 8;
 const FAILURE_STEP = 16;
 /** A waiting request fails when these bits change. */
@@ -155,9 +155,11 @@ export class StripeState {
       readonly buffers: number;
       /** Stripes that there is room for; left out: no more than there are. */
       readonly stripesMax?: number;
+      /** A stripe counts as written when it was since the last archive. */
+      readonly isChangeTracked?: boolean;
     },
   ): StripeState {
-    const { queues, buffers, stripesMax = flags.length } = options;
+    const { queues, buffers, stripesMax = flags.length, isChangeTracked = false } = options;
     assert(buffers > 0, "a stripe is fetched into a buffer");
     assert(buffers <= BUFFERS_MAX, "fetch buffers are looked through one by one");
     const sizes = StripeState.sharedBytes({ stripes: stripesMax, queues, buffers });
@@ -169,7 +171,7 @@ export class StripeState {
       words: new SharedArrayBuffer(sizes.words),
       doubles: new SharedArrayBuffer(sizes.doubles),
     });
-    state.#fill(flags);
+    state.#fill(flags, isChangeTracked);
     return state;
   }
 
@@ -332,13 +334,14 @@ export class StripeState {
 
   // --- internal ---
 
-  #fill(flags: Uint8Array): void {
-    const { FETCHED, WRITTEN, HAS_SOURCE } = STRIPE_FLAG;
+  #fill(flags: Uint8Array, isChangeTracked: boolean): void {
+    const { FETCHED, WRITTEN, HAS_SOURCE, CHANGED } = STRIPE_FLAG;
+    const noted = isChangeTracked ? WRITTEN | CHANGED : WRITTEN;
     const totals = { fetched: 0, source: 0, unfetched: 0, written: 0 };
     for (let stripe = 0; stripe < flags.length; stripe++) {
       const value = flags[stripe] ?? 0;
       const phase = (value & (HAS_SOURCE | FETCHED)) === HAS_SOURCE ? Phase.unfetched : Phase.ready;
-      this.#bytes[stripe] = phase | ((value & WRITTEN) === 0 ? 0 : WRITTEN_BIT);
+      this.#bytes[stripe] = phase | ((value & noted) === noted ? WRITTEN_BIT : 0);
       totals.unfetched += phase === Phase.unfetched ? 1 : 0;
       totals.fetched += (value & FETCHED) === 0 ? 0 : 1;
       totals.source += (value & HAS_SOURCE) === 0 ? 0 : 1;

@@ -173,6 +173,7 @@ export class LazyQueue implements Disposable {
             state: this.#state.shared,
             stripeSectors: STRIPE_SECTORS,
             isWrittenTracked: options.isWrittenTracked,
+            isChangeTracked: false,
             isCopyOnRead: options.isCopyOnRead || !options.hasImage,
             rings: [ring],
             stripeWakeFd: -1,

@@ -77,6 +77,7 @@ export class LazyWorld implements Disposable {
             state: this.state.shared,
             stripeSectors: STRIPE_SECTORS,
             isWrittenTracked,
+            isChangeTracked: false,
             isCopyOnRead,
             rings: [ring],
             stripeWakeFd: -1,
