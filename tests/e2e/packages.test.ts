@@ -187,31 +187,15 @@ const USE = `set -eu
 mkdir /tmp/try
 cd /tmp/try
 ubiblk --version
-truncate -s 16M disk.raw
-(umask 077; head -c 64 /dev/urandom > key
-cat > disk.toml <<'EOF'
-[device]
-data_path = "disk.raw"
-metadata_path = "disk.meta"
-vhost_socket = "vhost.sock"
-[encryption]
-xts_key.ref = "key"
-[secrets.key]
-source.file = "key"
-[danger_zone]
-enabled = true
-allow_secret_over_regular_file = true
-EOF
-)
-ubiblk config check -f disk.toml
-init-metadata -f disk.toml
-vhost-backend -f disk.toml &
+ubiblk-init --size 16M --dir disk
+ubiblk config check disk/config.toml
+vhost-backend -f disk/config.toml &
 backend=$!
-while [ ! -S vhost.sock ]; do sleep 0.1; done
-ubiblk bench --socket vhost.sock --workload verify
+while [ ! -S disk/vhost.sock ]; do sleep 0.1; done
+ubiblk bench --socket disk/vhost.sock --workload verify
 kill $backend
 wait $backend
-xts -f disk.toml disk.raw plain.raw
+xts -f disk/config.toml disk/disk.raw plain.raw
 rm -r /tmp/try
 echo used
 `;
