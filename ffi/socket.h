@@ -31,7 +31,8 @@ int32_t ubi_socket_accept(int32_t fd);
 
 /*
  * Reads at most `length` bytes; descriptors go to `fds` (`fds_max` places), their number to `*fds_count`.
- * -EMSGSIZE when more descriptors came than fit (all are closed); 0 at the end of the stream.
+ * -EMSGSIZE when more descriptors came than fit (all are closed); 0 at the end of the stream. Neither this nor the
+ * sending waits, whatever the socket is set to: a peer that passed the socket could set it otherwise. -EAGAIN instead.
  */
 int32_t ubi_socket_receive(int32_t fd, void *buffer, uint32_t length, int32_t *fds, uint32_t fds_max,
                            uint32_t *fds_count);

@@ -13,7 +13,7 @@ name=$(device)
 echo "before=$(cat /sys/block/$name/size)"
 dd if=/dev/urandom of=$link bs=1M count=8 oflag=direct 2>/dev/null
 old=$(dd if=$link bs=1M count=8 iflag=direct 2>/dev/null | sha256sum)
-fio --name=load --filename=/dev/$name --offset=16m --size=32m --rw=randwrite --bsrange=4k-64k --direct=1 \\
+fio --name=load --filename=/dev/$name --offset=16m --size=8m --rw=randwrite --bsrange=4k-64k --direct=1 \\
   --ioengine=io_uring --iodepth=16 --verify=crc32c --do_verify=1 --minimal >/dev/null &
 load=$!
 fails dd if=/dev/zero of=$link bs=1M seek=${SIZE_MIB} count=1 oflag=direct 2>/dev/null
