@@ -8,8 +8,9 @@ cd "$(dirname "$0")/.."
 BUILD_PACKAGES=(gcc libc6-dev make libssl-dev)
 # The guest: an emulated machine, its small root file system and the disk tools in it. tmux: a terminal.
 # python3-swift: an S3 service; the library only, so that installing it starts nothing.
-TEST_PACKAGES=(qemu-system-x86 qemu-utils qemu-system-common busybox-static e2fsprogs xz-utils lz4 zstd tmux openssl fio dmsetup mount python3-swift python3-jsonschema zsh fish mandoc groff-base systemd lintian mmdebstrap)
-BENCH_PACKAGES=("${TEST_PACKAGES[@]}" liburing-dev libfuse3-dev)
+TEST_PACKAGES=(qemu-system-x86 qemu-utils qemu-system-common busybox-static e2fsprogs xz-utils lz4 zstd tmux openssl fio dmsetup mount python3-swift
+  python3-jsonschema zsh fish mandoc groff-base systemd lintian mmdebstrap libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients libxml2-utils)
+BENCH_PACKAGES=(qemu-system-x86 qemu-utils qemu-system-common busybox-static e2fsprogs xz-utils lz4 zstd openssl fio dmsetup mount liburing-dev libfuse3-dev)
 
 main() {
   local mode=${1:-}

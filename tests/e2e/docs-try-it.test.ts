@@ -1,18 +1,16 @@
 /** The commands of README and of the documents as they stand, in an empty home; and their examples of bytes. */
 import { expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { dirname, join, resolve } from "node:path";
-import { type CommandResult, runCommand } from "../../scripts/command.ts";
+import { readdirSync, readFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import type { CommandResult } from "../../scripts/command.ts";
 import { encodeMapping, encodeMetadata } from "../../src/archive/archive-manifest.ts";
 import { StripeMap } from "../../src/archive/stripe-map.ts";
 import { StripeEncoder } from "../../src/archive/stripe-object.ts";
-import { EXECUTABLE } from "../support/backend.ts";
 import { commandsOf } from "../support/document-commands.ts";
+import { HOME_TIMEOUT_MS, Home } from "../support/document-home.ts";
 import { skipUnlessInstalled } from "../support/requires.ts";
 
 const ROOT = resolve(import.meta.dir, "..", "..");
-const TIMEOUT_MS = 60_000;
 
 test(
   "README: a disk is served, measured, watched, deciphered, archived and served to others; the clone stays clean",
@@ -28,7 +26,7 @@ test(
     expect(result.stdout).toEndWith("0-255 0x02\n"); // of list; the clone is empty
     expect(readdirSync(home.path).sort()).toEqual(["clone", "try-ubiblk"]);
   },
-  TIMEOUT_MS,
+  HOME_TIMEOUT_MS,
 );
 
 skipUnlessInstalled("python3")("rpc.md: a backend is asked in Python", async () => {
@@ -63,7 +61,7 @@ test(
     expect(result).toMatchObject({ exitCode: 0, isTimedOut: false });
     expect(result.stdout).toContain("64 stripes of 1048576 bytes, 16 in the stripe source");
   },
-  TIMEOUT_MS,
+  HOME_TIMEOUT_MS,
 );
 
 test("config.md: a secret is wrapped", async () => {
@@ -85,7 +83,7 @@ test(
     expect(result.stdout).toContain("all as expected");
     expect(result.stdout).toEndWith("metadata\nrpc.sock\nvhost.sock\n");
   },
-  TIMEOUT_MS,
+  HOME_TIMEOUT_MS,
 );
 
 test("config.md: a document is checked", async () => {
@@ -114,7 +112,7 @@ test(
     expect(result.stderr).toContain("5 there before");
     expect(result.stderr).toContain("removed 1 objects");
   },
-  TIMEOUT_MS,
+  HOME_TIMEOUT_MS,
 );
 
 skipUnlessInstalled("openssl")(
@@ -127,7 +125,7 @@ skipUnlessInstalled("openssl")(
     expect(result.stdout).toContain("00 01 00 00 00");
     expect(result.stdout).toContain("0-63 0x04");
   },
-  TIMEOUT_MS,
+  HOME_TIMEOUT_MS,
 );
 
 test(
@@ -142,7 +140,25 @@ test(
     expect(result.stdout).toContain("written stripes: 0-15");
     expect(result.stdout).toContain("disk.toml: valid");
   },
-  TIMEOUT_MS,
+  HOME_TIMEOUT_MS,
+);
+
+test(
+  "SECURITY.md: a configuration gets another KEK, a disk another key",
+  async () => {
+    using home = new Home();
+    const chapters = ["The KEK of a configuration", "The key of a disk"];
+    const script = chapters.map((title) => commandsOf("SECURITY.md", title)).join("");
+    const result = await home.run(`${script}
+kill $backend
+wait $backend
+for disk in old new; do ubiblk xts --config $disk/config.toml $disk/disk.raw $disk.plain; done
+cmp old.plain new.plain
+! cmp -s old/disk.raw new/disk.raw`);
+    expect(result).toMatchObject({ exitCode: 0, isTimedOut: false });
+    expect(result.stdout).toContain("vm1/config.toml: valid, device");
+  },
+  HOME_TIMEOUT_MS,
 );
 
 test("archive.md: its examples of the format are what is written", () => {
@@ -189,37 +205,4 @@ function sha256(bytes: Uint8Array): string {
 async function tryIt(document: string): Promise<CommandResult> {
   using home = new Home();
   return await home.run(commandsOf(`docs/${document}`, "Try it"));
-}
-
-/** An empty home with an empty folder `clone` in it, where commands begin. */
-class Home implements Disposable {
-  readonly path = mkdtempSync(join(tmpdir(), "ubiblk-docs-"));
-
-  constructor() {
-    mkdirSync(join(this.path, "clone"));
-  }
-
-  /** Runs `script` in one shell that ends at the first failure. Another port is taken for the one that it names. */
-  async run(script: string): Promise<CommandResult> {
-    const commands = script.replaceAll("7777", String(freePort()));
-    const whole = `trap 'kill $(jobs -p) || true' EXIT\n${commands}`;
-    const env = {
-      ...process.env,
-      HOME: this.path,
-      PATH: `${dirname(EXECUTABLE)}:${process.env.PATH}`,
-      UBIBLK_LOG: undefined,
-    };
-    const cwd = join(this.path, "clone");
-    const timeoutMs = TIMEOUT_MS - 5_000;
-    return await runCommand(["bash", "-euo", "pipefail", "-c", whole], { cwd, timeoutMs, env });
-  }
-
-  [Symbol.dispose](): void {
-    rmSync(this.path, { recursive: true });
-  }
-}
-
-function freePort(): number {
-  using server = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => new Response() });
-  return server.port ?? 0;
 }

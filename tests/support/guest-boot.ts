@@ -3,11 +3,12 @@
  * files here. The first carries what kernel and firmware say, the second what the script printed, between
  * `guest-begin` and `guest-exit=N`; an init written by the caller keeps to that.
  */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { runCommand } from "../../scripts/command.ts";
 
 export const BUILD_FOLDER = resolve(import.meta.dir, "..", "..", "build");
+export const EMULATOR_FOLDER = join(BUILD_FOLDER, "guest-ublk", "emulator");
 export const EMULATOR = "qemu-system-x86_64";
 
 export interface GuestResult {
@@ -47,6 +48,17 @@ export async function bootGuest(machine: GuestMachine): Promise<GuestResult> {
   }
   console.log("guest: the kernel or its emulator broke before the script began; booting once more");
   return await bootOnce(machine);
+}
+
+/**
+ * A newer emulator than is installed, where scripts/setup.sh saw need for it; its firmware is the installed one's.
+ * @param folder where it is
+ */
+export function newestEmulator(folder = EMULATOR_FOLDER): readonly string[] {
+  const program = join(folder, "usr", "bin", EMULATOR);
+  return existsSync(program)
+    ? [program, "-L", join(folder, "usr", "share", "qemu"), "-L", "/usr/share/seabios"]
+    : [EMULATOR];
 }
 
 /** Where a program of this machine is; the administrator's programs are not in every PATH. */

@@ -38,12 +38,10 @@ export function missingForGuest(hasKernel: boolean): string | undefined {
 /** Boots a guest on the disk behind that socket, and waits until it has powered off. */
 export async function runGuest(options: GuestOptions): Promise<GuestResult> {
   const kernel = await guestKernel();
-  baseArchive ??= buildBaseArchive();
-  const script = packArchive([{ path: "script", content: `set -eu\n${options.script}\n` }]);
   const queues = options.queueCount === undefined ? "" : `,num-queues=${options.queueCount}`;
   return await bootGuest({
     kernelPath: kernel.imagePath,
-    initramfs: [await baseArchive, script],
+    initramfs: await guestInitramfs(options.script),
     cpuCount: options.cpuCount ?? 1,
     memoryMiB: options.memoryMiB ?? 512,
     devices: [
@@ -52,6 +50,13 @@ export async function runGuest(options: GuestOptions): Promise<GuestResult> {
     ],
     timeoutMs: options.timeoutMs ?? 480_000,
   });
+}
+
+/** The root of a guest that runs `script`: on its second serial line, or its first one where it has no other. */
+export async function guestInitramfs(script: string): Promise<Uint8Array[]> {
+  baseArchive ??= buildBaseArchive();
+  const content = `set -eu\n${script}\n`;
+  return [await baseArchive, packArchive([{ path: "script", content }])];
 }
 
 /** `key=value` lines of what a script printed. */
@@ -72,10 +77,12 @@ const INIT = `#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/usr/sbin:/sbin:/usr/bin:/bin
 for module in $(cat /modules/order); do insmod /modules/$module.ko; done
-stty -F /dev/ttyS1 -opost 2>/dev/null
-echo guest-begin >/dev/ttyS1
-sh /script >/dev/ttyS1 2>&1
-echo "guest-exit=$?" >/dev/ttyS1
+line=/dev/ttyS1
+grep -q '^1: uart:unknown' /proc/tty/driver/serial && line=/dev/ttyS0
+stty -F $line -opost 2>/dev/null
+echo guest-begin >$line
+sh /script >$line 2>&1
+echo "guest-exit=$?" >$line
 poweroff -f
 `;
 

@@ -26,7 +26,14 @@ import {
 import { dirname, join } from "node:path";
 import { outputOf } from "../../scripts/command.ts";
 import { EXECUTABLE } from "./backend.ts";
-import { BUILD_FOLDER, bootGuest, EMULATOR, type GuestResult, pathOf } from "./guest-boot.ts";
+import {
+  BUILD_FOLDER,
+  bootGuest,
+  EMULATOR,
+  type GuestResult,
+  newestEmulator,
+  pathOf,
+} from "./guest-boot.ts";
 import { guestKernel, hasGuestKernel, type KernelChoice, kernelModules } from "./guest-kernel.ts";
 import { type ArchiveEntry, packArchive } from "./initramfs.ts";
 import { isInstalled } from "./requires.ts";
@@ -74,7 +81,7 @@ export async function runUblkGuest(options: UblkGuestOptions): Promise<GuestResu
     ...(dataDisk === undefined ? [] : [drive("data", dataDisk, "cache=unsafe,discard=unmap")]),
   ];
   return await bootGuest({
-    emulator: emulator(),
+    emulator: newestEmulator(),
     kernelPath: kernel.imagePath,
     initramfs: [await baseArchive(options.suite), packArchive([script, ...files])],
     cpuCount: options.cpuCount ?? 2,
@@ -150,15 +157,6 @@ poweroff -f
 
 function kernelChoice(suite: UblkSuite): KernelChoice {
   return `guest-ublk/${suite}`;
-}
-
-/** A newer one than is installed, where scripts/setup.sh saw need for it. Its firmware is the installed one's. */
-function emulator(): readonly string[] {
-  const folder = join(BUILD_FOLDER, "guest-ublk", "emulator", "usr");
-  const program = join(folder, "bin", EMULATOR);
-  return existsSync(program)
-    ? [program, "-L", join(folder, "share", "qemu"), "-L", "/usr/share/seabios"]
-    : [EMULATOR];
 }
 
 function drive(id: string, path: string, options: string): readonly string[] {
