@@ -114,6 +114,12 @@ test("words: no unfinished work and nothing about how the work was done", () => 
   expect(findings(files, patterns)).toEqual([]);
 });
 
+test("merges: no file has both sides of one in it", () => {
+  const shell = filesOf("scripts/*.sh");
+  const files = [...sources, ...scripts, ...native, ...documents, ...shell];
+  expect(findings(files, [/^(<{7}|>{7}) /])).toEqual([]);
+});
+
 test("error codes: the list and the manual agree, row by row", () => {
   const rows = [...textOf("docs/errors.md").matchAll(/^\|\s*`?(E_[A-Z_]+)`?\s*\|/gm)];
   expect(rows.map((row) => row[1] ?? "").sort()).toEqual([...ERROR_CODES].sort());
