@@ -1,6 +1,6 @@
 /** Where the tools for secrets write a secret: to a new file that only its owner reads, or standard output. */
-import { statSync } from "node:fs";
 import { isatty } from "node:tty";
+import { statusIfSeen } from "../copy/input-file.ts";
 import { OutputFile } from "../copy/output-file.ts";
 import { UbiError } from "../errors.ts";
 import { log } from "../log.ts";
@@ -83,7 +83,7 @@ export function writeSecret(
 const NEWLINE = new Uint8Array([0x0a]);
 
 function writeFile(path: string, bytes: Uint8Array, mayReplace: boolean): void {
-  const existing = statSync(path, { throwIfNoEntry: false });
+  const existing = statusIfSeen(path);
   if (existing !== undefined && !existing.isFile()) {
     throw new UbiError(
       "E_SECRET_OUTPUT",

@@ -1,8 +1,8 @@
 /** `ubiblk xts`: enciphers or deciphers an image with the key of a disk. */
-import { statSync, writeSync } from "node:fs";
+import { writeSync } from "node:fs";
 import { defineCommand } from "citty";
 import { type KeyConfig, loadKeyConfig, resolveSecrets } from "../config/index.ts";
-import { isSameFile } from "../copy/input-file.ts";
+import { isSameFile, statusIfSeen } from "../copy/input-file.ts";
 import { convertXtsFile, type XtsProgress } from "../copy/xts-file.ts";
 import { XtsCipher } from "../disk/cipher.ts";
 import { XTS_PROVIDERS, type XtsProvider } from "../disk/cipher-provider.ts";
@@ -123,9 +123,9 @@ async function convert(options: ConvertOptions): Promise<void> {
 
 /** Two names exchanged would cost the only copy of the key. The disk itself is what an image is enciphered for. */
 function refuseConfig({ configPath, outputPath }: ConvertOptions, files: readonly string[]): void {
-  const output = statSync(outputPath, { bigint: true, throwIfNoEntry: false });
+  const output = statusIfSeen(outputPath);
   for (const file of files) {
-    const input = statSync(file, { bigint: true, throwIfNoEntry: false });
+    const input = statusIfSeen(file);
     if (output !== undefined && input !== undefined && isSameFile(input, output)) {
       const what =
         file === configPath ? "the configuration itself" : `${file} of the configuration`;

@@ -1,5 +1,5 @@
 /** A file or block device that a tool reads, and never writes. */
-import { type BigIntStats, closeSync, constants, fstatSync, openSync } from "node:fs";
+import { type BigIntStats, closeSync, constants, fstatSync, openSync, statSync } from "node:fs";
 import { errorText, UbiError } from "../errors.ts";
 import { probeFile } from "../ffi/file.ts";
 
@@ -36,6 +36,15 @@ export class InputFile implements Disposable {
 
   [Symbol.dispose](): void {
     closeSync(this.fd);
+  }
+}
+
+/** Undefined when nothing can be seen there, for whatever reason: to open it tells which. */
+export function statusIfSeen(path: string): BigIntStats | undefined {
+  try {
+    return statSync(path, { bigint: true });
+  } catch {
+    return undefined;
   }
 }
 

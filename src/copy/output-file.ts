@@ -22,7 +22,7 @@ import { lockHolder } from "../disk/disk-lock.ts";
 import { type ErrorCode, errnoText, errorText, UbiError } from "../errors.ts";
 import { lockFile, probeFile, syncFileData } from "../ffi/file.ts";
 import { renameNew } from "../ffi/folder.ts";
-import { isSameFile } from "./input-file.ts";
+import { isSameFile, statusIfSeen } from "./input-file.ts";
 import { makeUnfinished, type UnfinishedFile } from "./unfinished-file.ts";
 
 /** What a failure to write is called: each tool has its own. */
@@ -88,12 +88,12 @@ export class OutputFile implements Disposable {
     if (path === "" || path.endsWith("/")) {
       throw new UbiError(code, `${JSON.stringify(path)} is no name of a file`);
     }
+    const existing = statOf(path, code);
     if (!mayReplace && lstatSync(path, { throwIfNoEntry: false }) !== undefined) {
       throw existsAlready(path, whyKept, code);
     }
-    const existing = statOf(path, code);
     for (const input of inputs) {
-      const read = statSync(input, { bigint: true, throwIfNoEntry: false });
+      const read = statusIfSeen(input);
       if (existing !== undefined && read !== undefined && isSameFile(read, existing)) {
         throw new UbiError(
           code,

@@ -3,7 +3,7 @@
  * so that nobody reads half of it. The collector reads what ends with `.prom`; the name beside it does not.
  */
 import { randomBytes } from "node:crypto";
-import { renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { renameSync, statSync, unlinkSync, writeFileSync } from "node:fs";
 import { errorText, UbiError } from "../errors.ts";
 
 /** @throws UbiError E_METRICS; what is there stays then, and nothing is left beside it */
@@ -17,8 +17,18 @@ export function replaceFile(path: string, text: string): void {
     writeFileSync(temporaryPath, text, { mode: 0o644, flag: "wx" });
     renameSync(temporaryPath, path);
   } catch (error) {
-    rmSync(temporaryPath, { force: true });
+    removeIfThere(temporaryPath);
     const message = `cannot write metrics to ${path}: ${errorText(error)}`;
     throw new UbiError("E_METRICS", message, { cause: error });
+  }
+}
+
+// --- internal ---
+
+function removeIfThere(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch {
+    // it was not made, or its folder is gone: the failure itself is told
   }
 }
