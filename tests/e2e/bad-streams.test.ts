@@ -10,7 +10,13 @@ import { outputOf } from "../../scripts/command.ts";
 import { type CommandRow, ROWS } from "../support/bad-input-rows.ts";
 import { missingMounts } from "../support/loop-device.ts";
 import { skipUnless } from "../support/requires.ts";
-import { type Ending, listing, runIn, SpoilableFolder } from "../support/spoiled-folder.ts";
+import {
+  type Ending,
+  giveAway,
+  listing,
+  runIn,
+  SpoilableFolder,
+} from "../support/spoiled-folder.ts";
 import { until } from "../support/until.ts";
 
 const LIMIT_MS = 120_000;
@@ -139,6 +145,37 @@ describe.each(rows.filter(({ row }) => row.full !== undefined))("$command", ({ c
     },
     LIMIT_MS,
   );
+});
+
+const FOLDERS: readonly { readonly name: string; readonly make: (path: string) => void }[] = [
+  { name: "is missing", make: () => {} },
+  { name: "is a file", make: (path) => writeFileSync(path, "mine") },
+  { name: "belongs to somebody else", make: (path) => mkdirSync(path, { mode: 0o755 }) },
+];
+const testAsRoot = skipUnless("only root may give files away", process.getuid?.() === 0);
+
+describe.each(rows.filter(({ row }) => row.full !== undefined))("$command", ({ command, row }) => {
+  for (const { name, make } of FOLDERS.filter(
+    ({ name }) => !row.makesFolder || name !== "is missing",
+  )) {
+    testAsRoot(
+      `an output in a folder that ${name}: one line says so, and nothing is changed`,
+      async () => {
+        const folder = folders.copy();
+        giveAway(folder);
+        make(join(folder, "full"));
+        const before = listing(folder);
+        const result = await runIn(wordsOf(command, row.full ?? []), { folder, isNobody: true });
+        expect(result).toMatchObject({ exitCode: 1, isTimedOut: false });
+        const errors = errorsIn(result.stderr);
+        expect(errors).toHaveLength(1);
+        expect(errors[0]).toMatch(/^ubiblk: error E_[A-Z_]+: .*full/);
+        expect(listing(folder)).toEqual([...before]);
+        rmSync(folder, { recursive: true });
+      },
+      LIMIT_MS,
+    );
+  }
 });
 
 const PEERS: readonly { readonly name: string; readonly greet: (socket: Socket) => void }[] = [

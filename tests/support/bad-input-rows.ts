@@ -16,6 +16,8 @@ export interface CommandRow {
   readonly isReport?: boolean;
   /** Arguments with which it writes into the folder "full". */
   readonly full?: readonly string[];
+  /** It makes that folder when it is missing. */
+  readonly makesFolder?: boolean;
   /** Lines of the folder's listing that change when nothing is wrong. */
   readonly changes?: RegExp;
   /** The socket that it connects to. */
@@ -41,6 +43,7 @@ export const ROWS: Readonly<Record<string, readonly CommandRow[]>> = {
       exitCode: 0,
       inputs: { "image.raw": ["garbage"], kek: ALL },
       full: ["--size", "1M", "--dir", "full"],
+      makesFolder: true,
     },
   ],
   vhost: [
@@ -90,6 +93,7 @@ export const ROWS: Readonly<Record<string, readonly CommandRow[]>> = {
       exitCode: 0,
       inputs: { ...DISK, "target.toml": ALL, kek: ALL, meta: ALL, "image.raw": ["garbage"] },
       full: ["-f", "disk.toml", "--target-config", "full-target.toml", "--encrypt"],
+      makesFolder: true,
     },
   ],
   "archive verify": [{ argv: ["--source", "archive.toml"], exitCode: 0, inputs: ARCHIVE }],
@@ -180,6 +184,7 @@ export const ROWS: Readonly<Record<string, readonly CommandRow[]>> = {
       exitCode: 1,
       inputs: { "disk.toml": ["pipe"] }, // which it waits for without a word
       peer: "rpc.sock",
+      full: ["rpc.sock", "-o", "full/ubiblk.prom"],
     },
   ],
   bench: [

@@ -247,7 +247,7 @@ function leaveSocket(path: string): void {
 }
 
 /** The folder and all below it belong to another user. */
-function giveAway(path: string): void {
+export function giveAway(path: string): void {
   lchownSync(path, NOBODY, NOBODY);
   if (lstatSync(path).isDirectory()) {
     for (const name of readdirSync(path)) {
