@@ -20,6 +20,7 @@ import {
   addReferenceNames,
   copyrightText,
   DEBIAN_PLACES,
+  productTexts,
   TARBALL_PLACES,
 } from "./package/contents.ts";
 import { buildDebian, type Control, neededGlibc } from "./package/debian.ts";
@@ -61,9 +62,9 @@ async function makeIn(work: string, options: PackageOptions): Promise<readonly s
   mkdirSync(outputFolder);
   const dateSeconds = await sourceDateSeconds();
   const product = {
-    executablePath: EXECUTABLE,
     packedPath: options.packedPath ?? EXECUTABLE,
     dateSeconds,
+    texts: await productTexts(EXECUTABLE),
   };
   const tree = new StagedTree(join(work, "ubiblk"), dateSeconds);
   await addProduct(tree, DEBIAN_PLACES, product);
@@ -71,12 +72,13 @@ async function makeIn(work: string, options: PackageOptions): Promise<readonly s
   const names = new StagedTree(join(work, "names"), dateSeconds);
   addReferenceNames(names, DEBIAN_PLACES);
   const build = { outputFolder, compression, dateSeconds };
-  const paths = [
-    await buildDebian({ ...build, tree, control: await productControl() }),
-    await buildDebian({ ...build, tree: names, control: NAMES_CONTROL }),
-    await buildTarball(work, { ...build, product }),
+  // At the same time: most of it is compression, which takes a processor each.
+  const paths = await Promise.all([
+    buildDebian({ ...build, tree, control: await productControl() }),
+    buildDebian({ ...build, tree: names, control: NAMES_CONTROL }),
+    buildTarball(work, { ...build, product }),
     join(outputFolder, `ubiblk-${version}.cdx.json`),
-  ];
+  ]);
   const materials = join(tree.folder, DEBIAN_PLACES.documents, "sbom.cdx.json");
   copyFileSync(materials, paths.at(-1) ?? "");
   writeFileSync(join(outputFolder, "SHA256SUMS"), paths.map(sumLine).join(""));

@@ -6,7 +6,8 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
 import { LINKS } from "../../src/commands/command-tree.ts";
-import { DOCUMENT_KINDS } from "../../src/config/document-kinds.ts";
+import { completedLinks } from "../../src/commands/completions.ts";
+import { DOCUMENT_KINDS, type DocumentKind } from "../../src/config/document-kinds.ts";
 import { outputOf } from "../command.ts";
 import { manualPages } from "../man.ts";
 import { billOfMaterials } from "./sbom.ts";
@@ -43,29 +44,45 @@ export const TARBALL_PLACES: Places = {
 };
 
 export interface Product {
-  /** It is asked for what is made of its commands. */
-  readonly executablePath: string;
+  /** The executable, or what stands for it. */
   readonly packedPath: string;
   readonly dateSeconds: number;
+  readonly texts: ProductTexts;
+}
+
+/** What the executable itself writes: a list of words after its name, and the text. */
+export type ProductTexts = ReadonlyMap<string, string>;
+
+export async function productTexts(executablePath: string): Promise<ProductTexts> {
+  const kinds = DOCUMENT_KINDS.flatMap((kind) => [
+    configWords("example", kind),
+    configWords("schema", kind),
+  ]);
+  const all = [...COMPLETIONS.map(([shell]) => `completions ${shell}`), ...kinds];
+  const texts = new Map<string, string>();
+  for (const words of all) {
+    texts.set(words, await outputOf([executablePath, ...words.split(" ")]));
+  }
+  return texts;
 }
 
 export async function addProduct(
   tree: StagedTree,
   places: Places,
-  { executablePath, packedPath, dateSeconds }: Product,
+  { packedPath, dateSeconds, texts }: Product,
 ): Promise<void> {
   const { bin, share, documents, units, systemUsers } = places;
   const executable = readFileSync(packedPath);
   tree.add(`${bin}/ubiblk`, executable, 0o755);
   await addManual(tree, places);
   for (const [shell, path] of COMPLETIONS) {
-    tree.add(`${share}/${path}`, await outputOf([executablePath, "completions", shell]));
+    tree.add(`${share}/${path}`, writtenText(texts, `completions ${shell}`));
   }
   for (const kind of DOCUMENT_KINDS) {
-    const made = (what: string) =>
-      outputOf([executablePath, "config", what, "--kind", kind], { timeoutMs: 20_000 });
-    tree.add(`${documents}/examples/${kind}.toml`, await made("example"));
-    tree.add(`${share}/ubiblk/schema/${kind}.schema.json`, await made("schema"));
+    const example = writtenText(texts, configWords("example", kind));
+    tree.add(`${documents}/examples/${kind}.toml`, example);
+    const schema = writtenText(texts, configWords("schema", kind));
+    tree.add(`${share}/ubiblk/schema/${kind}.schema.json`, schema);
   }
   for (const name of filesIn("docs/systemd", /\.(service|socket)$/)) {
     tree.add(`${units}/${name}`, textOf(`docs/systemd/${name}`));
@@ -84,6 +101,10 @@ export async function addProduct(
 
 /** The names of the reference's programs, with their manual pages and completions. */
 export function addReferenceNames(tree: StagedTree, places: Places): void {
+  for (const name of completedLinks(LINKS)) {
+    tree.link(`${places.share}/bash-completion/completions/${name}`, "ubiblk");
+    tree.link(`${places.share}/fish/vendor_completions.d/${name}.fish`, "ubiblk.fish");
+  }
   for (const [name, command] of Object.entries(LINKS)) {
     tree.link(`${places.bin}/${name}`, "ubiblk");
     if (name !== `ubiblk-${command}`) {
@@ -105,6 +126,18 @@ export function copyrightText(): string {
 }
 
 // --- internal ---
+
+function configWords(tool: "example" | "schema", kind: DocumentKind): string {
+  return `config ${tool} --kind ${kind}`;
+}
+
+function writtenText(texts: ProductTexts, words: string): string {
+  const text = texts.get(words);
+  if (text === undefined || text === "") {
+    throw new Error(`ubiblk ${words} wrote nothing`);
+  }
+  return text;
+}
 
 const COMPLETIONS = [
   ["bash", "bash-completion/completions/ubiblk"],

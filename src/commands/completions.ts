@@ -37,20 +37,22 @@ export function completionsOf(tree: CommandTree) {
   });
 }
 
+/** The links whose arguments are completed: not those with names that programs of others may well have. */
+export function completedLinks(links: CommandTree["links"]): readonly string[] {
+  return Object.keys(links).filter((name) => name !== "archive" && name !== "xts");
+}
+
 // --- internal ---
 
 const PROGRAM = "ubiblk";
-/** Names that programs of others may well have. */
-const COMMON_NAMES: readonly string[] = ["archive", "xts"];
 
 async function completionFacts({ commands, links }: CommandTree): Promise<CompletionFacts> {
-  const named = Object.entries(links).filter(([name]) => !COMMON_NAMES.includes(name));
   const root = rootOutline(PROGRAM, "", commands);
   const outlines = [root, ...(await wholeOutline(commands, [PROGRAM]))];
   return {
     program: PROGRAM,
     outlines: outlines.map((each) => ({ ...each, flags: [...each.flags, ...COMMON_FLAGS] })),
-    links: named.map(([name, command]) => ({ name, place: `${PROGRAM} ${command}` })),
+    links: completedLinks(links).map((name) => ({ name, place: `${PROGRAM} ${links[name]}` })),
   };
 }
 

@@ -21,7 +21,7 @@ import { isInstalled, skipUnless, skipUnlessInstalled } from "../support/require
 
 const ROOT = resolve(import.meta.dir, "..", "..");
 const BASE_SYSTEM = join(ROOT, "build", "package-chroot", "base.tar");
-const TIMEOUT_MS = 180_000;
+const TIMEOUT_MS = 300_000;
 const SMALL = { compression: "xz", packedPath: "/bin/true" } as const;
 const { version } = packageJson;
 
