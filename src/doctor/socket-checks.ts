@@ -16,42 +16,21 @@ import { systemText } from "./system-file.ts";
 
 export async function* examineVhostSocket(context: CheckContext): AsyncGenerator<Finding> {
   const config = await context.config();
-  const path = config.device.vhostSocket;
-  if (path === undefined) {
-    return;
-  }
-  const pathFinding = lengthFinding(path);
-  if (pathFinding !== undefined) {
-    yield pathFinding;
-    return;
-  }
-  yield folderFinding(path);
-  const state = stateOf(path);
-  yield stateFinding(
-    path,
-    state,
-    state === "socket" ? vhostListener(path, holderOf(config)) : "nobody",
-  );
+  const { vhostSocket } = config.device;
+  yield* placeFindings(vhostSocket, (path) => vhostListener(path, holderOf(config)));
 }
 
 export async function* examineRpcSocket(context: CheckContext): AsyncGenerator<Finding> {
-  const config = await context.config();
-  const path = config.device.rpcSocket;
-  if (path === undefined) {
-    return;
+  const { rpcSocket } = (await context.config()).device;
+  const listener = yield* placeFindings(rpcSocket, connectionState);
+  if (rpcSocket !== undefined && listener === "listening") {
+    yield await answerFinding(rpcSocket);
   }
-  const pathFinding = lengthFinding(path);
-  if (pathFinding !== undefined) {
-    yield pathFinding;
-    return;
-  }
-  yield folderFinding(path);
-  const state = stateOf(path);
-  const listener = state === "socket" ? connectionState(path) : "nobody";
-  yield stateFinding(path, state, listener);
-  if (listener === "listening") {
-    yield await answerFinding(path);
-  }
+}
+
+export async function* examineMetricsSocket(context: CheckContext): AsyncGenerator<Finding> {
+  const { metricsSocket } = (await context.config()).device;
+  yield* placeFindings(metricsSocket, connectionState);
 }
 
 /** What is at a socket's path. */
@@ -125,6 +104,26 @@ const ECONNREFUSED = -111;
 /** Of /proc/net/unix: number, references, protocol, flags, type, state, inode, name. */
 const LISTENING_FLAGS = "00010000";
 const NAME_FIELD = 7;
+
+/** Returns who listens there; nothing is found about a socket that is not configured. */
+function* placeFindings(
+  path: string | undefined,
+  listenerAt: (path: string) => Listener,
+): Generator<Finding, Listener> {
+  if (path === undefined) {
+    return "nobody";
+  }
+  const pathFinding = lengthFinding(path);
+  if (pathFinding !== undefined) {
+    yield pathFinding;
+    return "nobody";
+  }
+  yield folderFinding(path);
+  const state = stateOf(path);
+  const listener = state === "socket" ? listenerAt(path) : "nobody";
+  yield stateFinding(path, state, listener);
+  return listener;
+}
 
 function folderFinding(path: string): Finding {
   const check = "folder";

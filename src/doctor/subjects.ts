@@ -40,6 +40,11 @@ export const SUBJECTS: readonly Subject[] = [
     isOfConfig: true,
   },
   {
+    name: "metrics_socket",
+    load: async () => (await import("./socket-checks.ts")).examineMetricsSocket,
+    isOfConfig: true,
+  },
+  {
     name: "stripe_source",
     load: async () => (await import("./source-checks.ts")).examineSource,
     isOfConfig: true,

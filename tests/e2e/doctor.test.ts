@@ -96,6 +96,7 @@ describe("disk", () => {
 
   test("examined while it is served: everything is told, and the backend does not notice", async () => {
     using place = new DoctorPlace();
+    place.configure('metrics_socket = "metrics.sock"');
     await using backend = await startBackend({
       command: [EXECUTABLE, "vhost", "-f", place.config],
       socketPath: place.file("vhost.sock"),
@@ -109,6 +110,7 @@ describe("disk", () => {
       `locked by process ${backend.pid} (ubiblk)`,
     );
     expect(checkOf(result, "vhost_socket", "socket")?.found).toContain("a program listens at");
+    expect(checkOf(result, "metrics_socket", "socket")?.found).toContain("a program listens at");
     expect(checkOf(result, "rpc_socket", "answer")?.found).toBe(
       `version ${packageJson.version} answers`,
     );
