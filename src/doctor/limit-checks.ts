@@ -38,7 +38,7 @@ export function lockedMemoryFinding(facts: {
   return {
     check,
     verdict: "warn",
-    found: `${found}: buffers are not registered with io_uring, which costs speed`,
+    found: `${found}: a busy disk cannot register all its buffers with io_uring`,
     advice: `allow ${BUFFERS_BYTES / 2 ** 20} MiB: LimitMEMLOCK= of a unit, ulimit -l`,
   };
 }
