@@ -2,15 +2,9 @@
  * The log: one line an event on standard error, written synchronously from whatever thread, so that the last line
  * before an end is there. How much it tells and in which form: src/log/log-settings.ts.
  */
+import { type ConsolaInstance, createConsola, LogLevels } from "consola/core";
 import { isLogLevel, LOG_LEVELS, type LogLevel, rankOf } from "./log/log-level.ts";
-import {
-  fatalLine,
-  type LineStyle,
-  type LogEvent,
-  type LogFields,
-  logLine,
-  oneLine,
-} from "./log/log-line.ts";
+import { fatalLine, type LogEvent, type LogFields, logLine, oneLine } from "./log/log-line.ts";
 import {
   adoptLogSettings,
   LOG_FORMATS,
@@ -122,16 +116,25 @@ function tell(level: LogLevel, message: string, fields: LogFields | undefined): 
     tell("warn", "UBIBLK_LOG is none of its levels; info counts", { value: complaint, levels });
   }
   if (rankOf(level) <= rank) {
-    const style = lineStyle();
-    writeLogLine(logLine(eventOf(level, message, fields), style), (lines) =>
-      lostLine(lines, style),
-    );
+    sink()[level](logLine(eventOf(level, message, fields), lineStyle()));
   }
 }
 
-function lostLine(lines: number, style: LineStyle): string {
+let instance: ConsolaInstance | undefined;
+
+/** Takes every level: which ones are told may change while it lives, and is decided before. */
+function sink(): ConsolaInstance {
+  instance ??= createConsola({
+    level: LogLevels.verbose,
+    throttle: 0,
+    reporters: [{ log: ({ args }) => writeLogLine(args.join(" "), lostLine) }],
+  });
+  return instance;
+}
+
+function lostLine(lines: number): string {
   const message = `${lines} lines were lost: nobody read the log`;
-  return logLine(eventOf("warn", message, undefined), style);
+  return logLine(eventOf("warn", message, undefined), lineStyle());
 }
 
 function eventOf(level: LogLevel, message: string, fields: LogFields | undefined): LogEvent {

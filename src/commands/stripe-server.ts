@@ -22,6 +22,7 @@ import { type InheritedSocket, openService } from "../service/index.ts";
 import { hardenOrWarn } from "./hardening.ts";
 import { startMetrics } from "./metrics-listener.ts";
 import { serverAnswers, serverRpcPlace, startServerRpc } from "./server-rpc.ts";
+import { dropStartLeftovers } from "./start-leftovers.ts";
 import { StopSignals } from "./stop-signals.ts";
 
 export default defineCommand({
@@ -141,7 +142,7 @@ async function serve(served: Served, listenPath: string): Promise<void> {
     log.info("telling metrics", { at: metrics.places.join(",") });
   }
   manager?.ready(`serving the stripes of ${disk.name}`, server.heartbeat);
-  Bun.gc(true); // what the start left behind
+  dropStartLeftovers();
   await Promise.race([signals.first, server.ended]);
   log.info("stopping", { signal: signals.name });
   manager?.stopping("answers under way are sent");

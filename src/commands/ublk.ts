@@ -26,6 +26,7 @@ import { hardenOrWarn } from "./hardening.ts";
 import { startMetrics } from "./metrics-listener.ts";
 import { diskAnswers, rpcPlace, startRpc } from "./rpc.ts";
 import { writePieces } from "./standard-output.ts";
+import { dropStartLeftovers } from "./start-leftovers.ts";
 import { StopSignals } from "./stop-signals.ts";
 
 const idArgument = (description: string) =>
@@ -142,7 +143,7 @@ async function serve(configPath: string, options: ServeOptions): Promise<void> {
     ...(metrics === undefined ? {} : { metrics: metrics.places.join(",") }),
   });
   manager?.ready(`serving ${config.device.dataPath} as ${backend.path}`, backend.heartbeat);
-  Bun.gc(true); // what the start left behind: from here on little is allocated, so nothing else would collect it
+  dropStartLeftovers();
   try {
     await Promise.race([signals.first, backend.failed]);
     log.info("stopping", { signal: signals.name });

@@ -11,6 +11,7 @@ import { VhostBackend } from "../vhost/backend.ts";
 import { hardenOrWarn } from "./hardening.ts";
 import { startMetrics } from "./metrics-listener.ts";
 import { diskAnswers, rpcPlace, startRpc } from "./rpc.ts";
+import { dropStartLeftovers } from "./start-leftovers.ts";
 import { StopSignals } from "./stop-signals.ts";
 
 export default defineCommand({
@@ -72,7 +73,7 @@ async function serve(configPath: string, isNull: boolean): Promise<void> {
     ...(metrics === undefined ? {} : { metrics: metrics.places.join(",") }),
   });
   manager?.ready(`serving ${config.device.dataPath} at ${socket.path}`, backend.heartbeat);
-  Bun.gc(true); // what the start left behind: from here on little is allocated, so nothing else would collect it
+  dropStartLeftovers();
   await Promise.race([signals.first, backend.ended]);
   log.info("stopping", { signal: signals.name });
   manager?.stopping("requests under way end, the disk is flushed");
