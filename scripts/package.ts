@@ -161,7 +161,7 @@ async function buildTarball(
   tree.add("share/doc/ubiblk/copyright", copyrightText());
   tree.seal();
   const isCompressed = options.compression === "xz";
-  const compress = isCompressed ? ["--use-compress-program=xz --threads=1 -3"] : [];
+  const compress = isCompressed ? ["--use-compress-program=xz --threads=1 -1"] : [];
   const path = join(options.outputFolder, `${name}.tar${isCompressed ? ".xz" : ""}`);
   const fixed = ["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--format=gnu"];
   const dated = `--mtime=@${options.dateSeconds}`;

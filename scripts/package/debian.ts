@@ -47,7 +47,7 @@ export async function buildDebian(build: DebianBuild): Promise<string> {
   tree.seal();
   const path = join(outputFolder, `${name}_${packageJson.version}_${architecture}.deb`);
   // One thread: its result does not depend on how many the machine has.
-  const flags = ["--root-owner-group", `-Z${compression}`, "-z3", "--threads-max=1"];
+  const flags = ["--root-owner-group", `-Z${compression}`, "-z1", "--threads-max=1"];
   await outputOf(["dpkg-deb", ...flags, "--build", tree.folder, path], {
     env: { ...process.env, SOURCE_DATE_EPOCH: String(dateSeconds) },
     timeoutMs: 1_800_000,
