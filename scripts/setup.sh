@@ -27,6 +27,7 @@ main() {
       guest_kernel
       ublk_guest
       prometheus
+      package_chroot
       ;;
     bench) ublk_guest ;;
   esac
