@@ -119,8 +119,12 @@ test("a required positional that is absent is named", () => {
   expect(() => readArguments([], { input: { type: "positional" } })).toThrow("INPUT: missing");
 });
 
-test.each([["--help"], ["-h"]])("%s asks for help whatever else is missing", (flag) => {
-  expect(read(flag)).toEqual({ kind: "help" });
+test.each([
+  ["--help", false],
+  ["-h", false],
+  ["--help-all", true],
+])("%s asks for help whatever else is missing", (flag, isWhole) => {
+  expect(read(flag)).toEqual({ kind: "help", isWhole });
 });
 
 test.each([["--version"], ["-V"]])("%s asks for the version", (flag) => {

@@ -29,7 +29,8 @@ export type ArgumentDefinitions = Readonly<Record<string, ArgumentDefinition>>;
 /** What the arguments ask for; `argv` is in the one form that citty reads right. */
 export type ReadArguments =
   | { readonly kind: "run"; readonly argv: string[] }
-  | { readonly kind: "help" }
+  /** `isWhole`: with the flags that are seldom needed. */
+  | { readonly kind: "help"; readonly isWhole: boolean }
   | { readonly kind: "version" };
 
 /**
@@ -71,7 +72,7 @@ export function aliasesOf(definition: ArgumentDefinition): readonly string[] {
 
 // --- internal ---
 
-const HELP_FLAGS: readonly string[] = ["--help", "-h"];
+const HELP_FLAGS: readonly string[] = ["--help", "-h", "--help-all"];
 const VERSION_FLAGS: readonly string[] = ["--version", "-V"];
 
 interface Definition {
@@ -108,7 +109,7 @@ class ArgumentReader {
       } else if (token === "--") {
         areFlagsOver = true;
       } else if (this.#isBuiltIn(token, HELP_FLAGS)) {
-        return { kind: "help" };
+        return { kind: "help", isWhole: token === "--help-all" };
       } else if (this.#isBuiltIn(token, VERSION_FLAGS)) {
         return { kind: "version" };
       } else if (token.startsWith("--")) {

@@ -12,6 +12,8 @@ export interface CommandEntry {
   readonly description: string;
   readonly examples: readonly Example[];
   readonly exitCodes: ExitCodes;
+  /** Where a screen is too small for all flags: those that `--help` shows. The required ones are among them. */
+  readonly mainFlags?: readonly string[];
   /** Without it, the name is that of a group of tools. */
   readonly load?: (wrap: typeof runnableCommand) => Promise<RunnableCommand>;
   /** Commands that run when their name is the next word. */

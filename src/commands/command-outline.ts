@@ -43,6 +43,8 @@ export interface CommandOutline {
   readonly examples: readonly Example[];
   readonly exitCodes: ExitCodes;
   readonly flags: readonly FlagOutline[];
+  /** Names of those that the short help shows; undefined for all. */
+  readonly mainFlags: readonly string[] | undefined;
   readonly words: readonly WordOutline[];
   /** One of them has to be named when the command does nothing by itself. */
   readonly tools: readonly { readonly name: string; readonly description: string }[];
@@ -74,6 +76,7 @@ export function outlineOf(
     flags: definitions
       .filter(([, { type }]) => type !== "positional")
       .map(([name, definition]) => flagOf(name, definition)),
+    mainFlags: entry.mainFlags,
     words: definitions
       .filter(([, { type }]) => type === "positional")
       .map(([name, definition]) => wordOf(name, definition)),

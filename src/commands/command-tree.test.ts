@@ -7,6 +7,8 @@ import { COMMANDS, LINKS } from "./command-tree.ts";
 import { helpText } from "./help-text.ts";
 import { runnableCommand } from "./runnable-command.ts";
 
+/** Of a terminal that is opened today. */
+const SCREEN_LINES = 42;
 const outlines = await wholeOutline(COMMANDS, ["ubiblk"]);
 
 describe.each(outlines.map((outline) => [outline.path.join(" "), outline] as const))(
@@ -37,10 +39,23 @@ describe.each(outlines.map((outline) => [outline.path.join(" "), outline] as con
     });
 
     test("has a help that fits 80 columns", () => {
-      const long = helpText(outline)
+      const long = helpText(outline, true)
         .split("\n")
         .filter((line) => line.length > 80 && !line.includes(`${name} `));
       expect(long).toEqual([]);
+    });
+
+    test("has a help that fits a screen, with every flag that must be given", () => {
+      expect(helpText(outline, false).split("\n").length).toBeLessThanOrEqual(SCREEN_LINES);
+      const main = outline.mainFlags?.map((flag) => `--${flag}`);
+      const required = outline.flags.filter(({ isRequired }) => isRequired);
+      const hidden = required.filter(({ names }) => main?.includes(names.at(-1) ?? "") === false);
+      expect(hidden).toEqual([]);
+    });
+
+    test("shows flags first that it has", () => {
+      const names = outline.flags.flatMap((flag) => flag.names);
+      expect(outline.mainFlags?.filter((flag) => !names.includes(`--${flag}`)) ?? []).toEqual([]);
     });
   },
 );

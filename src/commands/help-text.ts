@@ -1,4 +1,4 @@
-/** The text of `--help`: examples first, then the flags, then the exit codes. Coloured on a terminal only. */
+/** The text of `--help`: examples first, then flags, then the exit codes. Coloured on a terminal only. */
 import type { CommandEntry } from "./command-entry.ts";
 import {
   COMMON_FLAGS,
@@ -7,8 +7,10 @@ import {
   type WordOutline,
 } from "./command-outline.ts";
 
-export function helpText(outline: CommandOutline): string {
-  const { description, examples, flags, words, tools } = outline;
+/** @param isWhole with all flags, also of a command that has more than a screen takes */
+export function helpText(outline: CommandOutline, isWhole: boolean): string {
+  const { description, examples, words, tools } = outline;
+  const flags = isWhole ? outline.flags : mainFlagsOf(outline);
   const parts = [
     filled(`${description}.`, 0),
     section("Examples", exampleLines(examples)),
@@ -16,6 +18,7 @@ export function helpText(outline: CommandOutline): string {
     section("Arguments", columns(words.map((word) => [word.name, wordText(word)]))),
     section("Tools", columns(tools.map(({ name, description: does }) => [name, does]))),
     section("Flags", columns(flags.map((flag) => [flagLabel(flag, flags), flagText(flag)]))),
+    moreFlagsText(outline, outline.flags.length - flags.length),
     exitCodeText(outline),
     filled(`${heading("Every command")} ${COMMON_FLAGS.map(flagUse).join(", ")}`, INDENT),
   ];
@@ -48,6 +51,16 @@ const WIDTH_DEFAULT = 80;
 const LABEL_MAX = 30;
 const INDENT = 2;
 const GAP = 2;
+
+function mainFlagsOf({ flags, mainFlags }: CommandOutline): readonly FlagOutline[] {
+  return mainFlags === undefined
+    ? flags
+    : flags.filter(({ names }) => mainFlags.some((name) => names.includes(`--${name}`)));
+}
+
+function moreFlagsText({ path }: CommandOutline, count: number): string {
+  return count === 0 ? "" : `${count} more flags: ${path.join(" ")} --help-all`;
+}
 
 /** `ubiblk xts --config FILE [flags] INPUT OUTPUT` */
 function usageLine({ path, flags, words, tools, isGroup }: CommandOutline): string {

@@ -27,7 +27,7 @@ export async function runEntry(
     case "help": {
       const { helpText } = await import("./help-text.ts");
       const { outlineOf } = await import("./command-outline.ts");
-      return helpText(outlineOf(path, entry, command));
+      return helpText(outlineOf(path, entry, command), read.isWhole);
     }
     case "version":
       return versionLine;
