@@ -224,6 +224,9 @@ class ArgumentReader {
     if (nearest !== undefined) {
       return `; did you mean ${nearest}?`;
     }
+    if (this.#toolNames.length > 0 && !/[./]/.test(word)) {
+      return `; the tools here are ${this.#toolNames.join(", ")}`;
+    }
     const isConfigMissing = this.#flags.has("--config") && !this.#values.has("config");
     return isConfigMissing ? `; did you mean --config ${word}?` : "";
   }

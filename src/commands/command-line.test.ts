@@ -37,6 +37,7 @@ test.each([
 
 test.each([
   [["archive", "varify"], "did you mean verify?; see ubiblk archive --help"],
+  [["archive", "list"], "; the tools here are verify, inspect, prune, rekey; see ubiblk archive"],
   [["vhost", "disk.toml"], "did you mean --config disk.toml?; see ubiblk vhost --help"],
   [["vhost", "--config="], "--config: empty; the name of a file is expected"],
   [["-v"], "-v: unknown flag; did you mean --version?"],

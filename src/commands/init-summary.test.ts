@@ -39,6 +39,14 @@ test("paths are one word for the shell, and a comma one letter for QEMU", () => 
   expect(text).toContain("-chardev 'socket,id=disk0,path=/a,,b c/vhost.sock,reconnect=1'");
 });
 
+test("a disk of the units is served by one of them", () => {
+  const text = madeText({ ...MADE, configPath: "/etc/ubiblk/disk1.toml" });
+  expect(text).toContain(
+    "\n  chown ubiblk: /etc/ubiblk/disk1.toml /vm/metadata /vm/disk.raw" +
+      " && systemctl enable --now ubiblk-vhost@disk1.service\n",
+  );
+});
+
 test("JSON is one line and has no key that is missing", () => {
   const facts = JSON.parse(madeJson({ ...MADE, keyPath: undefined }));
   expect(madeJson(MADE).split("\n")).toHaveLength(2);

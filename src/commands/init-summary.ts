@@ -69,7 +69,7 @@ export function madeJson(made: MadeDisk): string {
 function nextCommands(made: MadeDisk): readonly string[] {
   const socket = made.vhostSocket.replaceAll(",", ",,"); // QEMU's way to write a comma
   return [
-    `ubiblk vhost --config ${quoted(made.configPath)}`,
+    serveCommand(made),
     "qemu-system-x86_64 -M q35,memory-backend=mem -m 1G" +
       " -object memory-backend-memfd,id=mem,size=1G,share=on" +
       ` -chardev ${quoted(`socket,id=disk0,path=${socket},reconnect=1`)}` +
@@ -79,6 +79,17 @@ function nextCommands(made: MadeDisk): readonly string[] {
 }
 
 // --- internal ---
+
+/** A configuration where the units look for it is served by one of them, whose user has to own what it serves. */
+function serveCommand({ configPath, dataPath, metadataPath }: MadeDisk): string {
+  const [, name] = /^\/etc\/ubiblk\/([\w.:-]+)\.toml$/.exec(configPath) ?? [];
+  if (name === undefined) {
+    return `ubiblk vhost --config ${quoted(configPath)}`;
+  }
+  const disk = dataPath.startsWith("/dev/") ? [] : [quoted(dataPath)];
+  const paths = [configPath, quoted(metadataPath), ...disk].join(" ");
+  return `chown ubiblk: ${paths} && systemctl enable --now ubiblk-vhost@${name}.service`;
+}
 
 function keyRows({ keyPath }: MadeDisk): [string, string][] {
   const what = keyPath?.endsWith("/kek") ? "the KEK" : "the key";

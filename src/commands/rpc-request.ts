@@ -101,7 +101,9 @@ function answerOf(
       fail("what comes is no line");
     }
   });
-  socket.on("error", (error) => fail(errorText(error)));
+  socket.on("error", (error) =>
+    fail(`${errorText(error)}; is it an rpc_socket, and does the program run?`),
+  );
   socket.on("close", () => fail("the connection was closed"));
   return promise.finally(() => {
     clearTimeout(timer);
