@@ -51,10 +51,10 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     description: "Serves a disk to a virtual machine over vhost-user-blk",
     examples: [
       [
-        "ubiblk vhost -f disk.toml",
+        "ubiblk vhost -f config.toml",
         "until SIGTERM or Ctrl-C; `ready` says that the socket is there",
       ],
-      ["ubiblk vhost -f disk.toml --log-level warn", "tells nothing of its life"],
+      ["ubiblk vhost -f config.toml --log-level warn", "tells nothing of its life"],
     ],
     exitCodes: EXIT_OF_SERVICE,
     load: async (wrap) => wrap((await import("./vhost.ts")).default),
@@ -62,8 +62,8 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   ublk: {
     description: "Serves a disk to this machine as a block device, over ublk",
     examples: [
-      ["ubiblk ublk -f disk.toml", "as /dev/ublkbN, until SIGTERM or Ctrl-C"],
-      ["ubiblk ublk -f disk.toml --device-symlink /run/ubiblk/disk", "with a name that stays"],
+      ["ubiblk ublk -f config.toml", "as /dev/ublkbN, until SIGTERM or Ctrl-C"],
+      ["ubiblk ublk -f config.toml --device-symlink /run/ubiblk/disk", "with a name that stays"],
       ["ubiblk ublk --list", "devices of ubiblk on this machine"],
     ],
     exitCodes: { ...EXIT_OF_SERVICE, 0: "stopped by SIGTERM or SIGINT, or done" },
@@ -73,7 +73,7 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     description: "Serves the stripes of a disk or an archive to other hosts",
     examples: [
       [
-        "ubiblk stripe-server -f disk.toml --listen-config server.toml",
+        "ubiblk stripe-server -f config.toml --listen-config server.toml",
         "a disk that no backend uses",
       ],
       ["ubiblk stripe-server --archive archive.toml --listen-config server.toml", "an archive"],
@@ -96,9 +96,9 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   "init-metadata": {
     description: "Makes the metadata file of a disk with lazy stripes",
     examples: [
-      ["ubiblk init-metadata -f disk.toml", "stripes of 1 MiB, or as its source has them"],
-      ["ubiblk init-metadata -f disk.toml -s 13", "stripes of 4 MiB"],
-      ["ubiblk init-metadata -f disk.toml --grow", "after the disk was made larger"],
+      ["ubiblk init-metadata -f config.toml", "stripes of 1 MiB, or as its source has them"],
+      ["ubiblk init-metadata -f config.toml -s 13", "stripes of 4 MiB"],
+      ["ubiblk init-metadata -f config.toml --grow", "after the disk was made larger"],
     ],
     exitCodes: EXIT_OF_WORK,
     load: async (wrap) => wrap((await import("./init-metadata.ts")).default),
@@ -106,8 +106,8 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   "dump-metadata": {
     description: "Tells which stripes of a disk are fetched or written",
     examples: [
-      ["ubiblk dump-metadata -f disk.toml", "lists of stripes; the disk may be in use"],
-      ["ubiblk dump-metadata -f disk.toml --json", "counts and percentages too"],
+      ["ubiblk dump-metadata -f config.toml", "lists of stripes; the disk may be in use"],
+      ["ubiblk dump-metadata -f config.toml --json", "counts and percentages too"],
     ],
     exitCodes: EXIT_OF_WORK,
     load: async (wrap) => wrap((await import("./dump-metadata.ts")).default),
@@ -115,13 +115,13 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   archive: {
     description: "Writes a disk to an archive, and looks after archives",
     examples: [
-      ["ubiblk archive -f disk.toml --target-config target.toml --encrypt", "a new archive"],
+      ["ubiblk archive -f config.toml --target-config target.toml --encrypt", "a new archive"],
       [
-        "ubiblk archive -f disk.toml --target-config target.toml -e --incremental",
+        "ubiblk archive -f config.toml --target-config target.toml -e --incremental",
         "what changed since",
       ],
       [
-        "ubiblk archive -f disk.toml --target-config target.toml -e --incremental --track-changes",
+        "ubiblk archive -f config.toml --target-config target.toml -e --incremental --track-changes",
         "and reads only that, from the second time on",
       ],
       ["ubiblk archive verify --source archive.toml", "reads it all"],
@@ -142,9 +142,9 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   scrub: {
     description: "Compares what a disk fetched from an archive with it",
     examples: [
-      ["ubiblk scrub -f disk.toml", "with the archive of its [stripe_source]"],
-      ["ubiblk scrub -f disk.toml --source archive.toml --bytes-per-second 50M", "gently"],
-      ["ubiblk scrub -f disk.toml --repair", "what differs is fetched anew"],
+      ["ubiblk scrub -f config.toml", "with the archive of its [stripe_source]"],
+      ["ubiblk scrub -f config.toml --source archive.toml --bytes-per-second 50M", "gently"],
+      ["ubiblk scrub -f config.toml --repair", "what differs is fetched anew"],
     ],
     exitCodes: { ...EXIT_OF_WORK, 0: "all is as it should be", 1: "something is not, or failed" },
     load: async (wrap) => wrap((await import("./scrub.ts")).default),
@@ -161,9 +161,9 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   xts: {
     description: "Enciphers or deciphers an image with the key of a disk",
     examples: [
-      ["ubiblk xts -f disk.toml disk.raw plain.raw", "deciphers"],
-      ["ubiblk xts -f disk.toml --action encode plain.raw disk.raw", "enciphers"],
-      ["ubiblk xts -f disk.toml --start 2048 --len 8 disk.raw part.raw", "4 KiB at 1 MiB"],
+      ["ubiblk xts -f config.toml disk.raw plain.raw", "deciphers"],
+      ["ubiblk xts -f config.toml --action encode plain.raw disk.raw", "enciphers"],
+      ["ubiblk xts -f config.toml --start 2048 --len 8 disk.raw part.raw", "4 KiB at 1 MiB"],
     ],
     exitCodes: { 0: "done", 1: "failed or interrupted; standard error says why", 2: "wrong usage" },
     load: async (wrap) => wrap((await import("./xts.ts")).default),
@@ -171,7 +171,7 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   config: {
     description: "Checks configurations, and tells what can stand in one",
     examples: [
-      ["ubiblk config check disk.toml", "every mistake, then what the configuration says"],
+      ["ubiblk config check config.toml", "every mistake, then what the configuration says"],
       ["ubiblk config example > disk.toml", "all keys, each explained"],
     ],
     exitCodes: EXIT_OF_WORK,
@@ -180,8 +180,8 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   secret: {
     description: "Makes and encrypts the keys that a configuration names",
     examples: [
-      ["ubiblk secret gen --kind xts-key --output xts.key", "a key for a disk"],
-      ["ubiblk secret wrap --name xts_key --kek kek --input xts.key", "its envelope"],
+      ["ubiblk secret gen --kind xts-key --output disk.key", "a key for a disk"],
+      ["ubiblk secret wrap --name xts_key --kek kek --input disk.key", "its envelope"],
     ],
     exitCodes: EXIT_OF_WORK,
     tools: SECRET_TOOLS,
@@ -190,8 +190,8 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     description: "Looks whether this machine and a disk are fit to serve",
     examples: [
       ["ubiblk doctor", "the machine: io_uring, ciphers and their speed, limits"],
-      ["ubiblk doctor -f disk.toml", "a disk as well, also while it is served"],
-      ["ubiblk doctor -f disk.toml --json --strict", "for a monitor"],
+      ["ubiblk doctor -f config.toml", "a disk as well, also while it is served"],
+      ["ubiblk doctor -f config.toml --json --strict", "for a monitor"],
     ],
     exitCodes: { ...EXIT_OF_WORK, 0: "nothing failed", 1: "a check failed; the report says which" },
     load: async (wrap) => wrap((await import("./doctor.ts")).default),
@@ -199,9 +199,9 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   top: {
     description: "Shows what running backends do, live",
     examples: [
-      ["ubiblk top /run/ubiblk/disk1.rpc", "a live view; q ends it"],
-      ["ubiblk top --socket '/run/ubiblk/*.rpc'", "of all backends of this host"],
-      ["ubiblk top --once --json /run/ubiblk/disk1.rpc", "one sample for a program"],
+      ["ubiblk top /run/ubiblk/disk1/rpc.sock", "a live view; q ends it"],
+      ["ubiblk top --socket '/run/ubiblk/*/rpc.sock'", "of all backends of this host"],
+      ["ubiblk top --once --json /run/ubiblk/disk1/rpc.sock", "one sample for a program"],
     ],
     exitCodes: { ...EXIT_OF_WORK, 0: "ended by its user, or all samples written" },
     load: async (wrap) => wrap((await import("./top.ts")).default),
@@ -209,9 +209,9 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   rpc: {
     description: "Gives a running backend or stripe server one command",
     examples: [
-      ["ubiblk rpc /run/ubiblk/disk1.rpc status", "one line of JSON"],
-      ["ubiblk rpc /run/ubiblk/disk1.rpc resize", "after its file was made larger"],
-      ["ubiblk rpc /run/ubiblk/disk1.rpc set_log_level level=debug", "with what it needs"],
+      ["ubiblk rpc /run/ubiblk/disk1/rpc.sock status", "one line of JSON"],
+      ["ubiblk rpc /run/ubiblk/disk1/rpc.sock resize", "after its file was made larger"],
+      ["ubiblk rpc /run/ubiblk/disk1/rpc.sock set_log_level level=debug", "with what it needs"],
     ],
     exitCodes: { ...EXIT_OF_WORK, 1: "refused or failed; standard error says why" },
     load: async (wrap) => wrap((await import("./rpc-request.ts")).default),
@@ -219,8 +219,8 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   metrics: {
     description: "Writes metrics of running programs, for Prometheus",
     examples: [
-      ["ubiblk metrics /run/ubiblk/disk1.rpc", "to standard output"],
-      ["ubiblk metrics '/run/ubiblk/*.rpc' --output ubiblk.prom", "for node_exporter"],
+      ["ubiblk metrics /run/ubiblk/disk1/rpc.sock", "to standard output"],
+      ["ubiblk metrics '/run/ubiblk/*/rpc.sock' --output ubiblk.prom", "for node_exporter"],
     ],
     exitCodes: { ...EXIT_OF_WORK, 1: "failed, or no socket answers" },
     load: async (wrap) => wrap((await import("./metrics.ts")).default),

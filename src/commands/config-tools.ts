@@ -5,9 +5,12 @@ export const CONFIG_TOOLS: Readonly<Record<string, CommandEntry>> = {
   check: {
     description: "Tells what is wrong with configurations, and what they say",
     examples: [
-      ["ubiblk config check disk.toml", "reads the secrets as a backend would"],
+      ["ubiblk config check config.toml", "reads the secrets as a backend would"],
       ["ubiblk config check --no-secrets /etc/ubiblk/*.toml", "reads no secret"],
-      ["ubiblk config check --no-secrets --reference disk.toml", "before another program gets it"],
+      [
+        "ubiblk config check --no-secrets --reference config.toml",
+        "before another program gets it",
+      ],
     ],
     exitCodes: { ...EXIT_OF_WORK, 0: "all are valid", 1: "one is not" },
     load: async (wrap) => wrap((await import("./config-check.ts")).default),

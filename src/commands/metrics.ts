@@ -26,7 +26,8 @@ export default defineCommand({
       required: false,
       isRepeated: true,
       valueHint: "SOCKET",
-      description: "RPC sockets; also several with commas, or patterns such as '/run/ubiblk/*.rpc'",
+      description:
+        "RPC sockets; also several with commas, or patterns such as '/run/ubiblk/*/rpc.sock'",
     },
     config: {
       type: "string",

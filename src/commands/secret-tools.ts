@@ -5,7 +5,7 @@ export const SECRET_TOOLS: Readonly<Record<string, CommandEntry>> = {
   gen: {
     description: "Makes a new secret",
     examples: [
-      ["ubiblk secret gen --kind xts-key --output xts.key", "the key of a disk, mode 0600"],
+      ["ubiblk secret gen --kind xts-key --output disk.key", "the key of a disk, mode 0600"],
       ["ubiblk secret gen --kind kek --output kek", "a key that encrypts others"],
     ],
     exitCodes: EXIT_OF_WORK,
@@ -14,8 +14,8 @@ export const SECRET_TOOLS: Readonly<Record<string, CommandEntry>> = {
   wrap: {
     description: "Encrypts a secret with a key-encryption key",
     examples: [
-      ["ubiblk secret wrap --name xts_key --kek kek --input xts.key", "in base64"],
-      ["ubiblk secret wrap --name xts_key --kek kek --table < xts.key", "as [secrets.xts_key]"],
+      ["ubiblk secret wrap --name xts_key --kek kek --input disk.key", "in base64"],
+      ["ubiblk secret wrap --name xts_key --kek kek --table < disk.key", "as [secrets.xts_key]"],
     ],
     exitCodes: EXIT_OF_WORK,
     load: async (wrap) => wrap((await import("./secret-wrap.ts")).default),
@@ -23,8 +23,11 @@ export const SECRET_TOOLS: Readonly<Record<string, CommandEntry>> = {
   unwrap: {
     description: "Decrypts a secret",
     examples: [
-      ["ubiblk secret unwrap --name xts_key -f disk.toml --output xts.key", "of a configuration"],
-      ["ubiblk secret unwrap --name xts_key --kek kek --output xts.key < envelope", "by itself"],
+      [
+        "ubiblk secret unwrap --name xts_key -f config.toml --output disk.key",
+        "of a configuration",
+      ],
+      ["ubiblk secret unwrap --name xts_key --kek kek --output disk.key < envelope", "by itself"],
     ],
     exitCodes: EXIT_OF_WORK,
     load: async (wrap) => wrap((await import("./secret-unwrap.ts")).default),
@@ -33,10 +36,10 @@ export const SECRET_TOOLS: Readonly<Record<string, CommandEntry>> = {
     description: "Encrypts secrets with another key, or for another name",
     examples: [
       [
-        "ubiblk secret rewrap -f disk.toml --kek-name kek --new-kek new.kek",
+        "ubiblk secret rewrap -f config.toml --kek-name kek --new-kek new.kek",
         "all that kek encrypts",
       ],
-      ["ubiblk secret rewrap -f disk.toml --name xts_key --new-name disk_key", "another name"],
+      ["ubiblk secret rewrap -f config.toml --name xts_key --new-name disk_key", "another name"],
     ],
     exitCodes: EXIT_OF_WORK,
     load: async (wrap) => wrap((await import("./secret-rewrap.ts")).default),

@@ -27,7 +27,8 @@ export default defineCommand({
     socket: {
       type: "string",
       valueHint: "PATH",
-      description: "RPC socket; also several with commas, or a pattern such as '/run/ubiblk/*.rpc'",
+      description:
+        "RPC socket; also several with commas, or a pattern such as '/run/ubiblk/*/rpc.sock'",
     },
     interval: {
       type: "string",

@@ -32,7 +32,7 @@ test(
 skipUnlessInstalled("python3")("rpc.md: a backend is asked in Python", async () => {
   const text = readFileSync(join(ROOT, "docs", "rpc.md"), "utf8");
   const [, python = ""] = /^```python\n(.*?)^```$/ms.exec(text) ?? [];
-  const here = python.replace("/run/ubiblk/disk1.rpc", "rpc.sock");
+  const here = python.replace("/run/ubiblk/disk1/rpc.sock", "rpc.sock");
   using home = new Home();
   const script = `${commandsOf("README.md", "Serve a disk")}python3 - <<'EOF'\n${here}EOF`;
   const result = await home.run(script);

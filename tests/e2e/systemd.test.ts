@@ -1,4 +1,4 @@
-/** The units and the commands of docs/operations.md under systemd itself. */
+/** The units, and the commands of docs/operations.md and docs/init.md, under systemd itself. */
 import { expect } from "bun:test";
 import { commandsOf } from "../support/document-commands.ts";
 import { skipUnless } from "../support/requires.ts";
@@ -78,6 +78,21 @@ test(
       [ "$(stat -c %i $socket)" = $inode ]
       ubiblk bench --socket=$socket --time=0.1 --warmup=0
       journal | grep -q "^front end connected socket=$socket"
+    `);
+  },
+  TEST_MS,
+);
+
+test(
+  "a disk as init.md sets it up, with one KEK for the host: served, and open to the group of QEMU",
+  async () => {
+    const disk = commandsOf("docs/init.md", "On a host with systemd").replace("20G", "16M");
+    await succeeds(`${commandsOf(MANUAL, "Running it as a service")}${disk}
+      [ "$(property ActiveState)" = active ]
+      [ "$(stat -c %a:%U:%G /run/ubiblk/disk1/vhost.sock)" = 660:ubiblk:kvm ]
+      ubiblk bench --socket=/run/ubiblk/disk1/vhost.sock --workload=verify
+      ubiblk metrics --config /etc/ubiblk/disk1.toml | grep -q 'ubiblk_up{device="disk1"'
+      [ -z "$(journal -p warning)" ]
     `);
   },
   TEST_MS,
