@@ -483,6 +483,7 @@ class QueueWorker implements Disposable {
   /** The guest broke the rules of the ring: it is left alone until it is set up anew. */
   #break(ring: SplitRing, why: string): void {
     this.#isBroken = true;
+    this.#throttle.cancel(clockNs()); // or it would wake this thread again and again
     this.#mailbox.setRingState(RingState.broken);
     this.#limiter.warn("queue stopped", { queue: this.#queue, why, next: ring.nextAvailable });
     if (this.#errorFd >= 0) {
