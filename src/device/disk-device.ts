@@ -201,24 +201,28 @@ export class DiskDevice implements Disposable {
     return sizeBytes / SECTOR_BYTES;
   }
 
+  /** Makes the size of the data file durable, before metadata tells of it. @throws UbiError E_DISK_IO */
+  async syncSize(): Promise<void> {
+    if (this.#metadata !== undefined) {
+      await this.#file.syncSize();
+    }
+  }
+
   /**
    * The disk has so many sectors from here on: in its metadata, durably, then for all its threads. Its front end tells
    * the guest. One at a time.
    *
-   *   data file's size durable -> metadata file -> stripe worker -> queues
+   *   data file's size durable (syncSize) -> metadata file -> stripe worker -> queues
    *
    * A crash in between leaves a data file that is larger than the metadata says, or fits it: init-metadata --grow.
    * @param sectors of `measure`
    * @throws UbiError E_RESIZE, E_METADATA_SIZE, E_DISK_IO, E_CIPHER; then it has its old size
    */
   async grow(sectors: number): Promise<void> {
-    if (this.#metadata !== undefined) {
-      await this.#file.syncSize();
-      if (this.stripes !== undefined) {
-        await this.stripes.grow(sectors);
-      } else {
-        this.#metadata.grow(sectors);
-      }
+    if (this.stripes !== undefined) {
+      await this.stripes.grow(sectors);
+    } else {
+      this.#metadata?.grow(sectors);
     }
     this.size.grow(sectors);
   }

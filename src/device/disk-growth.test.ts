@@ -11,7 +11,7 @@ test("asked before anything changes, told when all is in place", async () => {
     bytes: 8192,
     guest: "told",
   });
-  expect(world.log).toEqual(["asked", "grown to 16", "told of 16"]);
+  expect(world.log).toEqual(["asked", "durable", "grown to 16", "told of 16"]);
 });
 
 test("a front end that cannot tell of another size: nothing changes", async () => {
@@ -26,6 +26,19 @@ test("not before the disk is served, and not after", async () => {
   world.growth.close();
   await expect(world.growth.growToFile()).rejects.toMatchObject({ code: "E_RESIZE" });
   expect(world.log).toEqual([]);
+});
+
+test.each([
+  { when: "before its metadata is written", closedAt: "durable", rest: [] },
+  { when: "before its guest is told", closedAt: "grown to 16", rest: ["grown to 16"] },
+])("a disk that is stopped $when has nothing of it touched any more", async (row) => {
+  const world = started({ closedAt: row.closedAt });
+  const ended = await world.growth.growToFile().then(
+    ({ guest }) => guest,
+    (error: UbiError) => error.code,
+  );
+  expect(ended).toBe(row.rest.length === 0 ? "E_RESIZE" : "next_connection");
+  expect(world.log).toEqual(["asked", "durable", ...row.rest]);
 });
 
 test("a second one while the first is under way is refused; the next is not", async () => {
@@ -47,14 +60,21 @@ test("the size that threads look at: seen once, as often as it grew", () => {
 
 // --- internal ---
 
-function started({ cannotTell = false } = {}) {
+function started({ cannotTell = false, closedAt = "" } = {}) {
   const log: string[] = [];
+  const step = (what: string) => {
+    log.push(what);
+    if (what === closedAt) {
+      growth.close();
+    }
+  };
   const size = DiskSize.create(8);
   const growth = new DiskGrowth({
     size,
     measure: () => 16,
+    syncSize: async () => step("durable"),
     grow: async (sectors) => {
-      log.push(`grown to ${sectors}`);
+      step(`grown to ${sectors}`);
       size.grow(sectors);
     },
   });

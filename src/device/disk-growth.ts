@@ -2,7 +2,8 @@
  * Makes a disk that is served as large as its data file has become. Whoever operates it makes the file larger first,
  * then asks for this.
  *
- *   front end: can it? -> disk: metadata, threads (DiskDevice.grow) -> front end tells the guest
+ *   front end: can it? -> data file's size durable -> disk: metadata, threads (DiskDevice.grow) -> front end tells the
+ *   guest
  */
 import { UbiError } from "../errors.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
@@ -29,12 +30,14 @@ export interface GrowthOutcome {
   readonly guest: GuestNews;
 }
 
+type GrowingDisk = Pick<DiskDevice, "size" | "measure" | "syncSize" | "grow">;
+
 export class DiskGrowth {
-  readonly #device: Pick<DiskDevice, "size" | "measure" | "grow">;
+  readonly #device: GrowingDisk;
   #frontEnd: GrowingFrontEnd | undefined;
   #isUnderWay = false;
 
-  constructor(device: Pick<DiskDevice, "size" | "measure" | "grow">) {
+  constructor(device: GrowingDisk) {
     this.#device = device;
   }
 
@@ -43,7 +46,7 @@ export class DiskGrowth {
     this.#frontEnd = frontEnd;
   }
 
-  /** The disk is going to be stopped. */
+  /** The disk is going to be stopped: a growth under way touches nothing any more that a stop closes. */
   close(): void {
     this.#frontEnd = undefined;
   }
@@ -56,7 +59,7 @@ export class DiskGrowth {
   async growToFile(): Promise<GrowthOutcome> {
     const frontEnd = this.#frontEnd;
     if (frontEnd === undefined) {
-      throw new UbiError("E_RESIZE", "the disk is not served yet, or no more: it cannot grow now");
+      throw notServed();
     }
     if (this.#isUnderWay) {
       throw new UbiError("E_RESIZE", "the disk is growing already; try again when that is done");
@@ -76,11 +79,20 @@ export class DiskGrowth {
     const before = device.size.sectors;
     const sectors = device.measure();
     frontEnd.checkGrowth();
+    await device.syncSize();
+    if (this.#frontEnd !== frontEnd) {
+      throw notServed();
+    }
     await device.grow(sectors);
-    const guest = await frontEnd.tellSize(sectors);
+    const guest =
+      this.#frontEnd === frontEnd ? await frontEnd.tellSize(sectors) : "next_connection";
     if (sectors > before) {
       log.info("the disk has grown", { sectors, before, guest });
     }
     return { bytesBefore: before * SECTOR_BYTES, bytes: sectors * SECTOR_BYTES, guest };
   }
+}
+
+function notServed(): UbiError {
+  return new UbiError("E_RESIZE", "the disk is not served yet, or no more: it cannot grow now");
 }

@@ -70,7 +70,7 @@ export class DiskStripes {
   readonly #rate: FetchRate;
   readonly #prefetch: StripeOrder;
   readonly #origin: StripeOrigin | undefined;
-  #growth: PromiseWithResolvers<void> | undefined;
+  #growth: (PromiseWithResolvers<void> & { readonly sectors: number }) | undefined;
 
   /**
    * Undefined for a disk with nothing to fetch and nothing to track: it is served as a plain one.
@@ -259,7 +259,7 @@ export class DiskStripes {
           "init-metadata --grow, and start it again",
       );
     }
-    this.#growth = Promise.withResolvers<void>();
+    this.#growth = { ...Promise.withResolvers<void>(), sectors };
     this.#control.askToGrow(sectors);
     this.#wake();
     const timer = setTimeout(() => this.#giveUpGrowth(), GROWTH_MS);
@@ -273,8 +273,11 @@ export class DiskStripes {
     this.#state.stripeCount = stripes;
   }
 
-  /** The stripe worker tells the end of what `grow` asked for. */
-  growthEnded(failure: GrowthFailure | undefined): void {
+  /** The stripe worker tells the end of what `grow` asked for, or of an earlier one that was given up. */
+  growthEnded(sectors: number, failure: GrowthFailure | undefined): void {
+    if (sectors !== this.#growth?.sectors) {
+      return;
+    }
     if (failure === undefined) {
       this.#growth?.resolve();
     } else {

@@ -35,7 +35,7 @@ export class StripeThread {
           this.#stopped.resolve();
           return;
         case "growth":
-          stripes.growthEnded(event.data.failure);
+          stripes.growthEnded(event.data.sectors, event.data.failure);
       }
     });
   }

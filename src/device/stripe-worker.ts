@@ -68,7 +68,11 @@ export interface FetchBuffers {
 /** To the main thread. `growth` tells the end of what was asked for, with the reason when it failed. */
 export type StripeMessage =
   | { readonly kind: "ready" | "source-closed" | "stopped" }
-  | { readonly kind: "growth"; readonly failure: GrowthFailure | undefined };
+  | {
+      readonly kind: "growth";
+      readonly sectors: number;
+      readonly failure: GrowthFailure | undefined;
+    };
 
 export interface GrowthFailure {
   readonly code: ErrorCode;
@@ -218,7 +222,7 @@ class StripeWorker implements Disposable {
     }
     const sectors = control.growthAsked;
     if (sectors !== undefined && this.#service.mayGrow && control.takeGrowth()) {
-      tell({ kind: "growth", failure: this.#grow(sectors) });
+      tell({ kind: "growth", sectors, failure: this.#grow(sectors) });
     }
     if (control.isStopAsked && !this.#isStopping) {
       this.#isStopping = true;
@@ -235,6 +239,11 @@ class StripeWorker implements Disposable {
     const { flags: before } = this.#service.commit;
     const stripeShift = Math.log2(stripes.stripeSectors);
     const stripeCount = stripesOf(sectors, stripeShift);
+    if (stripeCount < before.length) {
+      const message =
+        "the metadata has more stripes already, of a growth that was given up; try again with that size";
+      return { code: "E_RESIZE", message };
+    }
     const flags = new Uint8Array(stripeCount);
     flags.set(before);
     this.#pulse.excuse(GROWTH_MS);
