@@ -72,7 +72,7 @@ export function momentOf(disk: ArchivedDisk): DiskMoment {
   if (times === undefined || !disk.isWriteTracked) {
     const why =
       times === undefined
-        ? `${disk.data.path} is a device, which does not tell when it was written to`
+        ? `${disk.data.path} is a device, or on a file system that counts time by the second: it does not tell when it was written to`
         : "device.track_written is off";
     throw new UbiError("E_CONFIG", `--track-changes: ${why}; run without it, which reads the disk`);
   }

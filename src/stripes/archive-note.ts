@@ -2,13 +2,25 @@
  * The note in the metadata that an archive has the disk but for its CHANGED stripes (formats/metadata.ts), held against
  * the data file: who writes there without setting CHANGED moves its times, and the note counts for nothing.
  */
-import { fstatSync } from "node:fs";
+import { type BigIntStats, fstatSync } from "node:fs";
 import type { ArchiveNote, FileTimes } from "../formats/metadata.ts";
 
-/** When the data file was written last; undefined for a device, whose node does not tell. */
+const SECOND_NS = 1_000_000_000n;
+
+/** When the data file was written last; undefined where that is not told, as `timesIn` says. */
 export function timesOf(fd: number): FileTimes | undefined {
-  const status = fstatSync(fd, { bigint: true });
-  return status.isFile() ? { modifiedNs: status.mtimeNs, changedNs: status.ctimeNs } : undefined;
+  return timesIn(fstatSync(fd, { bigint: true }));
+}
+
+/**
+ * Undefined for a device, whose node tells nothing, and on a file system that counts by the second: who writes right
+ * after a backend has ended would leave the times as they were. Of ctime, which nobody sets, a whole second is no chance.
+ */
+export function timesIn(
+  status: Pick<BigIntStats, "isFile" | "mtimeNs" | "ctimeNs">,
+): FileTimes | undefined {
+  const { mtimeNs: modifiedNs, ctimeNs: changedNs } = status;
+  return status.isFile() && changedNs % SECOND_NS !== 0n ? { modifiedNs, changedNs } : undefined;
 }
 
 /** Whether nobody has written to the data file since the note was made. */
