@@ -98,11 +98,16 @@ async function scrub(command: ScrubCommand): Promise<void> {
     };
     const found = await runScrub(config, disk, command.sourcePath, hooks);
     const { differentStripes: different } = found;
-    const isRepaired = command.isRepairing && different.length > 0;
+    const isRepaired = command.isRepairing && different.length > 0 && isDamage(found);
     return { summary: found, repaired: isRepaired ? forgetStripes(disk, different) : 0 };
   });
   progress.done(textOf(summary), { ...factsOf(summary), repaired_stripes: repaired });
   throwFindings(summary, command.isRepairing ? repaired : undefined);
+}
+
+/** No medium rots like this: what differs there is what guests wrote, or another archive, and is not to be replaced. */
+function isDamage({ differentStripes, checkedStripes }: ScrubSummary): boolean {
+  return 2 * differentStripes.length <= checkedStripes;
 }
 
 function checkUse({ device, stripeSource }: DeviceConfig, command: ScrubCommand): void {
@@ -185,8 +190,10 @@ function throwFindings(summary: ScrubSummary, repaired: number | undefined): voi
   }
   if (different > 0) {
     const stripes = different === 1 ? "1 stripe differs" : `${different} stripes differ`;
-    const advice =
-      repaired === undefined
+    const advice = !isDamage(summary)
+      ? `more than half of the ${summary.checkedStripes} that were compared, which is no damage: it is another archive, or ` +
+        "device.track_written was off while a guest used the disk; --repair marks none then"
+      : repaired === undefined
         ? "the medium is damaged, or the archive is another one; when it is the right one, --repair has them fetched anew"
         : `${repaired} of them are fetched anew by the next backend; find out why they did`;
     throw new UbiError("E_SCRUB", `${stripes} from the archive: ${advice}`);

@@ -75,6 +75,21 @@ test("an archive of another compressor: its objects are read, and equal", async 
   expect(doneEvent(blind)).toMatchObject({ different_stripes: 0, unknown_stripes: objects });
 });
 
+test("a disk of which most differs has no damage but another archive: nothing is marked", async () => {
+  await using disk = await filledDisk({ isEncrypted: false, archive: {} });
+  rot(
+    disk,
+    [0, 1, 2, 4, 5, 6, 7].map((stripe) => stripe * MIB + 100),
+  );
+  const result = await disk.files.run("scrub", "--json", "--repair");
+  expect(result.exitCode).toBe(1);
+  expect(doneEvent(result)).toMatchObject({ different_stripes: 7, repaired_stripes: 0 });
+  expect(result.stderr).toContain("error E_SCRUB: 7 stripes differ");
+  expect(result.stderr).toContain("more than half of the 12");
+  const dump = await disk.files.run("dump-metadata");
+  expect(dump.stdout).toContain("fetched stripes: 0-12\n");
+});
+
 test("a disk that has grown since: what lies behind the archived one is not compared", async () => {
   await using disk = await filledDisk({ isEncrypted: true, archive: { isEncrypted: true } });
   const fd = openSync(disk.files.file("disk.raw"), "r+");
