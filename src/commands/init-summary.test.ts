@@ -47,6 +47,16 @@ test("a disk of the units is served by one of them", () => {
   );
 });
 
+test("a hostile path acts on no terminal, and stays one word with the same bytes", () => {
+  const configPath = "/a'\\\u001b[2J\n\u009b2J/config.toml";
+  const text = madeText({ ...MADE, configPath });
+  expect(text.replaceAll("\n", "")).not.toMatch(/\p{Cc}/u);
+  expect(text).toContain("\n  /a'\\\\u001b[2J\\n\\u009b2J/config.toml  the configuration\n");
+  const word = /--config (.*)\n/.exec(text)?.[1] ?? "";
+  const { stdout } = Bun.spawnSync(["bash", "-c", `printf %s ${word}`]);
+  expect(stdout.toString()).toBe(configPath);
+});
+
 test("JSON is one line and has no key that is missing", () => {
   const facts = JSON.parse(madeJson({ ...MADE, keyPath: undefined }));
   expect(madeJson(MADE).split("\n")).toHaveLength(2);

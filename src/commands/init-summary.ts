@@ -2,6 +2,7 @@
 import { stripeBytes } from "../formats/metadata.ts";
 import type { DiskRequest, RequestedKey, RequestedSource } from "../init/disk-request.ts";
 import type { MadeDisk } from "../init/make-disk.ts";
+import { oneLine } from "../log.ts";
 import { quantityText } from "./quantity-text.ts";
 
 /** For the question whether to go on. */
@@ -98,8 +99,9 @@ function keyRows({ keyPath }: MadeDisk): [string, string][] {
 }
 
 function table(rows: readonly [string, string][]): string {
-  const width = Math.max(...rows.map(([name]) => name.length));
-  return rows.map(([name, value]) => `  ${name.padEnd(width)}  ${value}\n`).join("");
+  const shown = rows.map(([name, value]) => [oneLine(name), oneLine(value)] as const);
+  const width = Math.max(...shown.map(([name]) => name.length));
+  return shown.map(([name, value]) => `  ${name.padEnd(width)}  ${value}\n`).join("");
 }
 
 function dangersText(dangers: readonly string[]): string {
@@ -136,7 +138,15 @@ function sourceText(source: RequestedSource): string {
   }
 }
 
-/** As a shell takes it for one word. */
+/** As a shell takes it for one word: where it would act on a terminal, as bash, zsh and POSIX of 2024 do. */
 function quoted(word: string): string {
+  if (/\p{Cc}/u.test(word)) {
+    return `$'${word.replace(/[\\']/g, "\\$&").replace(/\p{Cc}/gu, asOctal)}'`;
+  }
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+}
+
+function asOctal(character: string): string {
+  const bytes = [...new TextEncoder().encode(character)];
+  return bytes.map((byte) => `\\${byte.toString(8).padStart(3, "0")}`).join("");
 }

@@ -27,7 +27,7 @@ export interface LineStyle {
 export function logLine(event: LogEvent, style: LineStyle): string {
   const label = style.isJson ? "" : `[${event.level.toUpperCase().padEnd(5)}] `;
   const prefix = style.isJournal ? PRIORITIES[event.level] : label;
-  return `${prefix}${style.isJson ? jsonOf(event) : textOf(event)}\n`;
+  return `${prefix}${oneLine(style.isJson ? jsonOf(event) : textOf(event))}\n`;
 }
 
 /**
@@ -69,7 +69,7 @@ const PRIORITIES: Readonly<Record<LogLevel, string>> = {
 };
 
 function textOf({ message, fields }: LogEvent): string {
-  const parts = [oneLine(message)];
+  const parts = [message];
   for (const [key, value] of Object.entries(fields ?? {})) {
     const shown = String(value);
     parts.push(`${key}=${/^[^\s"=\p{Cc}]+$/u.test(shown) ? shown : JSON.stringify(shown)}`);

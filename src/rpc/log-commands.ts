@@ -1,6 +1,6 @@
 /** Commands of every RPC socket that tell and change how much the log tells. */
 import { UbiError } from "../errors.ts";
-import { isLogLevel, LOG_LEVELS, log, logLevel, setLogLevel } from "../log.ts";
+import { isLogLevel, LOG_LEVELS, LogLimiter, logLevel, setLogLevel } from "../log.ts";
 import type { Request } from "./request.ts";
 
 /** Undefined for a command that is not one of them. @throws UbiError E_RPC_REQUEST */
@@ -18,6 +18,8 @@ export function logAnswer({ command, members }: Request): { log_level: string } 
 
 // --- internal ---
 
+const limiter = new LogLimiter();
+
 function changeLevel(level: unknown): void {
   if (!isLogLevel(level)) {
     const message = `invalid request: \`level\` must be one of ${LOG_LEVELS.join(", ")}`;
@@ -26,6 +28,6 @@ function changeLevel(level: unknown): void {
   const before = logLevel();
   setLogLevel(level);
   if (before !== level) {
-    log.info("the log level was changed", { from: before, to: level });
+    limiter.info("the log level was changed", { from: before, to: level });
   }
 }
