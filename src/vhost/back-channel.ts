@@ -26,7 +26,11 @@ export type ChannelAnswer = "done" | "refused" | "none";
 const REPLY_BYTES = HEADER_BYTES + 8;
 /** In the buffer: what is sent lies behind what comes in. */
 const SENT_AT = REPLY_BYTES;
-const EAGAIN = -11;
+/** Readable without bytes is a socket that is none of a front end's (errors of TCP wait there for ever): no busy loop over it. */
+const WHY_LOST: ReadonlyMap<number, string> = new Map([
+  [0, "it was closed"],
+  [-11, "it is readable, and nothing comes"],
+]);
 
 export class BackChannel implements Disposable {
   readonly fd: number;
@@ -71,11 +75,8 @@ export class BackChannel implements Disposable {
     const left = REPLY_BYTES - this.#received;
     const result = this.#channel.receive(this.fd, this.#received, left, strays);
     closeDescriptors(strays);
-    if (result === EAGAIN) {
-      return "none";
-    }
     if (result <= 0) {
-      const why = result === 0 ? "it was closed" : errnoText(result);
+      const why = WHY_LOST.get(result) ?? errnoText(result);
       throw new UbiError("E_SOCKET", `the channel to the front end is of no use any more: ${why}`);
     }
     this.#received += result;
