@@ -1,5 +1,13 @@
 import { expect, test } from "bun:test";
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { ConfigFolder } from "../../tests/support/config-folder.ts";
 import { StagingFolder } from "./staging-folder.ts";
@@ -65,6 +73,37 @@ test("what is retired goes with success, and comes back with a failure", () => {
   }
   expect(readdirSync(folder.path)).toEqual(["a"]);
   expect(readFileSync(folder.file("a"), "utf8")).toBe("new");
+});
+
+test("what is replaced comes back also when the new one is gone", () => {
+  using folder = new ConfigFolder({ a: "old" });
+  {
+    using staging = StagingFolder.make(folder.path);
+    staging.write("a", bytes("new"));
+    const failing = () => {
+      rmSync(folder.file("a"));
+      throw new Error("it fails");
+    };
+    expect(() => staging.publish(["a"], ["a"], failing)).toThrow("it fails");
+  }
+  expect(readdirSync(folder.path)).toEqual(["a"]);
+  expect(readFileSync(folder.file("a"), "utf8")).toBe("old");
+});
+
+test("what is replaced is kept where it cannot come back", () => {
+  using folder = new ConfigFolder({ key: "old key" });
+  let kept: string;
+  {
+    using staging = StagingFolder.make(folder.path);
+    kept = `${staging.path}/old/key`;
+    const failing = () => {
+      folder.write("key", "somebody's");
+      throw new Error("it fails");
+    };
+    expect(() => staging.publish([], ["key"], failing)).toThrow("it fails");
+  }
+  expect(readFileSync(folder.file("key"), "utf8")).toBe("somebody's");
+  expect(readFileSync(kept, "utf8")).toBe("old key");
 });
 
 test("what a killed process left goes with the next run, but not what it was replacing", () => {

@@ -14,13 +14,13 @@ import {
   constants,
   existsSync,
   fchmodSync,
+  fstatSync,
   fsyncSync,
   linkSync,
   lstatSync,
   mkdirSync,
   openSync,
   readdirSync,
-  renameSync,
   rmdirSync,
   rmSync,
   unlinkSync,
@@ -31,6 +31,7 @@ import { syncFolder } from "../copy/output-file.ts";
 import { errorText, UbiError } from "../errors.ts";
 import { lockFile } from "../ffi/file.ts";
 import { renameNew } from "../ffi/folder.ts";
+import { log } from "../log.ts";
 
 export class StagingFolder implements Disposable {
   readonly path: string;
@@ -40,6 +41,8 @@ export class StagingFolder implements Disposable {
   #madeFolder: string | undefined;
   readonly #atExit = () => this[Symbol.dispose]();
   #isDisposed = false;
+  /** It has the only copy of something that was to be replaced. */
+  #keepsOld = false;
 
   private constructor(folder: string, madeFolder: string | undefined) {
     this.#folder = folder;
@@ -110,7 +113,7 @@ export class StagingFolder implements Disposable {
     const undo: (() => void)[] = [];
     const move = (from: string, to: string) => {
       moveNew(from, to);
-      undo.unshift(() => renameSync(to, from));
+      undo.unshift(() => moveNew(to, from));
     };
     try {
       syncFolder(this.path);
@@ -125,12 +128,26 @@ export class StagingFolder implements Disposable {
       this.#syncParents();
       finish?.();
     } catch (error) {
-      for (const step of undo) {
-        step();
-      }
+      this.#takeBack(undo);
       throw failure(`cannot move the new disk to ${this.#folder}`, error);
     }
     this.#madeFolder = undefined;
+  }
+
+  /** As far as it can be: what was replaced and cannot go back is kept here. */
+  #takeBack(steps: readonly (() => void)[]): void {
+    for (const step of steps) {
+      try {
+        step();
+      } catch {
+        // it is gone, or somebody else's is in its place: the others go back all the same
+      }
+    }
+    const old = this.file(OLD);
+    if (namesIn(old).length > 0) {
+      this.#keepsOld = true;
+      log.warn("what was to be replaced could not go back", { folder: old });
+    }
   }
 
   /** Removes what is still in it, and the folders that were made for nothing. */
@@ -140,7 +157,9 @@ export class StagingFolder implements Disposable {
     }
     this.#isDisposed = true;
     process.off("exit", this.#atExit);
-    rmSync(this.path, { recursive: true, force: true });
+    if (!this.#keepsOld) {
+      rmSync(this.path, { recursive: true, force: true });
+    }
     closeSync(this.#fd);
     removeMade(this.#folder, this.#madeFolder);
   }
@@ -221,7 +240,8 @@ function removeUnlocked(path: string): void {
   try {
     const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
     try {
-      if (lockFile(fd, "exclusive") === 0) {
+      const isOurs = fstatSync(fd).uid === process.geteuid?.(); // who else may change it could lead rmSync elsewhere
+      if (isOurs && lockFile(fd, "exclusive") === 0) {
         rmSync(path, { recursive: true });
       }
     } finally {
