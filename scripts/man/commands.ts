@@ -153,10 +153,7 @@ function exitEntries({ exitCodes }: CommandOutline): readonly string[] {
 
 function seeAlso(outline: CommandOutline): string {
   const parent = outline.path.slice(0, -1).join("-");
-  const names = [
-    [parent, 1],
-    ["ubiblk.toml", 5],
-    ["ubiblk-errors", 7],
-  ] as const;
+  const commands = outline.path.at(-1) === "rpc" ? ([["ubiblk-rpc", 7]] as const) : [];
+  const names = [[parent, 1], ["ubiblk.toml", 5], ["ubiblk-errors", 7], ...commands] as const;
   return names.map(([name, section]) => reference(name, section)).join(",\n");
 }

@@ -3,7 +3,7 @@
  * what is missing is an error, so that no package lacks it in silence.
  */
 import { readdirSync, readFileSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { basename, join, resolve } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
 import { LINKS } from "../../src/commands/command-tree.ts";
 import { completedLinks } from "../../src/commands/completions.ts";
@@ -87,13 +87,13 @@ export async function addProduct(
   for (const name of filesIn("docs/systemd", /\.(service|socket)$/)) {
     tree.add(`${units}/${name}`, textOf(`docs/systemd/${name}`));
   }
-  for (const name of filesIn("docs/monitoring", /(?<!\.test)\.(json|yml)$/)) {
+  for (const name of filesIn("docs/monitoring", /\.(json|yml)$/)) {
     tree.add(`${share}/ubiblk/monitoring/${name}`, textOf(`docs/monitoring/${name}`));
   }
-  for (const name of filesIn("docs", /\.md$/)) {
-    tree.add(`${documents}/${name}`, textOf(`docs/${name}`));
+  const pages = filesIn("docs", /\.md$/).map((name) => `docs/${name}`);
+  for (const path of ["README.md", "SECURITY.md", ...pages]) {
+    tree.add(`${documents}/${basename(path)}`, documentText(path));
   }
-  tree.add(`${documents}/README.md`, textOf("README.md").replaceAll("(docs/", "("));
   const materials = billOfMaterials({ executable, dateSeconds });
   tree.add(`${documents}/sbom.cdx.json`, `${JSON.stringify(materials, undefined, 2)}\n`);
   tree.add(`${systemUsers}/ubiblk.conf`, textOf("docs/systemd/ubiblk.sysusers.conf"));
@@ -154,6 +154,16 @@ async function addManual(tree: StagedTree, { share, manualIsCompressed }: Places
       tree.add(path, text);
     }
   }
+}
+
+/** What its links name stands elsewhere in a package than in the project. */
+function documentText(path: string): string {
+  return textOf(path)
+    .replaceAll("](docs/", "](")
+    .replaceAll("](../", "](")
+    .replaceAll(/\]\((LICENSE|NOTICE)\)/g, "](copyright)")
+    .replaceAll("](systemd)", "](../../../lib/systemd/system)")
+    .replaceAll("](monitoring/", "](../../ubiblk/monitoring/");
 }
 
 function filesIn(folder: string, pattern: RegExp): readonly string[] {

@@ -24,7 +24,7 @@ export default defineCommand({
       type: "positional",
       required: true,
       valueHint: "COMMAND",
-      description: "such as status, resize, stop; docs/rpc.md has all of them",
+      description: "such as status, resize, stop; ubiblk-rpc(7), docs/rpc.md, has all",
     },
     members: {
       type: "positional",

@@ -90,6 +90,27 @@ test("ubiblk.deb: everything is at its place, belongs to root, and nobody else c
   expect(wanted.filter((path) => !files.includes(path))).toEqual([]);
 });
 
+test.each(["deb", "tarball"])("%s: what its documents name is there", async (kind) => {
+  const place = join(folder, `documents-${kind}`);
+  mkdirSync(place);
+  if (kind === "deb") {
+    const deb = smallPaths.find((path) => basename(path).startsWith("ubiblk_")) ?? "";
+    await outputOf(["dpkg-deb", "--extract", deb, place]);
+  } else {
+    const tarball = smallPaths.find((path) => path.includes(".tar")) ?? "";
+    await outputOf(["tar", "-xf", tarball, "-C", place, "--strip-components=1"]);
+  }
+  const documents = join(place, kind === "deb" ? "usr/share/doc/ubiblk" : "share/doc/ubiblk");
+  const pages = readdirSync(documents).filter((name) => name.endsWith(".md"));
+  expect(pages).toContain("SECURITY.md");
+  const targets = pages.flatMap((page) => {
+    const text = readFileSync(join(documents, page), "utf8");
+    return [...text.matchAll(/\]\((?!https?:|#)([^)#\s]+)/g)].map(([, target = ""]) => target);
+  });
+  expect(targets.length).toBeGreaterThan(100);
+  expect(targets.filter((target) => !existsSync(join(documents, target)))).toEqual([]);
+});
+
 test("ubiblk-reference-names.deb: a link for each name", async () => {
   const contents = await outputOf(["dpkg-deb", "--contents", debOf("ubiblk-reference-names")]);
   const links = [...contents.matchAll(/ \.\/usr\/bin\/(\S+) -> (\S+)$/gm)];
