@@ -41,6 +41,7 @@ test(
       ubiblk bench --socket=/run/ubiblk/disk1/vhost.sock --workload=verify
       journal -p info | grep -q '^ready socket=/run/ubiblk/disk1/vhost.sock .*cipher='
       [ -z "$(journal -p warning)" ]
+      ${commandsOf(MANUAL, "Watching")}
       ${commandsOf(MANUAL, "Logs")}
       systemctl stop ${SERVICE}
       [ "$(property Result)/$(property ExecMainStatus)" = success/0 ]
