@@ -23,10 +23,34 @@ const TEST_TIMEOUT_MS = 60_000;
 interface Group {
   readonly name: string;
   readonly patterns: readonly string[];
+  /** Files that one of these finds belong to another group. */
+  readonly except?: readonly string[];
   /** Files at a time. Those that measure or start a machine run alone. */
   readonly parallel: number;
   readonly fileTimeoutMs: number;
 }
+
+/** Tests of the executable that neither measure nor start a machine. */
+const COMMAND_TESTS = [
+  "archive*",
+  "bad-*",
+  "completions",
+  "config-tools",
+  "doctor",
+  "doctor-trouble",
+  "init*",
+  "log",
+  "metadata",
+  "packages",
+  "reference-programs",
+  "s3-*",
+  "secret",
+  "stripe-shell",
+  "systemd*",
+  "xts",
+].map((name) => `tests/e2e/${name}.test.ts`);
+/** Their guests wait for deaths and time limits more than they compute. */
+const UBLK_TESTS = ["tests/e2e/*ublk*.test.ts"];
 
 const GROUPS: readonly Group[] = [
   {
@@ -43,14 +67,15 @@ const GROUPS: readonly Group[] = [
   },
   { name: "fuzz", patterns: ["tests/fuzz/**/*.test.ts"], parallel: 2, fileTimeoutMs: 600_000 },
   { name: "bench", patterns: ["tests/bench/**/*.test.ts"], parallel: 1, fileTimeoutMs: 600_000 },
+  { name: "commands", patterns: COMMAND_TESTS, parallel: 2, fileTimeoutMs: 900_000 },
   {
     name: "e2e",
-    patterns: ["tests/e2e/!(ublk)*.test.ts"],
+    patterns: ["tests/e2e/**/*.test.ts"],
+    except: [...COMMAND_TESTS, ...UBLK_TESTS],
     parallel: 1,
     fileTimeoutMs: 900_000,
   },
-  // Their guests wait for deaths and time limits more than they compute.
-  { name: "ublk", patterns: ["tests/e2e/ublk*.test.ts"], parallel: 2, fileTimeoutMs: 1_500_000 },
+  { name: "ublk", patterns: UBLK_TESTS, parallel: 2, fileTimeoutMs: 1_500_000 },
 ];
 
 interface Arguments {
@@ -124,9 +149,15 @@ async function runGroup(group: Group, filters: readonly string[], run: Run): Pro
   await Promise.all(lanes);
 }
 
-function filesOf(group: Group): readonly string[] {
-  const files = group.patterns.flatMap((pattern) => [...new Bun.Glob(pattern).scanSync(ROOT)]);
-  return files.sort();
+function filesOf({ patterns, except = [] }: Group): readonly string[] {
+  const others = new Set(filesFound(except));
+  return filesFound(patterns)
+    .filter((file) => !others.has(file))
+    .sort();
+}
+
+function filesFound(patterns: readonly string[]): readonly string[] {
+  return patterns.flatMap((pattern) => [...new Bun.Glob(pattern).scanSync(ROOT)]);
 }
 
 /** Runs one file. An end that its report does not explain is one more failed test. */
