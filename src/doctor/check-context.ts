@@ -45,7 +45,13 @@ export class CheckContext {
   /** The secrets that a section names. */
   async secretsOf(user: User): Promise<SecretsAnswer> {
     const config = await this.config();
-    const pipes = this.options.maySpendSecrets ? [] : secretsReadOnce(config, user);
+    const credentials = secretsBehind(config, user, isWithheld);
+    if (credentials.length > 0) {
+      const names = credentials.join(", ");
+      const why = `not read: ${names} comes from a credential, which only the service gets`;
+      return { kind: "unread", why, isFailure: false };
+    }
+    const pipes = this.options.maySpendSecrets ? [] : secretsBehind(config, user, isReadOnce);
     if (pipes.length > 0) {
       const names = pipes.join(", ");
       const why = `not read: ${names} can be read only once; --secrets does it`;
@@ -88,7 +94,10 @@ function failureText(error: unknown): string {
   return error instanceof UbiErrors ? error.errors.map(errorText).join("; ") : errorText(error);
 }
 
-/** What is wrong with a source is told when it is read. */
+/**
+ * A pipe, or something of that kind, gives a secret away with the first reading. What is wrong with a source is told
+ * when it is read.
+ */
 function isReadOnce(source: SecretDeclaration["source"]): boolean {
   try {
     const file = fileOf(source);
@@ -98,14 +107,23 @@ function isReadOnce(source: SecretDeclaration["source"]): boolean {
   }
 }
 
-/** The secrets behind a section that a pipe, or something of that kind, gives away with the first reading. */
-function secretsReadOnce({ secrets }: DeviceConfig, user: string): readonly string[] {
+/** A service manager hands a credential to the service alone: who examines from a shell does not see it. */
+export function isWithheld({ credential }: SecretDeclaration["source"]): boolean {
+  return credential !== undefined && process.env.CREDENTIALS_DIRECTORY === undefined;
+}
+
+/** The secrets behind a section whose source is such a one. */
+function secretsBehind(
+  { secrets }: DeviceConfig,
+  user: string,
+  isSuch: (source: SecretDeclaration["source"]) => boolean,
+): readonly string[] {
   const names = secrets.uses
     .filter((use) => use.path[0] === user)
     .flatMap((use) => secrets.chain(use.name));
   return [...new Set(names)].filter((name) => {
     const source = secrets.declaration(name)?.source;
-    return source !== undefined && isReadOnce(source);
+    return source !== undefined && isSuch(source);
   });
 }
 

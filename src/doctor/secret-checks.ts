@@ -6,7 +6,7 @@ import { permissionProblem } from "../config/file-permissions.ts";
 import { variableOf } from "../config/hidden-variables.ts";
 import { fileOf } from "../config/secret-sources.ts";
 import { errorText } from "../errors.ts";
-import type { CheckContext } from "./check-context.ts";
+import { type CheckContext, isWithheld } from "./check-context.ts";
 import type { Finding } from "./finding.ts";
 
 export async function* examineSecrets(context: CheckContext): AsyncGenerator<Finding> {
@@ -34,6 +34,10 @@ export function sourceFinding(name: string, source: SecretDeclaration["source"])
     return variableOf(source.env) === undefined
       ? { check, verdict: "fail", found: `variable ${source.env} is not set`, advice: "set it" }
       : { check, verdict: "ok", found: `variable ${source.env} is set` };
+  }
+  if (isWithheld(source)) {
+    const found = `credential ${source.credential}: only the service gets it`;
+    return { check, verdict: "skip", found, advice: "run this with the credential as well" };
   }
   let file: string | undefined;
   try {

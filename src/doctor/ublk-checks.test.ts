@@ -21,6 +21,12 @@ test("no driver: what to do depends on whether its module is there", () => {
   expect(absenceFinding("cannot open", undefined).found).toBe("cannot open");
 });
 
+test("no driver is no warning: a monitor with --strict would never be content", () => {
+  for (const module of ["there", "absent", undefined] as const) {
+    expect(absenceFinding("cannot open", module).verdict).toBe("skip");
+  }
+});
+
 test("features: recovery and zero copy, or neither, or too old", () => {
   const all = Object.values(FEATURE).reduce((sum, bit) => sum + bit, 0);
   expect(featureFinding(all)).toMatchObject({ verdict: "ok" });

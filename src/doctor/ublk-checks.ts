@@ -1,4 +1,4 @@
-/** The ublk driver: only `ubiblk ublk` needs it, so what it lacks is a warning. */
+/** The ublk driver: only `ubiblk ublk` needs it, so its absence is no warning, and what it lacks is one. */
 import { errorText, UbiError } from "../errors.ts";
 import { FEATURE } from "../formats/ublk.ts";
 import { UblkControl } from "../ublk/control.ts";
@@ -31,19 +31,19 @@ export function absenceFinding(message: string, module: "there" | "absent" | und
     case "there":
       return {
         check,
-        verdict: "warn",
+        verdict: "skip",
         found: `${message}; its module is there`,
         advice: "modprobe ublk_drv, and ublk_drv in /etc/modules-load.d; only ubiblk ublk needs it",
       };
     case "absent":
       return {
         check,
-        verdict: "warn",
+        verdict: "skip",
         found: "this kernel has no ublk driver",
         advice: "a kernel with CONFIG_BLK_DEV_UBLK (Debian 13); only ubiblk ublk needs it",
       };
     case undefined:
-      return { check, verdict: "warn", found: message, advice: "only ubiblk ublk needs it" };
+      return { check, verdict: "skip", found: message, advice: "only ubiblk ublk needs it" };
   }
 }
 

@@ -5,7 +5,15 @@ import { resolve } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
 import { outputOf, runCommand } from "../../scripts/command.ts";
 import { EXECUTABLE, startBackend } from "../support/backend.ts";
-import { checkOf, checksOf, DoctorPlace, faultsOf, s3At, source } from "../support/doctor-place.ts";
+import {
+  checkOf,
+  checksOf,
+  DoctorPlace,
+  faultsOf,
+  retarget,
+  s3At,
+  source,
+} from "../support/doctor-place.ts";
 import { FuseImage, missingFuse } from "../support/fuse-image.ts";
 import { skipUnless } from "../support/requires.ts";
 import { until } from "../support/until.ts";
@@ -210,6 +218,22 @@ describe("secrets", () => {
     expect(spending.exitCode).toBe(0);
     expect(checkOf(spending, "secrets", "[encryption]")).toMatchObject({ verdict: "ok" });
     expect(await writer.exited).toBe(0);
+  });
+
+  test("a credential is skipped outside of its service; with others there it is missing", async () => {
+    using place = new DoctorPlace();
+    retarget(place, 'source.file = "key"', 'source.credential = "xts"');
+    const { CREDENTIALS_DIRECTORY: _, ...env } = process.env;
+    const command = [EXECUTABLE, "doctor", "-f", place.config, "--json"];
+    const outside = await runCommand(command, { env });
+    expect(outside.exitCode).toBe(0);
+    expect(checkOf(outside, "secrets", "key")?.verdict).toBe("skip");
+    expect(checkOf(outside, "secrets", "[encryption]")?.verdict).toBe("skip");
+    const inside = await runCommand(command, {
+      env: { ...env, CREDENTIALS_DIRECTORY: place.folder },
+    });
+    expect(inside.exitCode).toBe(1);
+    expect(faultsOf(inside).map(({ check }) => check)).toEqual(["key", "[encryption]"]);
   });
 
   test("a pipe without a writer ends in time with --secrets", async () => {
