@@ -2,28 +2,41 @@
  * The file that metrics are written to, for node_exporter's textfile collector: what is there is replaced as a whole,
  * so that nobody reads half of it. The collector reads what ends with `.prom`; the name beside it does not.
  */
-import { randomBytes } from "node:crypto";
-import { renameSync, statSync, unlinkSync, writeFileSync } from "node:fs";
+import { closeSync, fchmodSync, renameSync, statSync, unlinkSync, writeFileSync } from "node:fs";
+import { makeUnfinished, type UnfinishedFile } from "../copy/unfinished-file.ts";
 import { errorText, UbiError } from "../errors.ts";
 
-/** @throws UbiError E_METRICS; what is there stays then, and nothing is left beside it */
+/**
+ * What killed runs left beside the file goes as well: they come every minute.
+ * @throws UbiError E_METRICS; what is there stays then, and nothing is left beside it
+ */
 export function replaceFile(path: string, text: string): void {
-  const temporaryPath = `${path}.${randomBytes(6).toString("hex")}.new`;
+  let unfinished: UnfinishedFile | undefined;
   try {
     const existing = statSync(path, { throwIfNoEntry: false });
     if (existing !== undefined && !existing.isFile()) {
       throw new Error("it is not a regular file; leave --output out to write to standard output");
     }
-    writeFileSync(temporaryPath, text, { mode: 0o644, flag: "wx" });
-    renameSync(temporaryPath, path);
+    unfinished = makeUnfinished(path);
+    writeFileSync(unfinished.fd, text);
+    fchmodSync(unfinished.fd, FILE_MODE & ~process.umask()); // the collector is another user
+    renameSync(unfinished.path, path);
   } catch (error) {
-    removeIfThere(temporaryPath);
+    if (unfinished !== undefined) {
+      removeIfThere(unfinished.path);
+    }
     const message = `cannot write metrics to ${path}: ${errorText(error)}`;
     throw new UbiError("E_METRICS", message, { cause: error });
+  } finally {
+    if (unfinished !== undefined) {
+      closeSync(unfinished.fd);
+    }
   }
 }
 
 // --- internal ---
+
+const FILE_MODE = 0o644;
 
 function removeIfThere(path: string): void {
   try {
