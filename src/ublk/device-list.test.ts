@@ -64,10 +64,15 @@ test("a device that lost its server is given to one with the same disk", async (
   expect(await recoverableDevice(control, ID, DISK)).toEqual(LOST);
 });
 
+test("a disk that is larger by now takes it over: the device grows when it is told", async () => {
+  using control = new UblkControl(new OneDevice(LOST));
+  expect(await recoverableDevice(control, ID, { ...DISK, sectors: 4096 })).toEqual(LOST);
+});
+
 test.each([
   ["another disk", LOST, { ...DISK, marks: { ...MARKS, file: 7 } }, "belongs to another disk"],
   ["another key", LOST, { ...DISK, marks: { ...MARKS, content: 7 } }, "with another key"],
-  ["a disk of another size", LOST, { ...DISK, sectors: 9 }, "has 2048 sectors, the disk has 9"],
+  ["a disk that is smaller", LOST, { ...DISK, sectors: 9 }, "has 2048 sectors, the disk has 9"],
   ["a device that is not recoverable", { ...LOST, flags: 0 }, DISK, "--recoverable"],
   ["a device of another program", { ...LOST, serverHigh: 0 }, DISK, "another program"],
 ])("%s is not taken over", async (_, info, disk, message) => {

@@ -61,7 +61,8 @@ export async function deleteOrphan(control: UblkControl, id: number): Promise<vo
 }
 
 /**
- * A device that a server with this disk can take over.
+ * A device that a server with this disk can take over. The disk may be larger: it was to grow, and the server died
+ * before the device did; `resize` tells it then.
  * @throws UbiError E_UBLK_DEVICE when it is not there, not recoverable, still served, or of another disk
  */
 export async function recoverableDevice(
@@ -82,7 +83,7 @@ export async function recoverableDevice(
     throw refuse("was served with another key, or other metadata, than this config names");
   }
   const { sectors, attributes } = await control.parameters(id);
-  if (sectors !== disk.sectors) {
+  if (sectors > disk.sectors) {
     throw refuse(`has ${sectors} sectors, the disk has ${disk.sectors}`);
   }
   const difference = attributeDifference(attributes, disk.attributes);

@@ -34,6 +34,23 @@ echo "again=$(cat /sys/block/$(device)/size)"
 end
 `;
 
+/** The backend is killed when the file has grown and the device has not: another one takes it over, and tells it. */
+const RECOVERED = `
+begin --recoverable
+id=$(device | tr -dc 0-9)
+truncate -s 128M /data/disk.raw
+kill -9 $backend
+wait $backend || true
+await 'ubiblk ublk --list | grep -q quiesced'
+begin --recoverable --recover $id
+[ "$old" = "$(dd if=$link bs=1M count=8 iflag=direct 2>/dev/null | sha256sum)" ]
+echo "recovered=$(cat /sys/block/$(device)/size)"
+ubiblk rpc /run/rpc resize
+echo "told=$(cat /sys/block/$(device)/size)"
+dd if=/dev/urandom of=$link bs=1M seek=127 count=1 oflag=direct 2>/dev/null
+end
+`;
+
 for (const kind of ["plain", "encrypted"] as const) {
   testIn(
     "sid",
@@ -46,7 +63,7 @@ for (const kind of ["plain", "encrypted"] as const) {
         ...(kind === "encrypted" ? { imageFileBytes: [5, 4096, 3_000_000] } : {}),
       });
       const init = kind === "encrypted" ? "ubiblk init-metadata --config /data/disk.toml" : "true";
-      const script = `${init}\n${GROWING}`;
+      const script = `${init}\n${GROWING}\n${kind === "plain" ? RECOVERED : ""}`;
       const result = await succeeds({ suite: "sid", script, dataDisk: disk.path });
       const before = SIZE_MIB * 2048;
       expect(valuesOf(result)).toMatchObject({
@@ -54,6 +71,10 @@ for (const kind of ["plain", "encrypted"] as const) {
         after: `${96 * 2048}`,
         again: `${96 * 2048}`,
       });
+      if (kind === "plain") {
+        const sizes = { recovered: `${96 * 2048}`, told: `${128 * 2048}` };
+        expect(valuesOf(result)).toMatchObject(sizes);
+      }
       const bytes = `"bytes":100663296,"bytes_before":${before * 512}`;
       expect(result.output).toContain(`{"resize":{${bytes},"guest":"told"}}`);
     },
