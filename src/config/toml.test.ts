@@ -49,6 +49,12 @@ test("a duplicate key is refused with file and line", () => {
   expect(messageOf("a = 1\na = 2\n")).toStartWith("f.toml:2:");
 });
 
+test("text without quotes is told what it lacks", () => {
+  expect(messageOf("a = disk.raw")).toBe(
+    "f.toml:1:5: not valid TOML: invalid value; text stands in quotes",
+  );
+});
+
 test("a syntax error in a line that holds a secret does not quote the line", () => {
   const message = messageOf('[secrets.k]\nsource.inline = "hunter2hunter2" oops\n');
   expect(message).toStartWith("f.toml:2:");

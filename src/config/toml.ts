@@ -149,6 +149,9 @@ const REASONS: ReadonlySet<string> = new Set([
 function reason(error: TomlError): string {
   const [firstLine = ""] = error.message.split("\n");
   const known = firstLine.replace(/^Invalid TOML document: /, "");
+  if (known === "invalid value") {
+    return `${known}; text stands in quotes`;
+  }
   return REASONS.has(known) ? known : "syntax error";
 }
 
