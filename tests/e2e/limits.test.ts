@@ -54,11 +54,11 @@ describe.each(["io_uring", "sync"])("%s", (engine) => {
     async () => {
       const disk = makeDisk(`write_bytes_per_second = ${20 * MIB}`, engine);
       await using _backend = await startUbiblk(disk);
-      const load = ["--block-size=64K", "--queue-depth=32", "--time=1"];
-      const writes = await bench(disk, "--workload=randwrite", ...load);
-      expect(writes.bytesPerSecond).toBeLessThan(21.5 * MIB);
+      const load = ["--block-size=64K", "--queue-depth=32"];
+      const writes = await bench(disk, "--workload=randwrite", ...load, "--time=2");
+      expect(writes.bytesPerSecond).toBeLessThan(21.5 * MIB); // a burst that was gathered by a late machine
       expect(writes.bytesPerSecond).toBeGreaterThan(16 * MIB);
-      const reads = await bench(disk, "--workload=randread", ...load);
+      const reads = await bench(disk, "--workload=randread", ...load, "--time=1");
       expect(reads.bytesPerSecond).toBeGreaterThan(30 * MIB);
     },
     LIMIT_MS,
