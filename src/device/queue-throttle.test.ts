@@ -1,7 +1,7 @@
 /** A queue that is held back: what starts when, what is counted, and what becomes of a request that waits. */
 import { expect, test } from "bun:test";
 import { Operation } from "../disk/request-table.ts";
-import { NO_LIMITS } from "./limit-settings.ts";
+import { type LimitSettings, NO_LIMITS } from "./limit-settings.ts";
 import { Counter, QueueStatistics } from "./queue-statistics.ts";
 import { QueueThrottle } from "./queue-throttle.ts";
 import { TokenBuckets } from "./token-buckets.ts";
@@ -56,6 +56,28 @@ test("a long wait: it looks after changes of the limits meanwhile", () => {
   expect(throttle.isOn).toBe(false);
 });
 
+test("limits that change again and again: what waits for one that stays pays it once, and starts in time", () => {
+  const { throttle, control } = make({ iops: 10 });
+  start(throttle, read, 512, START);
+  for (let at = START; at < START + 100 * MS; at += 10 * MS) {
+    expect(throttle.mayGo(at) && throttle.mayStart(read, 512, at)).toBe(false);
+    control.set(limits({ iops: 10, write_iops: 1000 + at / MS }), at);
+  }
+  expect(throttle.mayGo(START + 100 * MS)).toBe(true);
+  expect(throttle.mayStart(read, 512, START + 100 * MS)).toBe(true);
+});
+
+test("a limit that is changed forgives what was taken of it before, and gives nothing back of that", () => {
+  const { throttle, control } = make({ iops: 10 });
+  start(throttle, read, 512, START);
+  expect(throttle.mayStart(read, 512, START)).toBe(false);
+  control.set(limits({ iops: 20 }), START);
+  expect(throttle.mayGo(START)).toBe(true);
+  expect(throttle.mayStart(read, 512, START)).toBe(false);
+  expect(throttle.mayGo(START + 49 * MS)).toBe(false);
+  expect(throttle.mayGo(START + 50 * MS)).toBe(true);
+});
+
 test("its time has come but no place is free: it starts later, wakes nobody, and only the limit's time counts", () => {
   const { throttle, statistics } = make({ iops: 1000 });
   start(throttle, read, 512, START);
@@ -105,26 +127,28 @@ test("a queue that is stopped: the tokens of its waiting request go to others", 
 
 // --- internal ---
 
-/** Two queues; each limit with a bucket of a thousandth of it, 1 or 4096 at least. */
-function make(limits: Readonly<Record<string, number>> = {}) {
+/** Two queues. */
+function make(rates: Readonly<Record<string, number>> = {}) {
   const shared = TokenBuckets.share(3);
   const control = new TokenBuckets(shared, 2);
-  const names = ["iops", "read_iops", "write_iops", "bytes_per_second"];
-  control.set(
-    NO_LIMITS.map((none, i) => {
-      const perSecond = limits[names[i] ?? ""];
-      const least = i < 3 ? 1 : 4096;
-      return perSecond === undefined
-        ? none
-        : { perSecond, burst: Math.max(least, Math.ceil(perSecond / 1000)) };
-    }),
-    0,
-  );
+  control.set(limits(rates), 0);
   const statistics = newStatistics();
   const throttle = new QueueThrottle(shared, 0, statistics);
   const other = new QueueThrottle(shared, 1, newStatistics());
   throttle.mayGo(START);
   return { throttle, other, control, statistics };
+}
+
+/** Each with a bucket of a thousandth of it, 1 or 4096 at least. */
+function limits(rates: Readonly<Record<string, number>>): LimitSettings {
+  const names = ["iops", "read_iops", "write_iops", "bytes_per_second"];
+  return NO_LIMITS.map((none, i) => {
+    const perSecond = rates[names[i] ?? ""];
+    const least = i < 3 ? 1 : 4096;
+    return perSecond === undefined
+      ? none
+      : { perSecond, burst: Math.max(least, Math.ceil(perSecond / 1000)) };
+  });
 }
 
 function newStatistics(): QueueStatistics {

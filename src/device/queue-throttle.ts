@@ -42,9 +42,9 @@ export class QueueThrottle {
   look(nowNs: number): void {
     const { mode } = this.#buckets;
     if (mode !== this.#mode) {
+      this.cancel(nowNs); // some of its buckets are others now: it asks again
       this.#mode = mode;
       this.isOn = (mode & 1) === 1;
-      this.#release(nowNs); // it took tokens of buckets that are others now
     }
   }
 
@@ -88,11 +88,11 @@ export class QueueThrottle {
     }
   }
 
-  /** The queue is stopped: whatever waits is taken up anew, if at all. */
+  /** Whatever waits is taken up anew, if at all: the queue is stopped, or the limits are others. */
   cancel(nowNs: number): void {
     if (this.#isHolding) {
       this.#release(nowNs);
-      this.#buckets.giveBack(this.#isWrite, 1, this.#bytes, nowNs);
+      this.#buckets.giveBack(this.#isWrite, 1, this.#bytes, this.#mode, nowNs);
     }
   }
 

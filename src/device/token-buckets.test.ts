@@ -77,7 +77,7 @@ test("tokens that are given back: the next one has them", () => {
   const { buckets } = share({ iops: { perSecond: 1000, burst: 1 } });
   take(buckets, 1);
   expect(buckets.take(false, 1, 0, START)).toBe(START + MS);
-  buckets.giveBack(false, 1, 0, START);
+  buckets.giveBack(false, 1, 0, buckets.mode, START);
   expect(buckets.take(false, 1, 0, START)).toBe(START + MS);
 });
 

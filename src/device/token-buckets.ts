@@ -3,7 +3,9 @@
  * a request takes its cost from each bucket that concerns it, from all in one step.
  *
  *   words    | current: version << 8 | record | mode: generation << 1 | something is limited |
- *   record   | generation | time of the levels | 6 levels | 6 rates, tokens/ns (0: none) | 6 bursts |   doubles
+ *   record   | generation | time of the levels | 6 levels | 6 rates, tokens/ns (0: none) | 6 bursts | 6 since |   doubles
+ *
+ * `since` is the generation in which a bucket became what it is.
  *
  * Without locks, and without numbers that wrap around: every member (queue, main thread) has two records of its own.
  * It writes the next state into the one that is not current, and makes it current by compare-exchange; that fails when
@@ -39,7 +41,8 @@ const AT = 1;
 const LEVEL = 2;
 const RATE = LEVEL + BUCKETS;
 const BURST = RATE + BUCKETS;
-const RECORD_DOUBLES = BURST + BUCKETS;
+const SINCE = BURST + BUCKETS;
+const RECORD_DOUBLES = SINCE + BUCKETS;
 
 export class TokenBuckets {
   readonly #words: Int32Array;
@@ -81,9 +84,19 @@ export class TokenBuckets {
     }
   }
 
-  /** Gives the tokens of a request back that does not start. */
-  giveBack(isWrite: boolean, operations: number, bytes: number, nowNs: number): void {
-    this.take(isWrite, -operations, -bytes, nowNs);
+  /**
+   * Gives the tokens of a request back that does not start, but for those of buckets that are others by now.
+   * @param mode under which it took them
+   */
+  giveBack(isWrite: boolean, operations: number, bytes: number, mode: number, nowNs: number): void {
+    for (;;) {
+      const current = Atomics.load(this.#words, CURRENT);
+      const next = this.#advance(current, nowNs);
+      this.#charge(next, isWrite, -operations, -bytes, nowNs, mode >> 1);
+      if (this.#publish(current)) {
+        return;
+      }
+    }
   }
 
   /**
@@ -131,13 +144,14 @@ export class TokenBuckets {
     return next;
   }
 
-  /** Returns when all its buckets have had what a request needs. */
+  /** Returns when all its buckets have had what a request needs. Those that came after `generation` are left alone. */
   #charge(
     record: number,
     isWrite: boolean,
     operations: number,
     bytes: number,
     nowNs: number,
+    generation = Number.POSITIVE_INFINITY,
   ): number {
     const records = this.#records;
     const others = isWrite ? 1 : 2;
@@ -146,6 +160,9 @@ export class TokenBuckets {
       const rate = f64(records, record + RATE + bucket);
       const cost = bucket < BYTE_BUCKETS ? operations : bytes;
       if (rate === 0 || cost === 0 || bucket % BYTE_BUCKETS === others) {
+        continue;
+      }
+      if (f64(records, record + SINCE + bucket) > generation) {
         continue;
       }
       const level = f64(records, record + LEVEL + bucket);
@@ -168,6 +185,7 @@ export class TokenBuckets {
     records[record + LEVEL + bucket] = rateBefore === 0 ? burst : Math.min(level, burst);
     records[record + RATE + bucket] = rate;
     records[record + BURST + bucket] = burst;
+    records[record + SINCE + bucket] = f64(records, record + GENERATION);
   }
 
   /** False when the current state is not `current` any more. */
