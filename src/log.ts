@@ -18,17 +18,24 @@ import {
   sharedLogSettings,
   takeLevelComplaint,
 } from "./log/log-settings.ts";
-import { standardErrorFd, writeLogLine } from "./log/standard-error.ts";
+import {
+  isStandardErrorSocket,
+  setLineSender,
+  standardErrorFd,
+  writeLogLine,
+} from "./log/standard-error.ts";
 
 export {
   adoptLogSettings,
   isLogLevel,
+  isStandardErrorSocket,
   LOG_FORMATS,
   LOG_LEVELS,
   logLevel,
   oneLine,
   quietLog,
   type SharedLogSettings,
+  setLineSender,
   setLogFormat,
   setLogLevel,
   sharedLogSettings,

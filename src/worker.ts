@@ -7,7 +7,7 @@ import type { StripeWorkerData } from "./device/stripe-worker.ts";
 import { AssertionError } from "./errors.ts";
 import { adoptNativeLibrary } from "./ffi/library.ts";
 import type { WorkerStart } from "./ffi/worker.ts";
-import { adoptLogSettings } from "./log.ts";
+import { adoptLogSettings, isStandardErrorSocket, setLineSender } from "./log.ts";
 import type { ServerWorkerData } from "./serve/server-worker.ts";
 import type { ArchiveWorkerData } from "./sources/archive-worker.ts";
 import type { RemoteWorkerData } from "./sources/remote-worker.ts";
@@ -48,6 +48,9 @@ export async function runWorker({
 }: WorkerStart<unknown>): Promise<void> {
   adoptLogSettings(log);
   adoptNativeLibrary(native);
+  if (isStandardErrorSocket()) {
+    setLineSender((await import("./ffi/socket.ts")).sendBytes);
+  }
   if (!isRole(role)) {
     throw new AssertionError(`a worker was started as ${role}`);
   }

@@ -20,6 +20,7 @@ import { ServerStatistics } from "../serve/server-statistics.ts";
 import { StripeServer, type StripeServerOptions } from "../serve/stripe-server.ts";
 import { type InheritedSocket, openService } from "../service/index.ts";
 import { hardenOrWarn } from "./hardening.ts";
+import { logWithoutWaiting } from "./log-without-waiting.ts";
 import { startMetrics } from "./metrics-listener.ts";
 import { serverAnswers, serverRpcPlace, startServerRpc } from "./server-rpc.ts";
 import { dropStartLeftovers } from "./start-leftovers.ts";
@@ -104,6 +105,7 @@ function whatToServe(flags: {
 }
 
 async function serve(served: Served, listenPath: string): Promise<void> {
+  await logWithoutWaiting();
   hardenOrWarn();
   const service = await openService(["stripes", "rpc"]);
   const { manager } = service;

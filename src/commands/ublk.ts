@@ -23,6 +23,7 @@ import { deviceParameters, mayCopyNothing } from "../ublk/device-parameters.ts";
 import { queueSizes } from "../ublk/queue-sizes.ts";
 import { integerArgument } from "./arguments.ts";
 import { hardenOrWarn } from "./hardening.ts";
+import { logWithoutWaiting } from "./log-without-waiting.ts";
 import { startMetrics } from "./metrics-listener.ts";
 import { diskAnswers, rpcPlace, startRpc } from "./rpc.ts";
 import { writePieces } from "./standard-output.ts";
@@ -109,6 +110,7 @@ interface ServeOptions {
 }
 
 async function serve(configPath: string, options: ServeOptions): Promise<void> {
+  await logWithoutWaiting();
   hardenOrWarn();
   const service = await openService(["rpc"]);
   const { manager } = service;

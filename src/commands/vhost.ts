@@ -9,6 +9,7 @@ import { log } from "../log.ts";
 import { openService, type Service, socketPlace } from "../service/index.ts";
 import { VhostBackend } from "../vhost/backend.ts";
 import { hardenOrWarn } from "./hardening.ts";
+import { logWithoutWaiting } from "./log-without-waiting.ts";
 import { startMetrics } from "./metrics-listener.ts";
 import { diskAnswers, rpcPlace, startRpc } from "./rpc.ts";
 import { dropStartLeftovers } from "./start-leftovers.ts";
@@ -41,6 +42,7 @@ export default defineCommand({
 // --- internal ---
 
 async function serve(configPath: string, isNull: boolean): Promise<void> {
+  await logWithoutWaiting();
   hardenOrWarn();
   const service = await openService(["vhost", "rpc"]);
   const { manager } = service;

@@ -72,6 +72,11 @@ export function acceptSocket(fd: number): number {
   return native.ubi_socket_accept(fd);
 }
 
+/** Sends what there is room for, without waiting: how many bytes that was, or -EAGAIN (-11). */
+export function sendBytes(fd: number, bytes: Uint8Array): number {
+  return native.ubi_socket_send(fd, bytes, bytes.length, null, 0);
+}
+
 export function closeDescriptor(fd: number): number {
   return native.ubi_socket_close(fd);
 }

@@ -1,8 +1,16 @@
 /** What the running executable tells: its form, how much, changed while it runs, and never a secret. */
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { closeDescriptor } from "../../src/ffi/socket.ts";
 import {
   type Backend,
   type DiskFiles,
@@ -12,6 +20,7 @@ import {
 } from "../support/backend.ts";
 import { HostileClient } from "../support/hostile-client.ts";
 import { ask, converse } from "../support/rpc-client.ts";
+import { socketPair } from "../support/socket-pair.ts";
 import { until } from "../support/until.ts";
 
 let folder: string;
@@ -124,6 +133,26 @@ test("at the level debug no secret is told, in whatever form", async () => {
     secret.toString("latin1"),
   ]);
   expect([...forms, inline].filter((form) => backend.log().includes(form))).toEqual([]);
+});
+
+test("a journal that stands still holds up neither RPC nor front ends, nor the stop", async () => {
+  const { own, given } = socketPair();
+  const backend = Bun.spawn([...commandOf(["--log-level=debug"])], {
+    stdio: ["ignore", "ignore", given],
+  });
+  try {
+    await until("it serves", () => existsSync(rpcPath));
+    for (let i = 0; i < 1000; i++) {
+      expect(await ask(rpcPath, "log_level")).toEqual({ log_level: "debug" });
+    }
+    visit();
+    backend.kill();
+    expect(await backend.exited).toBe(0);
+  } finally {
+    backend.kill("SIGKILL");
+    closeDescriptor(own);
+    closeDescriptor(given);
+  }
 });
 
 // --- internal ---
