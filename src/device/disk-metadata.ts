@@ -7,6 +7,8 @@ import {
   countStripes,
   type Metadata,
   type StripeCounts as MetadataCounts,
+  STRIPE_COUNT_MAX,
+  stripeBytes,
   stripesOf,
 } from "../formats/metadata.ts";
 import { replaceNote } from "../formats/metadata-codec.ts";
@@ -26,6 +28,9 @@ export interface StripeCounts {
   readonly source: number;
   readonly total: number;
 }
+
+/** A disk has room to grow: to twice the stripes that there are, and by a million at least. */
+const ROOM_MIN = 2 ** 20;
 
 export class DiskMetadata {
   readonly file: DataFile;
@@ -82,13 +87,34 @@ export class DiskMetadata {
     }
   }
 
+  /** Stripes that the disk may grow to while it is served. */
+  get stripesMax(): number {
+    const { stripeCount } = this.metadata;
+    return Math.min(STRIPE_COUNT_MAX, stripeCount + Math.max(stripeCount, ROOM_MIN));
+  }
+
+  /** Stripes of a larger disk. @throws UbiError E_RESIZE when there is no room for them */
+  stripesOfGrown(diskSectors: number): number {
+    const { stripesMax, metadata } = this;
+    const stripes = stripesOf(diskSectors, metadata.stripeShift);
+    if (stripes > stripesMax) {
+      const most = stripesMax * stripeBytes(metadata);
+      throw new UbiError(
+        "E_RESIZE",
+        `the disk can grow to ${most} bytes (${stripesMax} stripes) while it is served; for more stop it, run ` +
+          "init-metadata --grow, and start it again",
+      );
+    }
+    return stripes;
+  }
+
   /**
    * Appends the stripes of a larger disk. Only where no stripe worker writes to the file.
-   * @throws UbiError E_DISK_IO, E_CIPHER, E_METADATA_SIZE
+   * @throws UbiError E_RESIZE, E_DISK_IO, E_CIPHER, E_METADATA_SIZE
    */
   grow(diskSectors: number): void {
     const { stripeShift, flags: before } = this.metadata;
-    const stripeCount = stripesOf(diskSectors, stripeShift);
+    const stripeCount = this.stripesOfGrown(diskSectors);
     if (stripeCount > this.stripeCount) {
       const { path, fd } = this.file;
       const flags = new Uint8Array(stripeCount);

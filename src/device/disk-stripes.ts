@@ -8,7 +8,7 @@ import { UbiError } from "../errors.ts";
 import { createEvent, signalEvent } from "../ffi/event.ts";
 import { mapAnonymous } from "../ffi/memory.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
-import { type Metadata, stripeBytes, stripesOf } from "../formats/metadata.ts";
+import { type Metadata, stripeBytes } from "../formats/metadata.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { IntentRing } from "../stripes/intent-ring.ts";
 import { StripeState } from "../stripes/stripe-state.ts";
@@ -54,8 +54,6 @@ const BACKGROUND_BYTES = 16 * 2 ** 20;
 const BACKGROUND_ASKED_BYTES = 4 * 2 ** 20;
 /** Brought ahead of a guest that reads upwards. */
 const AHEAD_BYTES = 8 * 2 ** 20;
-/** The state has room to grow: to twice the stripes that there are, and by a million at least. A byte each. */
-const ROOM_MIN = 2 ** 20;
 /** For a round of metadata that is under way, and the fetch of the last stripe. */
 const GROWTH_MS = 30_000;
 
@@ -117,12 +115,10 @@ export class DiskStripes {
     this.#control = StripeControl.create(origin === undefined ? "none" : "open");
     const buffers = this.#buffers.count;
     this.#control.limit = stripeSource?.backgroundBytesPerSecond ?? Number.POSITIVE_INFINITY;
-    const stripes = metadata.metadata.stripeCount;
-    const stripesMax = stripes + Math.max(stripes, ROOM_MIN);
     this.#state = StripeState.create(metadata.metadata.flags, {
       queues,
       buffers,
-      stripesMax,
+      stripesMax: metadata.stripesMax, // a byte each
       isChangeTracked: metadata.isChangeTracked,
     });
     this.#rate = new FetchRate();
@@ -249,16 +245,7 @@ export class DiskStripes {
    * @throws UbiError E_RESIZE, E_METADATA_SIZE, E_DISK_IO, E_CIPHER
    */
   async grow(sectors: number): Promise<void> {
-    const { stripesMax } = this.#state;
-    const stripes = stripesOf(sectors, Math.log2(this.description.stripeSectors));
-    if (stripes > stripesMax) {
-      const most = stripesMax * this.#stripeBytes;
-      throw new UbiError(
-        "E_RESIZE",
-        `the disk can grow to ${most} bytes (${stripesMax} stripes) while it is served; for more stop it, run ` +
-          "init-metadata --grow, and start it again",
-      );
-    }
+    const stripes = this.#metadata.stripesOfGrown(sectors);
     this.#growth = { ...Promise.withResolvers<void>(), sectors };
     this.#control.askToGrow(sectors);
     this.#wake();

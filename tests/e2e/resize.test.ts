@@ -96,6 +96,8 @@ test("a disk with metadata whose stripes are all there grows in the thread that 
   await disk.stop();
   disk.configure({ source: "none" });
   await start(disk);
+  truncateSync(disk.files.file("disk.raw"), 3 * 2 ** 40);
+  expect(await resize(disk)).toMatchObject({ code: "E_RESIZE" });
   truncateSync(disk.files.file("disk.raw"), GROWN_BYTES);
   expect(await resize(disk)).toEqual(grown("next_connection"));
   await disk.stop();
