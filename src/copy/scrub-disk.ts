@@ -120,7 +120,7 @@ async function compare(
       store: options.source,
       disk: { path: data.path, fd: data.fd, sizeBytes, cipherContext: cipher?.contextAddress },
       stripeSectors,
-      archivedBytes: manifest.sizeBytes,
+      commonBytes: Math.min(manifest.sizeBytes, sizeBytes),
       compression: manifest.compression,
       xtsKey: manifest.xtsKey,
       bytesPerSecond: options.bytesPerSecond / workers,

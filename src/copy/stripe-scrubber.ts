@@ -32,8 +32,8 @@ export interface ScrubberData {
   readonly store: StoreDescription;
   readonly disk: ArchivedData;
   readonly stripeSectors: number;
-  /** Of the disk that was archived: what lies behind is not compared. */
-  readonly archivedBytes: number;
+  /** What the disk and the archived one both have: what lies behind is not compared. */
+  readonly commonBytes: number;
   readonly compression: Compression;
   /** A copy for this worker, which wipes it. */
   readonly xtsKey: Uint8Array | undefined;
@@ -123,11 +123,14 @@ class StripeScrubber implements Disposable {
 
   // --- internal ---
 
-  /** The disk may have grown since it was archived; what it has there is nobody's of the archive. */
+  /**
+   * The disk may have grown since it was archived; what it has there is nobody's of the archive. Or it ends earlier in
+   * its last stripe.
+   */
   #cut(stripe: number, view: Uint8Array): void {
-    const archived = this.#data.archivedBytes - stripe * this.#stripeBytes;
-    if (archived < view.length) {
-      view.fill(0, Math.max(0, archived));
+    const common = this.#data.commonBytes - stripe * this.#stripeBytes;
+    if (common < view.length) {
+      view.fill(0, Math.max(0, common));
     }
   }
 
