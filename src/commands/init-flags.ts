@@ -82,6 +82,7 @@ export const INIT_FLAGS = {
   "device-id": text("ID", "serial number that a guest sees, 20 bytes"),
   "track-written": flag("note in the metadata which stripes were written"),
   "vhost-socket": text("PATH", "relative ones start from --dir (default: vhost.sock)"),
+  "vhost-socket-group": text("GROUP", "its members may connect to the vhost socket as well"),
   "rpc-socket": text("PATH", "likewise (default: rpc.sock)"),
   force: flag("replace a disk that is there, or use a device that holds something"),
   json: flag("tell what was made as JSON; no questions"),

@@ -33,6 +33,7 @@ export async function requestOf(flags: InitFlags): Promise<DiskRequest> {
     source: await sourceOf(flags),
     device: {
       vhost_socket: flags["vhost-socket"] ?? "vhost.sock",
+      vhost_socket_group: flags["vhost-socket-group"],
       rpc_socket: flags["rpc-socket"] ?? "rpc.sock",
       device_id: flags["device-id"],
       track_written: flags["track-written"] ? true : undefined,

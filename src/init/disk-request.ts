@@ -13,6 +13,7 @@ export interface DiskRequest {
   /** Keys of `[device]` besides the paths of data and metadata. Socket paths may be relative to the folder. */
   readonly device: {
     readonly vhost_socket: string;
+    readonly vhost_socket_group?: string | undefined;
     readonly rpc_socket: string;
     readonly device_id?: string | undefined;
     readonly track_written?: true | undefined;

@@ -10,6 +10,7 @@ import { parseToml } from "../config/toml.ts";
 const FLAGS: Readonly<Record<string, string>> = {
   "device.data_path": "--disk",
   "device.vhost_socket": "--vhost-socket",
+  "device.vhost_socket_group": "--vhost-socket-group",
   "device.rpc_socket": "--rpc-socket",
   "secrets.kek.source.credential": "--kek-credential",
   "device.device_id": "--device-id",
