@@ -22,7 +22,8 @@ import { type InheritedSocket, openService } from "../service/index.ts";
 import { hardenOrWarn } from "./hardening.ts";
 import { logWithoutWaiting } from "./log-without-waiting.ts";
 import { startMetrics } from "./metrics-listener.ts";
-import { serverAnswers, serverRpcPlace, startServerRpc } from "./server-rpc.ts";
+import { rpcPlace, startRpc } from "./rpc-socket.ts";
+import { serverAnswers } from "./server-answers.ts";
 import { dropStartLeftovers } from "./start-leftovers.ts";
 import { StopSignals } from "./stop-signals.ts";
 
@@ -118,7 +119,7 @@ async function serve(served: Served, listenPath: string): Promise<void> {
   // The document of the disk is the first to be read, that of the clients the second; keys come last.
   const open = await prepare(served, onFailure);
   const listenConfig = await loadServerConfig(listenPath);
-  const rpcSocket = serverRpcPlace(listenConfig, service);
+  const rpcSocket = rpcPlace("server", listenConfig.server, service);
   const listening = listeningOf(listenConfig, service.inherited?.all("stripes") ?? []);
   const disk = await open();
   const signals = new StopSignals();
@@ -130,7 +131,7 @@ async function serve(served: Served, listenPath: string): Promise<void> {
     server: () => server,
     stop: () => signals.ask("rpc"),
   });
-  using rpc = startServerRpc(rpcSocket, answer);
+  using rpc = startRpc("server", rpcSocket, answer);
   using metrics = await startMetrics("server", listenConfig.server, answer);
   server = await startServer(disk, listenConfig, { ...listening, statistics });
   for (const failure of failures) {

@@ -22,10 +22,11 @@ import {
 import { deviceParameters, mayCopyNothing } from "../ublk/device-parameters.ts";
 import { queueSizes } from "../ublk/queue-sizes.ts";
 import { integerArgument } from "./arguments.ts";
+import { diskAnswers } from "./disk-answers.ts";
 import { hardenOrWarn } from "./hardening.ts";
 import { logWithoutWaiting } from "./log-without-waiting.ts";
 import { startMetrics } from "./metrics-listener.ts";
-import { diskAnswers, rpcPlace, startRpc } from "./rpc.ts";
+import { rpcPlace, startRpc } from "./rpc-socket.ts";
 import { writePieces } from "./standard-output.ts";
 import { dropStartLeftovers } from "./start-leftovers.ts";
 import { StopSignals } from "./stop-signals.ts";
@@ -115,7 +116,7 @@ async function serve(configPath: string, options: ServeOptions): Promise<void> {
   const service = await openService(["rpc"]);
   const { manager } = service;
   const config = await loadDeviceConfig(configPath, { backend: "ublk" });
-  const rpcSocket = rpcPlace(config, service);
+  const rpcSocket = rpcPlace("device", config.device, service);
   const link = options.linkPath === undefined ? undefined : new DeviceLink(options.linkPath);
   // Not `using`, nor the disk: a failure ends the process, and the kernel ends what is under way.
   const control = new UblkControl(KernelControlChannel.open());
@@ -125,7 +126,7 @@ async function serve(configPath: string, options: ServeOptions): Promise<void> {
   const signals = new StopSignals();
   const growth = new DiskGrowth(device);
   const answer = diskAnswers(config, device, "ublk", { growth, signals });
-  using rpc = startRpc(rpcSocket, answer);
+  using rpc = startRpc("device", rpcSocket, answer);
   using metrics = await startMetrics("device", config.device, answer);
   const info = await obtainDevice({ config, device, control, features, options });
   const isRecovering = options.recovered !== undefined;

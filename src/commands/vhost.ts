@@ -8,10 +8,11 @@ import type { SocketPlace } from "../ffi/socket-file.ts";
 import { log } from "../log.ts";
 import { openService, type Service, socketPlace } from "../service/index.ts";
 import { VhostBackend } from "../vhost/backend.ts";
+import { diskAnswers } from "./disk-answers.ts";
 import { hardenOrWarn } from "./hardening.ts";
 import { logWithoutWaiting } from "./log-without-waiting.ts";
 import { startMetrics } from "./metrics-listener.ts";
-import { diskAnswers, rpcPlace, startRpc } from "./rpc.ts";
+import { rpcPlace, startRpc } from "./rpc-socket.ts";
 import { dropStartLeftovers } from "./start-leftovers.ts";
 import { StopSignals } from "./stop-signals.ts";
 
@@ -51,7 +52,7 @@ async function serve(configPath: string, isNull: boolean): Promise<void> {
     backend: "vhost",
   });
   const socket = vhostPlace(config, service);
-  const rpcSocket = rpcPlace(config, service);
+  const rpcSocket = rpcPlace("device", config.device, service);
   manager?.tell(`opening ${config.device.dataPath}`);
   // Not `using`: after a failure queue workers may be enciphering until the process ends, and what they
   // encipher with wiped keys would reach the disk. The kernel clears the memory of an ended process.
@@ -61,7 +62,7 @@ async function serve(configPath: string, isNull: boolean): Promise<void> {
   // Before the backend, so that no front end sees a disk whose start fails; after it at the stop, so
   // that the drain can be watched.
   const answer = diskAnswers(config, device, "vhost", { growth, signals });
-  using rpc = startRpc(rpcSocket, answer);
+  using rpc = startRpc("device", rpcSocket, answer);
   using metrics = await startMetrics("device", config.device, answer);
   const backend = await VhostBackend.start(config, device, socket);
   growth.open(backend);

@@ -1,16 +1,14 @@
-/** What a stripe server answers, and the RPC socket where it does. */
+/** What a stripe server answers. */
 import packageJson from "../../package.json" with { type: "json" };
-import { type ServerConfig, socketRights } from "../config/index.ts";
+import type { ServerConfig } from "../config/index.ts";
 import { clockNs } from "../ffi/event.ts";
-import type { SocketPlace } from "../ffi/socket-file.ts";
 import { countStripes, stripeBytes } from "../formats/metadata.ts";
-import { type AnswerRequest, processAnswer, RpcServer } from "../rpc/index.ts";
+import { type AnswerRequest, processAnswer } from "../rpc/index.ts";
 import type { ServedDisk } from "../serve/served-disk.ts";
 import { type ServerFacts, serverAnswer } from "../serve/server-answers.ts";
 import type { ServerStatistics } from "../serve/server-statistics.ts";
 import { buffersFor } from "../serve/stripe-reads.ts";
 import type { StripeServer } from "../serve/stripe-server.ts";
-import { type Service, socketPlace } from "../service/index.ts";
 
 export interface WatchedServer {
   readonly disk: ServedDisk;
@@ -45,27 +43,3 @@ export function serverAnswers(
   };
   return ({ command }) => processAnswer(command) ?? serverAnswer(facts, command);
 }
-
-/** Undefined when there is to be none. @throws UbiError E_CONFIG_VALUE */
-export function serverRpcPlace(
-  { server }: ServerConfig,
-  service: Service,
-): SocketPlace | undefined {
-  const { rpcSocketMode: mode, rpcSocketOwner: owner, rpcSocketGroup: group } = server;
-  return socketPlace(service, "rpc", {
-    key: RPC_KEY,
-    path: server.rpcSocket,
-    rights: socketRights(RPC_KEY, { mode, owner, group }),
-  });
-}
-
-export function startServerRpc(
-  place: SocketPlace | undefined,
-  answer: AnswerRequest,
-): RpcServer | undefined {
-  return place === undefined ? undefined : RpcServer.start(place, RPC_KEY, answer);
-}
-
-// --- internal ---
-
-const RPC_KEY = "server.rpc_socket";

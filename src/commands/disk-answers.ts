@@ -1,19 +1,11 @@
-/** What a command that serves a disk answers, and the RPC socket where it does. */
+/** What a command that serves a disk answers. */
 import packageJson from "../../package.json" with { type: "json" };
-import { type DeviceConfig, socketRights } from "../config/index.ts";
+import type { DeviceConfig } from "../config/index.ts";
 import type { DiskDevice } from "../device/disk-device.ts";
 import type { DiskGrowth } from "../device/disk-growth.ts";
 import { clockNs } from "../ffi/event.ts";
-import type { SocketPlace } from "../ffi/socket-file.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
-import {
-  type AnswerRequest,
-  deviceAnswer,
-  diskAnswer,
-  processAnswer,
-  RpcServer,
-} from "../rpc/index.ts";
-import { type Service, socketPlace } from "../service/index.ts";
+import { type AnswerRequest, deviceAnswer, diskAnswer, processAnswer } from "../rpc/index.ts";
 import type { StopSignals } from "./stop-signals.ts";
 
 /** By what clients steer whoever serves the disk. */
@@ -52,24 +44,3 @@ export function diskAnswers(
     processAnswer(request.command) ??
     diskAnswer(facts, request);
 }
-
-/** Undefined when there is to be none. @throws UbiError E_CONFIG_VALUE */
-export function rpcPlace({ device }: DeviceConfig, service: Service): SocketPlace | undefined {
-  const { rpcSocketMode: mode, rpcSocketOwner: owner, rpcSocketGroup: group } = device;
-  return socketPlace(service, "rpc", {
-    key: RPC_KEY,
-    path: device.rpcSocket,
-    rights: socketRights(RPC_KEY, { mode, owner, group }),
-  });
-}
-
-export function startRpc(
-  place: SocketPlace | undefined,
-  answer: AnswerRequest,
-): RpcServer | undefined {
-  return place === undefined ? undefined : RpcServer.start(place, RPC_KEY, answer);
-}
-
-// --- internal ---
-
-const RPC_KEY = "device.rpc_socket";
