@@ -98,6 +98,11 @@ int32_t ubi_file_lock(int32_t fd, uint32_t exclusive) {
     return ubi_result(flock(fd, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB));
 }
 
+int32_t ubi_file_mark(int32_t fd, double offset) {
+    struct flock mark = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = (off_t)offset, .l_len = 1};
+    return ubi_result(fcntl(fd, F_SETLK, &mark));
+}
+
 int32_t ubi_file_unlock(int32_t fd) { return ubi_result(flock(fd, LOCK_UN)); }
 
 int32_t ubi_file_read(int32_t fd, double offset, void *buffer, uint32_t length) {
@@ -157,6 +162,10 @@ int32_t ubi_file_datasync(int32_t fd) {
 
 int32_t ubi_file_will_need(int32_t fd, double offset, double length) {
     return -posix_fadvise(fd, (off_t)offset, (off_t)length, POSIX_FADV_WILLNEED);
+}
+
+int32_t ubi_file_forget(int32_t fd, double offset, double length) {
+    return -posix_fadvise(fd, (off_t)offset, (off_t)length, POSIX_FADV_DONTNEED);
 }
 
 int32_t ubi_file_begin_writeback(int32_t fd, double offset, double length) {

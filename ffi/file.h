@@ -27,6 +27,8 @@ int32_t ubi_file_retire(int32_t fd);
 /* flock(2) without waiting: 0, or -EAGAIN when another description holds it. */
 int32_t ubi_file_lock(int32_t fd, uint32_t exclusive);
 int32_t ubi_file_unlock(int32_t fd);
+/* A shared record lock on one byte, which names this process in /proc/locks until it ends, or closes the file. */
+int32_t ubi_file_mark(int32_t fd, double offset);
 
 /* Whole transfers: continue after EINTR and short ones. 0 or -errno; -ENODATA at the end of the file. */
 int32_t ubi_file_read(int32_t fd, double offset, void *buffer, uint32_t length);
@@ -40,6 +42,9 @@ int32_t ubi_file_datasync(int32_t fd);
 
 /* Lets the kernel read a range into the page cache meanwhile. */
 int32_t ubi_file_will_need(int32_t fd, double offset, double length);
+
+/* Lets the page cache drop a range, what is not on disk excepted; a length of 0 reaches to the end of the file. */
+int32_t ubi_file_forget(int32_t fd, double offset, double length);
 
 /* Lets the kernel write a range to disk meanwhile; a length of 0 reaches to the end of the file. */
 int32_t ubi_file_begin_writeback(int32_t fd, double offset, double length);

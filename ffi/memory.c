@@ -15,7 +15,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#define GUARD_RANGES_MAX 1024
+#define GUARD_RANGES_MAX 2048
 #define HUGE_PAGE_BYTES (2.0 * 1024 * 1024)
 
 /*
@@ -101,6 +101,29 @@ void ubi_memory_load16(void *target, const void *source) { memcpy(target, source
 void ubi_memory_store8(void *target, uint32_t value) { *(volatile uint8_t *)target = (uint8_t)value; }
 
 void ubi_memory_store32(void *target, uint32_t value) { memcpy(target, &value, sizeof(value)); }
+
+#define LOG_PAGE_SHIFT 12
+
+void ubi_memory_mark_dirty(void *log, double log_bytes, double address, double length) {
+    if (length < 1) {
+        return;
+    }
+    uint64_t page_count = (uint64_t)log_bytes * 8;
+    uint64_t page = (uint64_t)address >> LOG_PAGE_SHIFT;
+    uint64_t end = (((uint64_t)address + (uint64_t)length - 1) >> LOG_PAGE_SHIFT) + 1;
+    end = end < page_count ? end : page_count;
+    _Atomic uint8_t *bytes = log;
+    while (page < end) {
+        uint64_t byte = page / 8;
+        unsigned mask = 0;
+        for (; page < end && page / 8 == byte; page++) {
+            mask |= 1u << (page % 8);
+        }
+        /* SAFETY: page < page_count, so the byte lies in the log. A full barrier: what was written is seen by
+           whoever clears the bit afterwards. */
+        atomic_fetch_or(&bytes[byte], (uint8_t)mask);
+    }
+}
 
 /* A slot is free while `length` is 0: the writer stores length last, and clears it first. */
 struct guard_range {

@@ -35,6 +35,13 @@ void ubi_memory_store8(void *target, uint32_t value);
 void ubi_memory_store32(void *target, uint32_t value);
 
 /*
+ * Sets the bits of the pages that `length` bytes at `address` lie in, in a log of `log_bytes` with one bit for
+ * each page of 4096 bytes from address 0 on. Another process may read and clear it meanwhile. Pages behind its end
+ * are left out.
+ */
+void ubi_memory_mark_dirty(void *log, double log_bytes, double address, double length);
+
+/*
  * SIGBUS inside a guarded range maps a page of zeros over the fault and counts it; elsewhere the signal
  * takes its earlier course. Ranges are added and removed by one thread.
  */

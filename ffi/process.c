@@ -16,6 +16,8 @@ int32_t ubi_process_harden(void) {
     return 0;
 }
 
+int32_t ubi_process_flush_io(void) { return ubi_result(prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0)); }
+
 int32_t ubi_process_pin(uint32_t cpu) {
     if (cpu >= CPU_SETSIZE) {
         return -EINVAL;

@@ -6,6 +6,9 @@
 
 /* No core dumps, no ptrace by the same user: keys are in this memory. */
 int32_t ubi_process_harden(void);
+/* Memory that the calling thread, and threads it starts from here on, ask the kernel for is never waited for by way of
+ * disk I/O (PR_SET_IO_FLUSHER). -EPERM without CAP_SYS_RESOURCE. */
+int32_t ubi_process_flush_io(void);
 /* Pins the calling thread. -EINVAL when the CPU is absent or not allowed. */
 int32_t ubi_process_pin(uint32_t cpu);
 /* 1 when the calling thread may run on `cpu`, else 0. */

@@ -192,6 +192,10 @@ int32_t ubi_socket_probe(const char *path) {
 
 int32_t ubi_socket_connect(const char *path) { return connect_to(path, 0); }
 
+int32_t ubi_socket_pair(int32_t *fds) {
+    return ubi_result(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds));
+}
+
 int32_t ubi_socket_accept(int32_t fd) {
     return ubi_result(accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
 }

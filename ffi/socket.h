@@ -26,6 +26,8 @@ int32_t ubi_socket_tell(const char *path, const void *bytes, uint32_t length, in
 /* 0 when someone listens at `path`, -ECONNREFUSED when the socket file is an orphan. */
 int32_t ubi_socket_probe(const char *path);
 int32_t ubi_socket_connect(const char *path);
+/* Two sockets that are connected with each other, non-blocking, and keep the borders of messages, in `fds`. */
+int32_t ubi_socket_pair(int32_t *fds);
 /* Non-blocking accept: a close-on-exec, non-blocking connection, or -EAGAIN. */
 int32_t ubi_socket_accept(int32_t fd);
 

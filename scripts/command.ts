@@ -4,6 +4,8 @@ export interface CommandOptions {
   readonly cwd?: string;
   readonly env?: Readonly<Record<string, string | undefined>>;
   readonly timeoutMs?: number;
+  /** Ends it before its time: its exit code tells. */
+  readonly signal?: AbortSignal;
 }
 
 export interface CommandResult {
@@ -30,10 +32,12 @@ export async function runCommand(
     stderr: "pipe",
   });
   let isTimedOut = false;
+  const kill = () => child.kill("SIGKILL");
   const timer = setTimeout(() => {
     isTimedOut = true;
-    child.kill("SIGKILL");
+    kill();
   }, deadlineMs);
+  options.signal?.addEventListener("abort", kill);
   try {
     const [stdout, stderr, exitCode] = await Promise.all([
       child.stdout.text(),

@@ -1,9 +1,9 @@
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
-import { join, resolve } from "node:path";
-import { COMPATIBILITY_ROWS, lineOf, outcomeOf, pageWith } from "./compatibility.ts";
+import { join } from "node:path";
+import { COMPATIBILITY_ROWS, lineOf } from "./compatibility.ts";
+import { outcomeOf, pageWith, ROOT } from "./report-page.ts";
 
-const ROOT = resolve(import.meta.dir, "..");
 const [ROW] = COMPATIBILITY_ROWS;
 
 test.each([...COMPATIBILITY_ROWS])("the test of $file that proves a row is there: $what", (row) => {
@@ -29,11 +29,11 @@ test("a row whose tests did not all pass has not passed", () => {
 
 test("only the tables of the page are replaced", () => {
   const page = readFileSync(join(ROOT, "docs", "compatibility.md"), "utf8");
-  const emptied = pageWith(page, "");
+  const emptied = pageWith(page, "compatibility", "");
   expect(emptied).not.toContain(".test.ts` |");
   const tables = page.slice(
     page.indexOf("| peer |"),
     page.indexOf("<!-- made by npm run compatibility: end"),
   );
-  expect(pageWith(emptied, tables)).toBe(page);
+  expect(pageWith(emptied, "compatibility", tables)).toBe(page);
 });

@@ -2,25 +2,17 @@
  * `npm run compatibility`, after `npm test`: writes the tables of docs/compatibility.md from the reports of that run, with the
  * versions that were on this machine. A row names the test that proves it.
  */
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { runCommand } from "./command.ts";
-import { type Outcome, parseReport } from "./test-report.ts";
+import { lastOutcomeOf, type ProvenRow, pageWith, ROOT } from "./report-page.ts";
 
-const ROOT = resolve(import.meta.dir, "..");
 const PAGE = join(ROOT, "docs", "compatibility.md");
-/** The tables stand between these lines of the page. */
-const BEGIN = "<!-- made by npm run compatibility: begin -->\n";
-const END = "<!-- made by npm run compatibility: end -->\n";
 
-export interface CompatibilityRow {
+export interface CompatibilityRow extends ProvenRow {
   readonly peer: string;
   readonly version: Peer;
   readonly what: string;
-  /** In tests/. */
-  readonly file: string;
-  /** The whole name, or of a table of tests what is the same in all of them. */
-  readonly test: string;
 }
 
 type Peer = keyof typeof VERSIONS;
@@ -56,6 +48,12 @@ export const COMPATIBILITY_ROWS: readonly CompatibilityRow[] = [
   },
   {
     ...QEMU,
+    what: "two queues with packed rings",
+    file: "e2e/guest.test.ts",
+    test: "guest with packed rings: two queues carry data, zeroes are zeroes, a discarded disk is empty",
+  },
+  {
+    ...QEMU,
     what: "the disk is there again after a restart of the backend",
     file: "e2e/guest.test.ts",
     test: "guest on a backend that was restarted: the data is what was flushed before",
@@ -71,6 +69,20 @@ export const COMPATIBILITY_ROWS: readonly CompatibilityRow[] = [
     what: "disk that grows under a guest that writes",
     file: "e2e/resize-guest.test.ts",
     test: "a guest writes while its disk grows, sees the new size, uses it, and finds it after a restart",
+  },
+  {
+    peer: "QEMU",
+    version: "emulator",
+    what: "memory plugged into a guest that works, and taken away",
+    file: "e2e/memory-plug-guest.test.ts",
+    test: "memory is plugged into a guest under load, carries its I/O, and is taken away again",
+  },
+  {
+    peer: "QEMU",
+    version: "emulator",
+    what: "live migration between two backends on shared storage, and back",
+    file: "e2e/live-migration.test.ts",
+    test: "times between two backends, and every byte is right",
   },
   {
     peer: "QEMU",
@@ -120,26 +132,6 @@ export const COMPATIBILITY_ROWS: readonly CompatibilityRow[] = [
   },
 ];
 
-/** How the tests of a row ended; undefined when none ran. All of a table of tests must have passed. */
-export function outcomeOf(
-  row: CompatibilityRow,
-  cases: readonly { readonly name: string; readonly outcome: Outcome }[],
-): Outcome | undefined {
-  const outcomes = cases.filter(({ name }) => name.includes(row.test)).map((each) => each.outcome);
-  const worst = (["failed", "skipped", "passed"] as const).find((each) => outcomes.includes(each));
-  return worst;
-}
-
-/** The page with other tables. @throws Error when the page has no place for them */
-export function pageWith(page: string, tables: string): string {
-  const [before, rest] = page.split(BEGIN);
-  const after = rest?.split(END)[1];
-  if (before === undefined || after === undefined) {
-    throw new Error(`${PAGE}: the lines that say where the tables begin and end are missing`);
-  }
-  return `${before}${BEGIN}${tables}${END}${after}`;
-}
-
 /** A line of the table. */
 export function lineOf(row: CompatibilityRow, version: string, outcome: string): string {
   return `| ${row.peer} | ${version} | ${row.what} | ${outcome} | \`tests/${row.file}\` |`;
@@ -152,16 +144,14 @@ const HEADING = "| peer | version | what | result | test |\n|---|---|---|---|---
 async function writePage(): Promise<void> {
   const lines: string[] = [];
   for (const row of COMPATIBILITY_ROWS) {
-    const report = join(ROOT, "build", "test", `tests-${row.file.replaceAll("/", "-")}.xml`);
-    const cases = existsSync(report) ? parseReport(readFileSync(report, "utf8")) : [];
-    const outcome = outcomeOf(row, cases);
+    const outcome = lastOutcomeOf(row);
     if (outcome === undefined) {
       throw new Error(`tests/${row.file}: no report of "${row.test}"; run npm test first`);
     }
     lines.push(lineOf(row, await versionOf(row.version), outcome));
   }
   const page = readFileSync(PAGE, "utf8");
-  writeFileSync(PAGE, pageWith(page, `${HEADING}${lines.join("\n")}\n`));
+  writeFileSync(PAGE, pageWith(page, "compatibility", `${HEADING}${lines.join("\n")}\n`));
 }
 
 async function versionOf(peer: Peer): Promise<string> {

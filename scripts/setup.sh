@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Gets a fresh Debian or Ubuntu machine that has only npm ready for one job: build, test or bench.
+# Gets a fresh Debian or Ubuntu machine that has only npm ready for one job: build, test, bench or fuzz.
 # Says nothing when nothing is missing. Installs npm packages as the lock file names them, and system
 # packages when this user may; otherwise it says in one line what to run, and exits with 1.
 set -euo pipefail
@@ -8,8 +8,10 @@ cd "$(dirname "$0")/.."
 BUILD_PACKAGES=(gcc libc6-dev make libssl-dev)
 # The guest: an emulated machine, its small root file system and the disk tools in it. tmux: a terminal.
 # python3-swift: an S3 service; the library only, so that installing it starts nothing.
-TEST_PACKAGES=(qemu-system-x86 qemu-utils qemu-system-common busybox-static e2fsprogs xz-utils lz4 zstd tmux openssl fio dmsetup mount python3-swift
+TEST_PACKAGES=(qemu-system-x86 qemu-utils qemu-system-common busybox-static e2fsprogs xz-utils lz4 zstd tmux openssl fio dmsetup mount iproute2 python3-swift
   python3-jsonschema zsh fish mandoc groff-base systemd lintian mmdebstrap libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients libxml2-utils)
+# libFuzzer, for the native library; about 40 MB, and of no use to the tests, which have their own replays.
+FUZZ_PACKAGES=(clang libclang-rt-dev)
 BENCH_PACKAGES=(qemu-system-x86 qemu-utils qemu-system-common busybox-static e2fsprogs xz-utils lz4 zstd openssl fio dmsetup mount liburing-dev libfuse3-dev)
 
 main() {
@@ -18,7 +20,8 @@ main() {
     build) packages=("${BUILD_PACKAGES[@]}") ;;
     test) packages=("${BUILD_PACKAGES[@]}" "${TEST_PACKAGES[@]}") ;;
     bench) packages=("${BUILD_PACKAGES[@]}" "${BENCH_PACKAGES[@]}") ;;
-    *) fail "usage: scripts/setup.sh build|test|bench" 2 ;;
+    fuzz) packages=("${BUILD_PACKAGES[@]}" "${FUZZ_PACKAGES[@]}") ;;
+    *) fail "usage: scripts/setup.sh build|test|bench|fuzz" 2 ;;
   esac
   npm_packages
   system_packages "$mode" "${packages[@]}"

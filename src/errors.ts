@@ -33,6 +33,7 @@ export const ERROR_CODES = [
   "E_METADATA_KEPT",
   "E_METADATA_SIZE",
   "E_RESIZE",
+  "E_UPGRADE",
   "E_STRIPE_SOURCE",
   "E_PREFETCH",
   "E_STORE",

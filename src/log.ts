@@ -31,6 +31,8 @@ export {
   isStandardErrorSocket,
   LOG_FORMATS,
   LOG_LEVELS,
+  type LogFields,
+  type LogLevel,
   logLevel,
   oneLine,
   quietLog,
@@ -63,6 +65,26 @@ export function lastLine(text: string, message: string, fields: LogFields): stri
   return fatalLine(eventOf("error", message, fields), text, lineStyle());
 }
 
+/** Whether the log is JSON: then whatever else goes to standard error has to be an object as well. */
+export function isJsonLog(): boolean {
+  return lineStyle().isJson;
+}
+
+/**
+ * A line for standard error that is told whatever the level is, such as what came of a command: `text`, or an event
+ * where the log is JSON.
+ * @param message of the event
+ */
+export function toldLine(
+  level: LogLevel,
+  text: string,
+  fields?: LogFields,
+  message: string = text,
+): string {
+  const style = lineStyle();
+  return style.isJson ? logLine(eventOf(level, message, fields), style) : `${text}\n`;
+}
+
 /**
  * Holds back repeated lines that a guest or peer can trigger: at most `linesMax` in `windowMs`,
  * then one line that counts what was held back when the next window opens.
@@ -77,6 +99,12 @@ export class LogLimiter {
   constructor(linesMax = 10, windowMs = 10_000) {
     this.#linesMax = linesMax;
     this.#windowMs = windowMs;
+  }
+
+  error(message: string, fields?: LogFields, nowMs = performance.now()): void {
+    if (this.#mayWrite(nowMs)) {
+      log.error(message, fields);
+    }
   }
 
   warn(message: string, fields?: LogFields, nowMs = performance.now()): void {

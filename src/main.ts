@@ -2,6 +2,7 @@
 export {};
 
 if (Bun.isMainThread) {
+  process.on("SIGUSR2", () => {}); // which would end the process; commands that serve listen to it
   void import("./commands/command-line.ts").then(({ runCommandLine }) =>
     runCommandLine(process.argv.slice(2), process.argv0),
   );

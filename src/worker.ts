@@ -36,7 +36,7 @@ const ROLES = {
   "vhost-control": async (data: ControlWorkerData) =>
     (await import("./vhost/control-worker.ts")).runControlWorker(data),
   "vhost-queue": async (data: QueueWorkerData) =>
-    (await import("./vhost/queue-worker.ts")).runQueueWorker(data),
+    (await import("./vhost/queue-thread.ts")).runQueueWorker(data),
 };
 
 /** Runs the role that the first message gives this thread, to its end. */

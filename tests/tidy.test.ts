@@ -26,7 +26,7 @@ const FLOORS: readonly (readonly string[])[] = [
   ["stripes"],
   ["device"],
   ["vhost", "ublk", "rpc", "serve", "copy", "service"],
-  ["top", "bench", "doctor", "init"],
+  ["top", "bench", "doctor", "init", "upgrade"],
   ["metrics"],
   ["commands", "worker.ts"],
   ["main.ts"],

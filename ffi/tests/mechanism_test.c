@@ -229,6 +229,7 @@ static void test_files(void) {
     CHECK(ubi_file_read_vector(fd, 0, parts, 2) == 1000);
     CHECK(ubi_file_write_vector(fd, 0, parts, 2, 0) == 1024);
     CHECK(ubi_file_datasync(fd) == 0);
+    CHECK(ubi_file_will_need(fd, 0, 0) == 0 && ubi_file_forget(fd, 0, 0) == 0);
     int other = open(path_of("file"), O_RDWR);
     CHECK(ubi_file_lock(fd, 0) == 0 && ubi_file_lock(other, 0) == 0);
     CHECK(ubi_file_lock(other, 1) == -EAGAIN);

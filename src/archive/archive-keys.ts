@@ -44,7 +44,7 @@ export function unwrapKey(options: {
   if (kek === undefined && stored.length === wrappedBytes) {
     throw new UbiError(
       "E_ARCHIVE_KEY",
-      `its ${what} is wrapped with a key-encryption key and this config has none; set archive_kek`,
+      `its ${what} is wrapped with a key-encryption key and this config has none; set archive_kek (init: --archive-kek)`,
     );
   }
   if (kek !== undefined && stored.length === keyBytes) {

@@ -1,4 +1,5 @@
 import { expect, test } from "bun:test";
+import { until } from "../../tests/support/until.ts";
 import { createSharedLimits, RETRY_COST, S3Limits } from "./s3-limits.ts";
 
 const held = () => Promise.withResolvers<void>();
@@ -13,10 +14,12 @@ test("no more requests run than there are places, in the order they came", async
       await gate.promise;
     }),
   );
-  await Bun.sleep(1);
+  await until("all places are taken", () => started.length === 2);
+  await Bun.sleep(5);
   expect(started).toEqual([0, 1]);
   gates[1]?.resolve();
   await runs[1];
+  await until("the place is taken again", () => started.length === 3);
   await Bun.sleep(5);
   expect(started).toEqual([0, 1, 2]);
   for (const gate of gates) {

@@ -48,8 +48,19 @@ export class Connection implements Disposable {
 
   /** A request that the protocol answers. @throws UbiError E_BENCH, E_PROTOCOL */
   ask(request: number, payload: Uint8Array = NO_PAYLOAD): Uint8Array {
+    const { reply, descriptors } = this.askForDescriptors(request, payload);
+    descriptors.forEach(closeDescriptor);
+    return reply;
+  }
+
+  /** As `ask`; what descriptors came with the answer are the caller's. */
+  askForDescriptors(
+    request: number,
+    payload: Uint8Array,
+  ): { readonly reply: Uint8Array; readonly descriptors: readonly number[] } {
     this.#send(request, 0, payload, []);
-    return this.#receiveReply(request);
+    const descriptors: number[] = [];
+    return { reply: this.#receiveReply(request, descriptors), descriptors };
   }
 
   /** A request without an answer of its own; its acknowledgement is awaited where negotiated. */
@@ -60,7 +71,7 @@ export class Connection implements Disposable {
   ): void {
     this.#send(request, this.isAcknowledging ? FLAG_NEED_REPLY : 0, payload, descriptors);
     if (this.isAcknowledging) {
-      const result = decodeU64(this.#receiveReply(request));
+      const result = decodeU64(this.#receiveReply(request, []));
       if (result !== 0n) {
         throw new UbiError("E_PROTOCOL", `the backend refuses ${requestName(request)}`);
       }
@@ -105,12 +116,13 @@ export class Connection implements Disposable {
     }
   }
 
-  #receiveReply(request: number): Uint8Array {
+  /** Descriptors that come along are added to the list. */
+  #receiveReply(request: number, descriptors: number[]): Uint8Array {
     const deadlineNs = clockNs() + this.#timeoutMs * 1e6;
     const bytes = this.#channel.bytes;
-    this.#receiveExactly(request, 0, HEADER_BYTES, deadlineNs);
+    this.#receiveExactly(request, 0, HEADER_BYTES, deadlineNs, descriptors);
     const header = decodeHeader(bytes.subarray(0, HEADER_BYTES));
-    this.#receiveExactly(request, HEADER_BYTES, header.sizeBytes, deadlineNs);
+    this.#receiveExactly(request, HEADER_BYTES, header.sizeBytes, deadlineNs, descriptors);
     if (header.request !== request || (header.flags & FLAG_REPLY) === 0) {
       const got = requestName(header.request);
       throw new UbiError("E_PROTOCOL", `the answer to ${requestName(request)} is one to ${got}`);
@@ -118,8 +130,13 @@ export class Connection implements Disposable {
     return bytes.slice(HEADER_BYTES, HEADER_BYTES + header.sizeBytes);
   }
 
-  #receiveExactly(request: number, offset: number, lengthBytes: number, deadlineNs: number): void {
-    const strays: number[] = [];
+  #receiveExactly(
+    request: number,
+    offset: number,
+    lengthBytes: number,
+    deadlineNs: number,
+    descriptors: number[],
+  ): void {
     for (let done = 0; done < lengthBytes; ) {
       const leftMs = Math.ceil((deadlineNs - clockNs()) / 1e6);
       if (leftMs <= 0) {
@@ -131,14 +148,13 @@ export class Connection implements Disposable {
       if (this.#poll.events(0) === 0) {
         continue;
       }
-      const got = this.#channel.receive(this.fd, offset + done, lengthBytes - done, strays);
+      const got = this.#channel.receive(this.fd, offset + done, lengthBytes - done, descriptors);
       if (got <= 0) {
         const isEnd = got === 0 || (this.#poll.events(0) & POLLIN) === 0;
         throw this.#failed(request, isEnd ? "the backend closed the connection" : errnoText(got));
       }
       done += got;
     }
-    strays.forEach(closeDescriptor);
   }
 
   #failed(request: number, why: string): UbiError {

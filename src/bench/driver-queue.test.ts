@@ -10,6 +10,7 @@ const SHAPE: QueueShape = {
   segmentsMax: 2,
   dataBytesMax: 4096,
   isIndirect: false,
+  isPacked: false,
 };
 const LAYOUT = layOutQueue(SHAPE);
 const BASE = 4096;
@@ -110,7 +111,7 @@ describe("driver queue", () => {
     queue.fill(work, 0);
     queue.publish();
     use(4, 4);
-    expect(() => queue.reap(work, 1)).toThrow("id 4 in the used ring");
+    expect(() => queue.reap(work, 1)).toThrow("slot 1 ended, which is not in flight");
   });
 
   test("nothing is kicked when the device said that it looks by itself", () => {

@@ -1,33 +1,34 @@
 /**
- * The driver's side of one split ring. Requests live in numbered slots, each with fixed descriptors,
- * header, status byte and data buffer, so that starting one only stores a few words.
+ * The driver's side of one queue. Requests live in numbered slots, each with its chain, header, status
+ * byte and data buffer, so that starting one only stores a few words.
  *
  * Cost sketch: about 40 ns for a request started and finished; one kick (a system call) for a batch,
  * and none when the device said that it looks by itself. Nothing allocates.
  *
  * The device is not trusted: ids and indexes of the used ring are checked.
  */
-import { UbiError } from "../errors.ts";
 import { createEvent, drainEvent, signalEvent } from "../ffi/event.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
-import { f64, high64, low64, u8, u16, u32 } from "../ffi/view.ts";
+import { f64, high64, low64, u8, u16 } from "../ffi/view.ts";
 import type { VringAddress } from "../formats/vhost-user.ts";
 import { REQUEST_HEADER_BYTES, REQUEST_TYPE } from "../formats/virtio-blk.ts";
-import * as ring from "../formats/virtio-ring.ts";
+import { brokenRing, type DriverRing } from "./driver-ring.ts";
 import {
-  descriptorsPerSlot,
   type GuestMemory,
   layOutQueue,
   type QueueLayout,
   type QueueShape,
 } from "./guest-memory.ts";
+import { PackedDriverRing } from "./packed-driver-ring.ts";
+import { SplitDriverRing } from "./split-driver-ring.ts";
 import type { Work } from "./work.ts";
 
 /** A status that no device writes: it shows where one forgot to. */
 export const STATUS_UNSET = 0xff;
 
-const USED_ELEMENT_WORDS = ring.USED_ELEMENT_BYTES / 4;
-const DESCRIPTOR_WORDS = ring.DESCRIPTOR_BYTES / 4;
+const READABLE = { isWritable: false, isLast: false };
+const WRITABLE = { isWritable: true, isLast: false };
+const LAST = { isWritable: true, isLast: true };
 
 export class DriverQueue implements Disposable {
   readonly index: number;
@@ -38,13 +39,7 @@ export class DriverQueue implements Disposable {
   readonly #memory: GuestMemory;
   readonly #base: number;
   readonly #layout: QueueLayout;
-  readonly #usesEventIndex: boolean;
-  readonly #descriptors: Uint32Array;
-  /** Where chains are written: the ring's own table, or the tables of all slots behind each other. */
-  readonly #chains: Uint32Array;
-  readonly #available: Uint16Array;
-  readonly #usedHalves: Uint16Array;
-  readonly #usedWords: Uint32Array;
+  readonly #ring: DriverRing;
   readonly #headers: Uint32Array;
   readonly #statuses: Uint8Array;
   readonly #freeSlots: Uint16Array;
@@ -54,9 +49,6 @@ export class DriverQueue implements Disposable {
   /** Type and length that a slot's chain was written for, as one number. */
   readonly #described: Float64Array;
   #freeCount: number;
-  #nextAvailable = 0;
-  #publishedAvailable = 0;
-  #lastUsed = 0;
   #started = 0;
   #kicks = 0;
   #calls = 0;
@@ -70,22 +62,18 @@ export class DriverQueue implements Disposable {
     readonly base: number;
     readonly usesEventIndex: boolean;
   }) {
-    const { index, shape, memory, base, usesEventIndex } = options;
+    const { index, shape, memory, base } = options;
     this.index = index;
     this.shape = shape;
     this.#memory = memory;
     this.#base = base;
-    this.#usesEventIndex = usesEventIndex;
     const layout = layOutQueue(shape);
     this.#layout = layout;
+    const ringOptions = { ...options, layout };
+    this.#ring = shape.isPacked
+      ? new PackedDriverRing(ringOptions)
+      : new SplitDriverRing(ringOptions);
     const view = memory.view(base, layout.data);
-    this.#descriptors = new Uint32Array(view, layout.descriptors, shape.entries * DESCRIPTOR_WORDS);
-    this.#chains = shape.isIndirect
-      ? new Uint32Array(view, layout.tables, (layout.data - layout.tables) / 4)
-      : this.#descriptors;
-    this.#available = new Uint16Array(view, layout.available, shape.entries + 3);
-    this.#usedHalves = new Uint16Array(view, layout.used, shape.entries * 4 + 3);
-    this.#usedWords = new Uint32Array(view, layout.used, shape.entries * USED_ELEMENT_WORDS + 1);
     this.#headers = new Uint32Array(view, layout.headers, shape.depth * 4);
     this.#statuses = new Uint8Array(view, layout.statuses, shape.depth);
     this.#freeSlots = Uint16Array.from({ length: shape.depth }, (_, i) => shape.depth - 1 - i);
@@ -114,6 +102,21 @@ export class DriverQueue implements Disposable {
 
   get calls(): number {
     return this.#calls;
+  }
+
+  /** For SET_VRING_BASE of a fresh ring. */
+  get ringBase(): number {
+    return this.#ring.base;
+  }
+
+  /** For SET_VRING_BASE after the device was lost and all that it answered was reaped. */
+  get lostRingBase(): number {
+    return this.#ring.lostBase();
+  }
+
+  /** Kicks a device that cannot know what waits. */
+  wake(): void {
+    signalEvent(this.kickFd);
   }
 
   /** For SET_VRING_ADDR: addresses in this process. */
@@ -157,21 +160,21 @@ export class DriverQueue implements Disposable {
 
   /** Hands finished requests to `work`. @throws UbiError E_PROTOCOL on an impossible used ring */
   reap(work: Work, nowNs: number): number {
-    const index = Atomics.load(this.#usedHalves, 1);
-    const count = (index - this.#lastUsed) & 0xffff;
-    if (count > this.inFlight) {
-      throw this.#broken(`used index jumped by ${count} with ${this.inFlight} requests in flight`);
-    }
-    for (let i = 0; i < count; i++) {
-      const element = 1 + (this.#lastUsed & (this.shape.entries - 1)) * USED_ELEMENT_WORDS;
-      const slot = this.#slotOf(u32(this.#usedWords, element));
-      this.#lastUsed = (this.#lastUsed + 1) & 0xffff;
+    let count = 0;
+    for (;;) {
+      const slot = this.#ring.nextUsed(this.inFlight);
+      if (slot < 0) {
+        return count;
+      }
+      if (u8(this.#isInFlight, slot) === 0) {
+        throw brokenRing(this.index, `slot ${slot} ended, which is not in flight`);
+      }
+      count += 1;
       this.#isInFlight[slot] = 0;
       work.finish(this, slot, u8(this.#statuses, slot), nowNs);
       this.#freeSlots[this.#freeCount] = slot;
       this.#freeCount += 1;
     }
-    return count;
   }
 
   /** Starts requests while there are free slots and `work` has some. They are not visible yet. */
@@ -184,9 +187,7 @@ export class DriverQueue implements Disposable {
       }
       this.#freeCount -= 1;
       this.#isInFlight[slot] = 1;
-      const place = 2 + (this.#nextAvailable & (this.shape.entries - 1));
-      this.#available[place] = this.#headOf(slot);
-      this.#nextAvailable = (this.#nextAvailable + 1) & 0xffff;
+      this.#ring.offer(slot);
     }
     const count = before - this.#freeCount;
     this.#started += count;
@@ -195,14 +196,7 @@ export class DriverQueue implements Disposable {
 
   /** Makes started requests visible; kicks when the device waits for it. */
   publish(): void {
-    const before = this.#publishedAvailable;
-    const next = this.#nextAvailable;
-    if (before === next) {
-      return;
-    }
-    this.#publishedAvailable = next;
-    Atomics.store(this.#available, 1, next);
-    if (this.#isKickWanted(before, next)) {
+    if (this.#ring.show()) {
       this.#kicks += 1;
       signalEvent(this.kickFd);
     }
@@ -210,10 +204,7 @@ export class DriverQueue implements Disposable {
 
   /** Asks for a call at the next finished request. True when there is one already: do not wait. */
   arm(): boolean {
-    if (this.#usesEventIndex) {
-      Atomics.store(this.#available, this.shape.entries + 2, this.#lastUsed);
-    }
-    return Atomics.load(this.#usedHalves, 1) !== this.#lastUsed;
+    return this.#ring.arm();
   }
 
   /** The call descriptor was ready. */
@@ -237,75 +228,25 @@ export class DriverQueue implements Disposable {
     return this.#base + data + slot * slotBytes + f64(this.#shiftBytes, slot);
   }
 
-  #headOf(slot: number): number {
-    return this.shape.isIndirect ? slot : slot * descriptorsPerSlot(this.shape);
-  }
-
-  #slotOf(id: number): number {
-    const stride = this.shape.isIndirect ? 1 : descriptorsPerSlot(this.shape);
-    const slot = Math.trunc(id / stride);
-    const isKnown = slot * stride === id && slot < this.shape.depth;
-    if (!isKnown || u8(this.#isInFlight, slot) === 0) {
-      throw this.#broken(`id ${id} in the used ring is of no request in flight`);
-    }
-    return slot;
-  }
-
-  #isKickWanted(before: number, next: number): boolean {
-    if (this.#usesEventIndex) {
-      const event = Atomics.load(this.#usedHalves, this.shape.entries * 4 + 2);
-      return ring.needEvent(event, next, before);
-    }
-    return (Atomics.load(this.#usedHalves, 0) & ring.USED_NO_NOTIFY) === 0;
-  }
-
   #writeChain(slot: number, type: number, lengthBytes: number): void {
-    const headers = this.#base + this.#layout.headers;
+    const ring = this.#ring;
     const count = 2 + Math.ceil(lengthBytes / f64(this.#segmentBytes, slot));
-    this.#writeLink(slot, 0, headers + slot * REQUEST_HEADER_BYTES, REQUEST_HEADER_BYTES, 0, false);
-    const direction =
-      type === REQUEST_TYPE.IN || type === REQUEST_TYPE.GET_ID ? ring.DESCRIPTOR_WRITE : 0;
-    const data = this.#dataOffset(slot);
+    const header = this.#guest(this.#base + this.#layout.headers + slot * REQUEST_HEADER_BYTES);
+    ring.writeLink(slot, 0, header, REQUEST_HEADER_BYTES, READABLE);
+    const kind = type === REQUEST_TYPE.IN || type === REQUEST_TYPE.GET_ID ? WRITABLE : READABLE;
+    const data = this.#guest(this.#dataOffset(slot));
     let done = 0;
     for (let link = 1; link < count - 1; link++) {
       const part = Math.min(f64(this.#segmentBytes, slot), lengthBytes - done);
-      this.#writeLink(slot, link, data + done, part, direction, false);
+      ring.writeLink(slot, link, data + done, part, kind);
       done += part;
     }
-    const status = this.#base + this.#layout.statuses + slot;
-    this.#writeLink(slot, count - 1, status, 1, ring.DESCRIPTOR_WRITE, true);
-    if (this.shape.isIndirect) {
-      const stride = descriptorsPerSlot(this.shape);
-      const table = this.#base + this.#layout.tables + slot * stride * ring.DESCRIPTOR_BYTES;
-      this.#store(this.#descriptors, slot * DESCRIPTOR_WORDS, table, count * ring.DESCRIPTOR_BYTES);
-      this.#descriptors[slot * DESCRIPTOR_WORDS + 3] = ring.DESCRIPTOR_INDIRECT;
-    }
+    const status = this.#guest(this.#base + this.#layout.statuses + slot);
+    ring.writeLink(slot, count - 1, status, 1, LAST);
+    ring.endChain(slot, count);
   }
 
-  /** One descriptor of the slot's chain; `offset` is in the guest's memory. */
-  #writeLink(
-    slot: number,
-    link: number,
-    offset: number,
-    lengthBytes: number,
-    flags: number,
-    isLast: boolean,
-  ): void {
-    const stride = descriptorsPerSlot(this.shape);
-    const word = (slot * stride + link) * DESCRIPTOR_WORDS;
-    const next = (this.shape.isIndirect ? 0 : slot * stride) + link + 1;
-    this.#store(this.#chains, word, offset, lengthBytes);
-    this.#chains[word + 3] = isLast ? flags : flags | ring.DESCRIPTOR_NEXT | (next << 16);
-  }
-
-  #store(words: Uint32Array, word: number, offset: number, lengthBytes: number): void {
-    const address = this.#memory.guestAddress(offset);
-    words[word] = low64(address);
-    words[word + 1] = high64(address);
-    words[word + 2] = lengthBytes;
-  }
-
-  #broken(what: string): UbiError {
-    return new UbiError("E_PROTOCOL", `queue ${this.index} of the backend is broken: ${what}`);
+  #guest(offset: number): number {
+    return this.#memory.guestAddress(offset);
   }
 }

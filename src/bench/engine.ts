@@ -60,8 +60,8 @@ export class Engine implements Disposable {
       if (nowNs - lastProgressNs > this.#timeoutMs * 1e6) {
         throw this.#failed(`no request ended for ${this.#timeoutMs} ms`);
       }
-      if (nowNs - idleSinceNs >= this.#spinNs && !this.#arm()) {
-        this.#sleep(work);
+      if (nowNs - idleSinceNs >= this.#spinNs && !this.#arm() && this.#sleep(work)) {
+        lastProgressNs = clockNs();
       }
     }
   }
@@ -105,19 +105,26 @@ export class Engine implements Disposable {
     return isReady;
   }
 
-  #sleep(work: Work): void {
+  /** True when another backend took over meanwhile. */
+  #sleep(work: Work): boolean {
     if (this.#poll.wait(Math.min(SLEEP_MS_MAX, this.#timeoutMs)) <= 0) {
-      return;
+      return false;
     }
     for (let i = 0; i < this.#frontEnd.queues.length; i++) {
       if (this.#poll.events(i + 1) !== 0) {
         this.#frontEnd.queues[i]?.acceptCall();
       }
     }
-    if (this.#poll.events(0) !== 0) {
-      this.#reapLast(work);
+    if (this.#poll.events(0) === 0) {
+      return false;
+    }
+    this.#reapLast(work);
+    if (!this.#frontEnd.isReconnecting) {
       throw this.#failed("the backend closed the connection");
     }
+    this.#frontEnd.reconnect();
+    this.#poll.watch(0, this.#frontEnd.connection.fd);
+    return true;
   }
 
   /** What ended before the backend went away did end: a guest would see it too. */

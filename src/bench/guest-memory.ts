@@ -58,7 +58,7 @@ export class GuestMemory implements Disposable {
 
 /** What one queue needs. */
 export interface QueueShape {
-  /** Entries of the ring, a power of two. */
+  /** Entries of the ring, a power of two unless it is packed. */
   readonly entries: number;
   /** Requests in flight at most. */
   readonly depth: number;
@@ -67,6 +67,8 @@ export interface QueueShape {
   /** Data of a request at most, bytes. */
   readonly dataBytesMax: number;
   readonly isIndirect: boolean;
+  /** Of a packed ring; its areas are smaller than those of a split one, and are given as much room. */
+  readonly isPacked: boolean;
 }
 
 /** Byte offsets in the memory of one queue; the data of slot `i` is at `data + i * slotBytes`. */
@@ -94,7 +96,7 @@ export function layOutQueue(shape: QueueShape): QueueLayout {
   const headers = used + roundUp(ring.usedBytes, PAGE);
   const statuses = headers + roundUp(shape.depth * 16, PAGE);
   const tables = statuses + roundUp(shape.depth, PAGE);
-  const data = tables + (shape.isIndirect ? roundUp(tableBytes, PAGE) : 0);
+  const data = tables + (shape.isIndirect || shape.isPacked ? roundUp(tableBytes, PAGE) : 0);
   const slotBytes = roundUp(shape.dataBytesMax + BUFFER_SHIFT_BYTES_MAX, PAGE);
   const totalBytes = data + shape.depth * slotBytes;
   return {

@@ -1,6 +1,7 @@
 /** One line on a terminal's standard error that is written over again; nothing where it is no terminal. */
 import { writeSync } from "node:fs";
 import { isatty } from "node:tty";
+import { isJsonLog } from "../log.ts";
 
 const INTERVAL_NS = 250e6;
 const BAR_WIDTH = 30;
@@ -12,7 +13,7 @@ export class Progress {
   #lastNs = 0;
   #lastOperations = 0;
 
-  constructor(isShown = isatty(2)) {
+  constructor(isShown = isatty(2) && !isJsonLog()) {
     this.#isShown = isShown;
   }
 

@@ -33,6 +33,8 @@ export interface Report {
   readonly callsPerOperation: number;
   /** What a verifying workload found right; absent from others. */
   readonly verified?: string;
+  /** How often the backend was lost and found again, where that was allowed. */
+  readonly reconnects?: number;
 }
 
 export interface ReportSubject {
@@ -46,6 +48,7 @@ export interface ReportSubject {
   readonly calls: number;
   readonly totalOperations: number;
   readonly verified: string | undefined;
+  readonly reconnects: number | undefined;
 }
 
 export function makeReport(
@@ -53,7 +56,7 @@ export function makeReport(
   statistics: Statistics,
   measured: Measured,
 ): Report {
-  const { kicks, calls, totalOperations, features, verified, ...shape } = subject;
+  const { kicks, calls, totalOperations, features, verified, reconnects, ...shape } = subject;
   const seconds = measured.elapsedNs / 1e9;
   const operations = statistics.operations;
   const backendNs = measured.backendCpuNs;
@@ -77,6 +80,7 @@ export function makeReport(
     kicksPerOperation: rounded(ratio(kicks, totalOperations), 4),
     callsPerOperation: rounded(ratio(calls, totalOperations), 4),
     ...(verified === undefined ? {} : { verified }),
+    ...(reconnects === undefined ? {} : { reconnects }),
   };
 }
 
@@ -102,6 +106,9 @@ export function reportText(report: Report): string {
   lines.push(`  client CPU: ${(report.clientCpuNsPerOperation / 1000).toFixed(2)} us/operation`);
   if (report.verified !== undefined) {
     lines.push(`  ${report.verified}`);
+  }
+  if (report.reconnects !== undefined) {
+    lines.push(`  the backend was lost and found again ${report.reconnects} times`);
   }
   return lines.join("\n");
 }

@@ -29,4 +29,8 @@ export interface BenchSettings {
   readonly usesReplyAck: boolean;
   readonly usesMemorySlots: boolean;
   readonly isIndirect: boolean;
+  readonly isPacked: boolean;
+  /** Outlive the backend, with the help of what it noted of requests in flight or without. */
+  readonly isReconnecting: boolean;
+  readonly usesInflight: boolean;
 }

@@ -4,7 +4,7 @@ import { describeStore } from "../archive/open-store.ts";
 import { loadTargetConfig, resolveSecrets } from "../config/index.ts";
 import { rekeyArchive } from "../copy/archive-upkeep.ts";
 import { UbiError } from "../errors.ts";
-import { quietLog } from "../log.ts";
+import { quietLog, toldLine } from "../log.ts";
 import { withArchivePlace } from "./archive-place.ts";
 import { hardenOrWarn } from "./hardening.ts";
 import { interruptible } from "./interruption.ts";
@@ -75,6 +75,6 @@ async function rekey(
     }),
   );
   if (!options.isQuiet) {
-    writePieces(2, ["rekey: the archive has another key-encryption key\n"]);
+    writePieces(2, [toldLine("info", "rekey: the archive has another key-encryption key")]);
   }
 }

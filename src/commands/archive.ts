@@ -13,9 +13,14 @@ import {
 } from "../config/index.ts";
 import { StoreClaim } from "../copy/archive-claim.ts";
 import type { RunParameters } from "../copy/archive-run-file.ts";
-import { planTarget, type TargetMode } from "../copy/archive-target.ts";
+import {
+  planTarget,
+  type TargetMode,
+  type TargetNeeds,
+  type TargetPlan,
+} from "../copy/archive-target.ts";
 import { ArchivedDisk } from "../copy/archived-disk.ts";
-import { type ArchiveSummary, makeArchive, planSummary } from "../copy/make-archive.ts";
+import { type ArchiveSummary, makeArchive, planSummary, planWork } from "../copy/make-archive.ts";
 import { UbiError } from "../errors.ts";
 import type { Compression } from "../formats/archive-metadata.ts";
 import { log, quietLog } from "../log.ts";
@@ -168,7 +173,7 @@ async function archive(options: ArchiveOptions): Promise<void> {
   using statistics =
     options.statsPath === undefined ? undefined : StatisticsFile.open(options.statsPath);
   await interruptible("the archive", async (signal) => {
-    await using disk = await ArchivedDisk.open(config);
+    await using disk = await ArchivedDisk.open(config, { signal });
     using secrets = await resolveSecrets(targetConfig, ["target"], signal);
     const { archiveKek } = targetConfig.target;
     const kek = archiveKek === undefined ? undefined : secrets.get(archiveKek).bytes;
@@ -196,9 +201,8 @@ async function archiveTo(work: Work, options: ArchiveOptions): Promise<void> {
   };
   using progress = new TransferProgress({ label: "archive", ...options });
   if (options.isDryRun) {
-    const plan = await dryRun(work, { mode, parameters, kek, signal }, options.takeOver);
-    const summary = planSummary(disk);
-    progress.done(`would archive ${planText(summary)}`, factsOf({ ...summary, ...plan }, true));
+    const summary = await dryRun(work, { mode, parameters, kek, signal }, options);
+    progress.done(`would archive ${planText(summary)}`, factsOf(summary, true));
     return;
   }
   const onProgress = progress.show.bind(progress);
@@ -223,20 +227,31 @@ async function archiveTo(work: Work, options: ArchiveOptions): Promise<void> {
   progress.done(`archived ${textOf(summary)}${left}`, factsOf(summary, false));
 }
 
-/** Looks whether a run would be refused. A folder that is not there yet would be made. */
+/** Looks whether a run would be refused, and what it would read. */
 async function dryRun(
   { disk, target, signal }: Work,
-  needs: Parameters<typeof planTarget>[1],
-  takeOver: string | undefined,
-): Promise<Pick<ArchiveSummary, "leavesObjects">> {
-  if (disk.plan.sourceStripes > 0) {
+  needs: TargetNeeds,
+  { takeOver, isChangeTracked }: Pick<ArchiveOptions, "takeOver" | "isChangeTracked">,
+): Promise<ArchiveSummary> {
+  const plan = await planAt(target, needs, takeOver);
+  const { left } = planWork(disk, plan?.current, isChangeTracked);
+  if (left.sourceStripes > 0) {
     await disk.openSource(() => {}, signal); // nothing is read, so nothing waits for its threads
   }
+  return { ...planSummary(disk, left), leavesObjects: plan?.leavesObjects === true };
+}
+
+/** Undefined for a folder that is not there yet, which a run would make. */
+async function planAt(
+  target: StoreDescription,
+  needs: TargetNeeds,
+  takeOver: string | undefined,
+): Promise<TargetPlan | undefined> {
   if (target.kind === "filesystem" && !existsSync(target.path)) {
-    return { leavesObjects: false };
+    return undefined;
   }
   await using store = await openStore(target);
-  const claim = await StoreClaim.open(store, { takeOver, signal, isDry: true });
+  const claim = await StoreClaim.open(store, { takeOver, signal: needs.signal, isDry: true });
   return await planTarget(claim, needs);
 }
 

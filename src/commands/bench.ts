@@ -133,9 +133,18 @@ export default defineCommand({
       integer: { minimum: 0, maximum: 1_000_000 },
     },
     indirect: { type: "boolean", description: "use indirect descriptors" },
+    packed: { type: "boolean", description: "use packed rings" },
     "memory-slots": { type: "boolean", description: "share memory by ADD_MEM_REG" },
     "without-event-idx": { type: "boolean", description: "do not negotiate EVENT_IDX" },
     "without-reply-ack": { type: "boolean", description: "do not negotiate REPLY_ACK" },
+    reconnect: {
+      type: "boolean",
+      description: "outlive a backend that ends: wait for the next one, within --timeout",
+    },
+    "without-inflight": {
+      type: "boolean",
+      description: "with --reconnect: do not negotiate INFLIGHT_SHMFD",
+    },
     json: { type: "boolean", description: "print the result as JSON" },
   },
   run: ({ args }) => {
@@ -162,6 +171,9 @@ export default defineCommand({
       usesReplyAck: args["without-reply-ack"] !== true,
       usesMemorySlots: args["memory-slots"] === true,
       isIndirect: args.indirect === true,
+      isPacked: args.packed === true,
+      isReconnecting: args.reconnect === true,
+      usesInflight: args["without-inflight"] !== true,
     };
     checkTogether(settings);
     const report = runBench(settings);

@@ -30,6 +30,8 @@ export const EXIT_OF_SERVICE: ExitCodes = {
   0: "stopped by SIGTERM or SIGINT",
   1: "failed, or ended at once by a second signal",
   2: USAGE,
+  130: "SIGINT before it had its disk",
+  143: "SIGTERM before it had its disk",
 };
 
 /** The entry that is called `name`, and not what every object has. */

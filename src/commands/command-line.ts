@@ -26,6 +26,10 @@ export async function runCommandLine(argv: readonly string[], programPath: strin
       writePieces(1, [`${text}\n`]);
     }
   } catch (error) {
+    if (error instanceof UbiError && error.code === "E_USAGE") {
+      const { obeyFormatOfMistaken } = await import("./log-flags.ts");
+      obeyFormatOfMistaken(argv);
+    }
     writePieces(2, [errorLines(error)]);
     process.exit(exitCodeOf(error));
   }

@@ -144,7 +144,6 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     examples: [
       ["ubiblk scrub -f config.toml", "with the archive of its [stripe_source]"],
       ["ubiblk scrub -f config.toml --source archive.toml --bytes-per-second 50M", "gently"],
-      ["ubiblk scrub -f config.toml --repair", "what differs is fetched anew"],
     ],
     exitCodes: { ...EXIT_OF_WORK, 0: "all is as it should be", 1: "something is not, or failed" },
     load: async (wrap) => wrap((await import("./scrub.ts")).default),

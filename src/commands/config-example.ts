@@ -1,7 +1,7 @@
 /** `ubiblk config example`: a commented sample to begin with. */
 import { defineCommand } from "citty";
-import { DOCUMENT_KINDS } from "../config/document-kinds.ts";
 import { exampleOf } from "../config/example-document.ts";
+import { KIND_FLAG } from "./kind-flag.ts";
 import { writePieces } from "./standard-output.ts";
 
 export default defineCommand({
@@ -9,14 +9,7 @@ export default defineCommand({
     name: "example",
     description: "Prints a sample of a kind of configuration with all keys, each explained",
   },
-  args: {
-    kind: {
-      type: "enum",
-      options: [...DOCUMENT_KINDS],
-      default: "device",
-      description: "kind of the configuration, by its main section",
-    },
-  },
+  args: KIND_FLAG,
   run: ({ args }) => {
     writePieces(1, [exampleOf(args.kind)]);
   },

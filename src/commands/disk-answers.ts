@@ -5,6 +5,7 @@ import type { DiskDevice } from "../device/disk-device.ts";
 import type { DiskGrowth } from "../device/disk-growth.ts";
 import { clockNs } from "../ffi/event.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
+import type { DiskControl } from "../rpc/disk-commands.ts";
 import { type AnswerRequest, deviceAnswer, diskAnswer, processAnswer } from "../rpc/index.ts";
 import type { StopSignals } from "./stop-signals.ts";
 
@@ -12,13 +13,16 @@ import type { StopSignals } from "./stop-signals.ts";
 interface Steering {
   readonly growth: DiskGrowth;
   readonly signals: StopSignals;
+  readonly upgrade: DiskControl["upgrade"];
+  /** Of vhost-user. */
+  readonly frontEnd?: { readonly isConnected: boolean; readonly isTracking: boolean };
 }
 
 export function diskAnswers(
   config: DeviceConfig,
   device: DiskDevice,
   frontEnd: "vhost" | "ublk",
-  { growth, signals }: Steering,
+  { growth, signals, upgrade, frontEnd: connected }: Steering,
 ): AnswerRequest {
   const { description } = device;
   const facts = {
@@ -26,8 +30,9 @@ export function diskAnswers(
     queues: device.statistics,
     stripes: () => device.stripeCounts,
     fetch: () => device.stripes,
-    control: { stop: () => signals.ask("rpc"), resize: () => growth.growToFile() },
+    control: { stop: () => signals.ask("rpc"), resize: () => growth.growToFile(), upgrade },
     limits: device.limits,
+    overdue: device.overdue,
     nowNs: clockNs,
   };
   const deviceFacts = {
@@ -37,6 +42,7 @@ export function diskAnswers(
     queues: config.tuning.numQueues,
     queueSize: config.tuning.queueSize,
     isReadOnly: description.isReadOnly,
+    connected,
     capacityBytes: () => device.size.sectors * SECTOR_BYTES,
   };
   return (request) =>

@@ -13,6 +13,7 @@ const MADE: MadeDisk = {
   sourceStripes: 5,
   keyPath: "/vm/kek",
   isEncrypted: true,
+  kekCredential: undefined,
   vhostSocket: "/vm/vhost.sock",
   rpcSocket: "/vm/rpc.sock",
   queues: 2,
@@ -30,6 +31,18 @@ test("what was made, what to keep, and the next commands", () => {
   expect(text).toContain("path=/vm/vhost.sock,reconnect=1 -device vhost-user-blk-pci");
   expect(text).toContain("num-queues=2\n");
   expect(text).toEndWith("\n  ubiblk top /vm/rpc.sock\n");
+});
+
+test("a KEK that is a credential is given to the service that serves the disk", () => {
+  const kekCredential = { name: "host-kek", path: "/keys of it/host.kek" };
+  const [serve] = JSON.parse(madeJson({ ...MADE, kekCredential })).next;
+  expect(serve).toBe(
+    "systemd-run --collect -p 'LoadCredential=host-kek:/keys of it/host.kek' ubiblk vhost --config /vm/config.toml",
+  );
+  const configPath = "/etc/ubiblk/disk1.toml";
+  const text = madeText({ ...MADE, kekCredential, keyPath: undefined, configPath });
+  expect(text).toContain("enable --now ubiblk-vhost@disk1.service\n");
+  expect(text).toContain("needs LoadCredential=host-kek:/keys of it/host.kek\n");
 });
 
 test("paths are one word for the shell, and a comma one letter for QEMU", () => {

@@ -82,17 +82,30 @@ function nextCommands(made: MadeDisk): readonly string[] {
 // --- internal ---
 
 /** A configuration where the units look for it is served by one of them, whose user has to own what it serves. */
-function serveCommand({ configPath, dataPath, metadataPath }: MadeDisk): string {
+function serveCommand(made: MadeDisk): string {
+  const { configPath, dataPath, metadataPath, kekCredential } = made;
   const [, name] = /^\/etc\/ubiblk\/([\w.:-]+)\.toml$/.exec(configPath) ?? [];
   if (name === undefined) {
-    return `ubiblk vhost --config ${quoted(configPath)}`;
+    const serve = `ubiblk vhost --config ${quoted(configPath)}`;
+    return kekCredential === undefined
+      ? serve
+      : `systemd-run --collect -p ${quoted(credentialSetting(kekCredential))} ${serve}`;
   }
   const disk = dataPath.startsWith("/dev/") ? [] : [quoted(dataPath)];
   const paths = [configPath, quoted(metadataPath), ...disk].join(" ");
   return `chown ubiblk: ${paths} && systemctl enable --now ubiblk-vhost@${name}.service`;
 }
 
-function keyRows({ keyPath }: MadeDisk): [string, string][] {
+/** As a unit has it. */
+function credentialSetting({ name, path }: NonNullable<MadeDisk["kekCredential"]>): string {
+  return `LoadCredential=${name}:${path}`;
+}
+
+function keyRows({ keyPath, kekCredential }: MadeDisk): [string, string][] {
+  if (kekCredential !== undefined) {
+    const need = `the KEK: a service that serves the disk needs ${credentialSetting(kekCredential)}`;
+    return [[kekCredential.path, need]];
+  }
   const what = keyPath?.endsWith("/kek") ? "the KEK" : "the key";
   const advice = `${what}: keep a copy in another place, without it the disk cannot be read`;
   return keyPath === undefined ? [] : [[keyPath, advice]];

@@ -19,7 +19,7 @@ function scripted(...answers: readonly string[]) {
     say: (text: string) => {
       said.push(text);
     },
-    ask: (question: string) => {
+    ask: async (question: string) => {
       questions.push(question);
       const answer = rest.shift();
       if (answer === undefined) {
@@ -31,9 +31,9 @@ function scripted(...answers: readonly string[]) {
   return { terminal, questions, said, rest };
 }
 
-test("Enter everywhere makes an empty disk of 1G with a key in a file", () => {
+test("Enter everywhere makes an empty disk of 1G with a key in a file", async () => {
   const script = scripted("", "", "", "", "");
-  const flags = askForFlags(NONE, script.terminal);
+  const flags = await askForFlags(NONE, script.terminal);
   expect(flags).toEqual({ ...NONE, dir: ".", size: "1G", "num-queues": "1" });
   expect(script.questions).toEqual([
     "Folder to make it in [.]: ",
@@ -44,7 +44,7 @@ test("Enter everywhere makes an empty disk of 1G with a key in a file", () => {
   ]);
 });
 
-test("what was given is not asked for, and stays", () => {
+test("what was given is not asked for, and stays", async () => {
   const given = {
     ...NONE,
     dir: "/vm",
@@ -56,12 +56,15 @@ test("what was given is not asked for, and stays", () => {
     "track-written": true,
   };
   const script = scripted();
-  expect(askForFlags(given, script.terminal)).toEqual(given);
+  expect(await askForFlags(given, script.terminal)).toEqual(given);
 });
 
-test("a wrong answer is asked for again, with the reason", () => {
+test("a wrong answer is asked for again, with the reason", async () => {
   const script = scripted("", "1000", "big", "64M", "9", "1", "x", "1", "64", "2");
-  expect(askForFlags(NONE, script.terminal)).toMatchObject({ size: "64M", "num-queues": "2" });
+  expect(await askForFlags(NONE, script.terminal)).toMatchObject({
+    size: "64M",
+    "num-queues": "2",
+  });
   expect(script.rest).toEqual([]);
   const said = script.said.join("");
   expect(said).toContain("a multiple of 512 bytes is expected");
@@ -70,27 +73,27 @@ test("a wrong answer is asked for again, with the reason", () => {
   expect(said).toContain("a number from 1 to 63 is expected");
 });
 
-test("an image has to be there", () => {
+test("an image has to be there", async () => {
   using folder = new ConfigFolder({ image: "x" });
   const script = scripted("", "", "2", "/nonexistent", folder.path, folder.file("image"), "", "");
-  expect(askForFlags(NONE, script.terminal).base).toBe(folder.file("image"));
+  expect((await askForFlags(NONE, script.terminal)).base).toBe(folder.file("image"));
   expect(script.said.join("")).toContain("is a folder");
 });
 
-test("an archive in a folder, with its KEK", () => {
+test("an archive in a folder, with its KEK", async () => {
   using folder = new ConfigFolder({ kek: "x" });
   const script = scripted("", "", "3", folder.path, folder.file("kek"), "2", "");
-  expect(askForFlags(NONE, script.terminal)).toMatchObject({
+  expect(await askForFlags(NONE, script.terminal)).toMatchObject({
     archive: folder.path,
     "archive-kek": folder.file("kek"),
     kek: true,
   });
 });
 
-test("an archive in a bucket, with credentials of the machine or in files", () => {
+test("an archive in a bucket, with credentials of the machine or in files", async () => {
   using folder = new ConfigFolder({ id: "x", key: "y" });
   const machine = scripted("", "", "4", "b/p", "", "", "", "2", "4", "");
-  expect(askForFlags(NONE, machine.terminal)).toMatchObject({
+  expect(await askForFlags(NONE, machine.terminal)).toMatchObject({
     s3: "b/p",
     "s3-region": "us-east-1",
     "s3-endpoint": undefined,
@@ -100,29 +103,29 @@ test("an archive in a bucket, with credentials of the machine or in files", () =
   const url = "https://s3.example";
   const files = [folder.file("id"), folder.file("key")];
   const script = scripted("", "", "4", "b", "eu", url, "", "6", ...files, "", "");
-  expect(askForFlags(NONE, script.terminal)).toMatchObject({
+  expect(await askForFlags(NONE, script.terminal)).toMatchObject({
     "s3-endpoint": url,
     "s3-access-key-id": folder.file("id"),
     "s3-secret-access-key": folder.file("key"),
   });
 });
 
-test("a stripe server with a key; without one only when that was meant", () => {
+test("a stripe server with a key; without one only when that was meant", async () => {
   using folder = new ConfigFolder({ psk: "x" });
   const safe = scripted("", "", "5", "h:1", folder.file("psk"), "host-a", "", "");
-  expect(askForFlags(NONE, safe.terminal)).toMatchObject({
+  expect(await askForFlags(NONE, safe.terminal)).toMatchObject({
     remote: "h:1",
     psk: folder.file("psk"),
     "psk-identity": "host-a",
     "unencrypted-connection": false,
   });
   const plain = scripted("", "", "5", "h:1", "", "y", "", "");
-  expect(askForFlags(NONE, plain.terminal)["unencrypted-connection"]).toBe(true);
+  expect((await askForFlags(NONE, plain.terminal))["unencrypted-connection"]).toBe(true);
 });
 
-test("yes or no: the default, the words, and nothing else", () => {
-  expect(askYesNo(scripted("").terminal, "?", true)).toBe(true);
-  expect(askYesNo(scripted("").terminal, "?", false)).toBe(false);
-  expect(askYesNo(scripted("maybe", "YES").terminal, "?", false)).toBe(true);
-  expect(askYesNo(scripted("n").terminal, "?", true)).toBe(false);
+test("yes or no: the default, the words, and nothing else", async () => {
+  expect(await askYesNo(scripted("").terminal, "?", true)).toBe(true);
+  expect(await askYesNo(scripted("").terminal, "?", false)).toBe(false);
+  expect(await askYesNo(scripted("maybe", "YES").terminal, "?", false)).toBe(true);
+  expect(await askYesNo(scripted("n").terminal, "?", true)).toBe(false);
 });

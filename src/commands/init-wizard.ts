@@ -6,26 +6,33 @@ import { sizeArgument } from "./size-argument.ts";
 import type { Questioner } from "./terminal-lines.ts";
 
 /** The flags with the answers; flags that were given stay as they are. */
-export function askForFlags(given: InitFlags, terminal: Questioner): InitFlags {
+export async function askForFlags(given: InitFlags, terminal: Questioner): Promise<InitFlags> {
   const form = new Form(terminal);
   terminal.say("A new disk. Enter takes what stands in brackets, Ctrl-C makes nothing.\n\n");
   const place = {
-    dir: given.dir ?? form.text("Folder to make it in", "."),
-    size: given.size ?? (given.disk === undefined ? form.text("Size", "1G", checkSize) : undefined),
+    dir: given.dir ?? (await form.text("Folder to make it in", ".")),
+    size:
+      given.size ??
+      (given.disk === undefined ? await form.text("Size", "1G", checkSize) : undefined),
   };
   const flags = { ...given, ...place };
-  const withSource = hasSource(flags) ? flags : askForSource(flags, form);
-  const withKey = hasKey(withSource) ? withSource : askForKey(withSource, form);
+  const withSource = hasSource(flags) ? flags : await askForSource(flags, form);
+  const withKey = hasKey(withSource) ? withSource : await askForKey(withSource, form);
   return {
     ...withKey,
-    "num-queues": withKey["num-queues"] ?? form.text("Queues", "1", checkQueues),
+    "num-queues": withKey["num-queues"] ?? (await form.text("Queues", "1", checkQueues)),
   };
 }
 
 /** Yes, unless the answer begins with an n; or the other way round. */
-export function askYesNo(terminal: Questioner, question: string, isDefault: boolean): boolean {
+export async function askYesNo(
+  terminal: Questioner,
+  question: string,
+  isDefault: boolean,
+): Promise<boolean> {
   for (;;) {
-    const answer = terminal.ask(`${question} [${isDefault ? "Y/n" : "y/N"}] `).toLowerCase();
+    const choices = isDefault ? "Y/n" : "y/N";
+    const answer = (await terminal.ask(`${question} [${choices}] `)).toLowerCase();
     if (answer === "") {
       return isDefault;
     }
@@ -49,10 +56,14 @@ class Form {
   }
 
   /** An empty default stands for no answer. */
-  text(question: string, fallback: string, check: CheckAnswer = () => undefined): string {
+  async text(
+    question: string,
+    fallback: string,
+    check: CheckAnswer = () => undefined,
+  ): Promise<string> {
     const shown = fallback === "" ? "" : ` [${fallback}]`;
     for (;;) {
-      const answer = this.#terminal.ask(`${question}${shown}: `) || fallback;
+      const answer = (await this.#terminal.ask(`${question}${shown}: `)) || fallback;
       const problem = check(answer);
       if (problem === undefined) {
         return answer;
@@ -62,20 +73,23 @@ class Form {
   }
 
   /** Undefined for an empty answer. */
-  optional(question: string, check: CheckAnswer = () => undefined): string | undefined {
-    const answer = this.text(`${question} (empty: none)`, "", (text) =>
+  async optional(
+    question: string,
+    check: CheckAnswer = () => undefined,
+  ): Promise<string | undefined> {
+    const answer = await this.text(`${question} (empty: none)`, "", (text) =>
       text === "" ? undefined : check(text),
     );
     return answer === "" ? undefined : answer;
   }
 
   /** The number of the choice, from 0; the first one is the default. */
-  choice(question: string, choices: readonly string[]): number {
+  async choice(question: string, choices: readonly string[]): Promise<number> {
     this.#terminal.say(`${question}\n`);
     for (const [index, choice] of choices.entries()) {
       this.#terminal.say(`  ${index + 1}  ${choice}\n`);
     }
-    const answer = this.text("Number", "1", (text) =>
+    const answer = await this.text("Number", "1", (text) =>
       /^\d{1,2}$/.test(text) && Number(text) >= 1 && Number(text) <= choices.length
         ? undefined
         : `a number from 1 to ${choices.length} is expected`,
@@ -83,7 +97,7 @@ class Form {
     return Number(answer) - 1;
   }
 
-  yes(question: string, isDefault: boolean): boolean {
+  yes(question: string, isDefault: boolean): Promise<boolean> {
     return askYesNo(this.#terminal, question, isDefault);
   }
 }
@@ -96,8 +110,8 @@ function hasKey({ kek, unencrypted, "kek-file": kekFile }: InitFlags): boolean {
   return kek || unencrypted || kekFile !== undefined;
 }
 
-function askForSource(flags: InitFlags, form: Form): InitFlags {
-  const kind = form.choice("What is on it at first", [
+async function askForSource(flags: InitFlags, form: Form): Promise<InitFlags> {
+  const kind = await form.choice("What is on it at first", [
     "nothing",
     "an image: a file or block device",
     "an archive in a folder",
@@ -106,12 +120,12 @@ function askForSource(flags: InitFlags, form: Form): InitFlags {
   ]);
   switch (kind) {
     case 1:
-      return { ...flags, base: form.text("Image", "base.raw", checkFile) };
+      return { ...flags, base: await form.text("Image", "base.raw", checkFile) };
     case 2:
       return {
         ...flags,
-        archive: form.text("Folder of the archive", "archive", checkFolder),
-        ...askForArchiveKek(flags, form),
+        archive: await form.text("Folder of the archive", "archive", checkFolder),
+        ...(await askForArchiveKek(flags, form)),
       };
     case 3:
       return askForBucket(flags, form);
@@ -122,52 +136,61 @@ function askForSource(flags: InitFlags, form: Form): InitFlags {
   }
 }
 
-function askForArchiveKek(flags: InitFlags, form: Form): Pick<InitFlags, "archive-kek"> {
+async function askForArchiveKek(
+  flags: InitFlags,
+  form: Form,
+): Promise<Pick<InitFlags, "archive-kek">> {
   const given = flags["archive-kek"];
   return {
-    "archive-kek": given ?? form.optional("File or pipe with the archive's KEK", checkExisting),
+    "archive-kek":
+      given ?? (await form.optional("File or pipe with the archive's KEK", checkExisting)),
   };
 }
 
-function askForBucket(flags: InitFlags, form: Form): InitFlags {
+async function askForBucket(flags: InitFlags, form: Form): Promise<InitFlags> {
   const bucket = {
-    s3: form.text("Bucket, or BUCKET/PREFIX", "", checkGiven),
-    "s3-region": flags["s3-region"] ?? form.text("Region", "us-east-1"),
-    "s3-endpoint": flags["s3-endpoint"] ?? form.optional("URL of a service other than AWS"),
-    ...askForArchiveKek(flags, form),
+    s3: await form.text("Bucket, or BUCKET/PREFIX", "", checkGiven),
+    "s3-region": flags["s3-region"] ?? (await form.text("Region", "us-east-1")),
+    "s3-endpoint": flags["s3-endpoint"] ?? (await form.optional("URL of a service other than AWS")),
+    ...(await askForArchiveKek(flags, form)),
   };
   const isKnown = flags["s3-credentials"] ?? flags["s3-access-key-id"];
   if (isKnown !== undefined) {
     return { ...flags, ...bucket };
   }
   const places = ["profile", "instance", "container", "web_identity", "environment"];
-  const kind = form.choice("Where its credentials are", [...places, "files or pipes"]);
+  const kind = await form.choice("Where its credentials are", [...places, "files or pipes"]);
   const place = places[kind];
   return place === undefined
     ? {
         ...flags,
         ...bucket,
-        "s3-access-key-id": form.text("File with the access key ID", "", checkExisting),
-        "s3-secret-access-key": form.text("File with the secret access key", "", checkExisting),
+        "s3-access-key-id": await form.text("File with the access key ID", "", checkExisting),
+        "s3-secret-access-key": await form.text(
+          "File with the secret access key",
+          "",
+          checkExisting,
+        ),
       }
     : { ...flags, ...bucket, "s3-credentials": place };
 }
 
-function askForServer(flags: InitFlags, form: Form): InitFlags {
-  const remote = form.text("Address, HOST:PORT", "", checkGiven);
-  const psk = flags.psk ?? form.optional("File or pipe with the shared key (PSK)", checkExisting);
+async function askForServer(flags: InitFlags, form: Form): Promise<InitFlags> {
+  const remote = await form.text("Address, HOST:PORT", "", checkGiven);
+  const psk =
+    flags.psk ?? (await form.optional("File or pipe with the shared key (PSK)", checkExisting));
   if (psk !== undefined) {
-    const identity = flags["psk-identity"] ?? form.text("Identity of that key", "ubiblk");
+    const identity = flags["psk-identity"] ?? (await form.text("Identity of that key", "ubiblk"));
     return { ...flags, remote, psk, "psk-identity": identity };
   }
   const isPlain =
     flags["unencrypted-connection"] ||
-    form.yes("Without a key everybody on the way can read and change it. Go on?", false);
+    (await form.yes("Without a key everybody on the way can read and change it. Go on?", false));
   return { ...flags, remote, "unencrypted-connection": isPlain };
 }
 
-function askForKey(flags: InitFlags, form: Form): InitFlags {
-  const kind = form.choice("Encryption", [
+async function askForKey(flags: InitFlags, form: Form): Promise<InitFlags> {
+  const kind = await form.choice("Encryption", [
     "a new key in a file beside the disk",
     "a new key in the configuration, encrypted with a new KEK in a file",
     "the same with a KEK that is there: a file or pipe",
@@ -177,7 +200,10 @@ function askForKey(flags: InitFlags, form: Form): InitFlags {
     case 1:
       return { ...flags, kek: true };
     case 2:
-      return { ...flags, "kek-file": form.text("File or pipe with the KEK", "", checkExisting) };
+      return {
+        ...flags,
+        "kek-file": await form.text("File or pipe with the KEK", "", checkExisting),
+      };
     case 3:
       return { ...flags, unencrypted: true };
     default:

@@ -35,15 +35,15 @@ async function init(flags: InitFlags): Promise<void> {
 }
 
 async function askForRequest(given: InitFlags): Promise<DiskRequest> {
-  const request = await requestOf(askForFlags(given, terminal));
+  const request = await requestOf(await askForFlags(given, terminal));
   terminal.say(`\n${planText(request)}\n`);
   const existing = request.isForced ? [] : existingFiles(request);
   if (existing.length > 0) {
     const question = `There already: ${existing.join(", ")}. Replace them, and lose what is on that disk?`;
-    if (!askYesNo(terminal, question, false)) {
+    if (!(await askYesNo(terminal, question, false))) {
       throw nothingMade();
     }
-  } else if (!askYesNo(terminal, "Make it?", true)) {
+  } else if (!(await askYesNo(terminal, "Make it?", true))) {
     throw nothingMade();
   }
   return { ...request, isForced: request.isForced || existing.length > 0 };

@@ -29,6 +29,29 @@ test.each([
   });
 });
 
+test.each([
+  [["vhost", "--log-format", "json"], "-f, --config: missing"],
+  [["vhost", "--log-format=json", "--confg=x"], "--confg: unknown flag"],
+  [["vhots", "--log-format=json"], "vhots: unknown command"],
+  [["--log-format=json"], "no command"],
+])("%j: wrong usage is an object as well", (argv, message) => {
+  const { exitCode, stderr } = failing(argv);
+  expect(exitCode).toBe(2);
+  expect(JSON.parse(stderr)).toMatchObject({
+    level: "error",
+    message: expect.stringContaining(message),
+    fields: { code: "E_USAGE" },
+  });
+});
+
+test.each([
+  [["vhost", "--log-format", "text"]],
+  [["vhost", "--", "--log-format=json"]],
+  [["vhost", "--log-format=jsn"]],
+])("%j: wrong usage is text", (argv) => {
+  expect(failing(argv).stderr).toStartWith("ubiblk: error E_USAGE: ");
+});
+
 test("RUST_LOG=off: the error that ends the program is told all the same", () => {
   expect(failing(COMMAND).stderr).toStartWith("ubiblk: error E_CONFIG_READ: ");
 });

@@ -43,6 +43,19 @@ export function obeyLogFlags(argv: readonly string[]): string[] {
   return others;
 }
 
+/**
+ * The form of the log that a command line with a mistake asks for, as far as can be seen: what is wrong with it is to be
+ * told in that form.
+ */
+export function obeyFormatOfMistaken(argv: readonly string[]): void {
+  const end = argv.indexOf("--");
+  const words = end < 0 ? argv : argv.slice(0, end);
+  const at = words.lastIndexOf("--log-format");
+  if (words.includes("--log-format=json") || (at >= 0 && words[at + 1] === "json")) {
+    setLogFormat("json");
+  }
+}
+
 // --- internal ---
 
 const OBEY: readonly (readonly [string, (value: string) => void])[] = [

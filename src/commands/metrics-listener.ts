@@ -1,6 +1,7 @@
 /** The listener for metrics of a command that serves. Its code is loaded only for a config that names a place. */
 import { socketRights } from "../config/index.ts";
-import type { MetricsListener } from "../metrics/listener.ts";
+import type { SocketPlace } from "../ffi/socket-file.ts";
+import type { MetricPlaces, MetricsListener } from "../metrics/listener.ts";
 import type { AnswerRequest } from "../rpc/index.ts";
 
 /** Of a section, however it is called. */
@@ -12,23 +13,40 @@ interface MetricsSettings {
   readonly metricsAddress?: string | undefined;
 }
 
-/** Undefined when the config names no place. */
-export async function startMetrics(
+/** Sockets that are open already. */
+interface GivenMetrics {
+  placeOf(name: "metrics", wanted: { readonly path: string | undefined }): SocketPlace | undefined;
+  metricsAddressFd(address: string | undefined): number | undefined;
+}
+
+/** Undefined when the config names no place. @throws UbiError E_CONFIG_VALUE, E_UPGRADE */
+export function metricPlaces(
   section: "device" | "server",
   settings: MetricsSettings,
-  answer: AnswerRequest,
-): Promise<MetricsListener | undefined> {
+  given?: GivenMetrics,
+): MetricPlaces | undefined {
   const { metricsSocket: path, metricsAddress: address } = settings;
-  if (path === undefined && address === undefined) {
-    return undefined;
-  }
   const {
     metricsSocketMode: mode,
     metricsSocketOwner: owner,
     metricsSocketGroup: group,
   } = settings;
   const rights = socketRights(`${section}.metrics_socket`, { mode, owner, group });
-  const socket = path === undefined ? undefined : { path, rights };
+  const addressFd = given?.metricsAddressFd(address);
+  const open = given?.placeOf("metrics", { path });
+  const socket = open ?? (path === undefined ? undefined : { path, rights });
+  return socket === undefined && address === undefined
+    ? undefined
+    : { section, socket, address, addressFd };
+}
+
+export async function startMetrics(
+  places: MetricPlaces | undefined,
+  answer: AnswerRequest,
+): Promise<MetricsListener | undefined> {
+  if (places === undefined) {
+    return undefined;
+  }
   const { MetricsListener: Listener } = await import("../metrics/listener.ts");
-  return Listener.start({ section, socket, address }, answer);
+  return Listener.start(places, answer);
 }

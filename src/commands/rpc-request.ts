@@ -4,6 +4,7 @@ import { defineCommand } from "citty";
 import { ERROR_CODES, errorText, UbiError } from "../errors.ts";
 import { quietLog } from "../log.ts";
 import { integerArgument } from "./arguments.ts";
+import { checkMembers, commandHint } from "./rpc-commands.ts";
 import { writePieces } from "./standard-output.ts";
 
 const ANSWER_BYTES_MAX = 16 * 2 ** 20;
@@ -49,7 +50,7 @@ export default defineCommand({
       request: `${JSON.stringify(request)}\n`,
       timeoutMs: integerArgument(args.timeout) * 1000,
     });
-    throwRefusal(line);
+    throwRefusal(line, args.command);
     writePieces(1, [`${line}\n`]);
   },
 });
@@ -64,6 +65,10 @@ function requestOf(command: string, words: readonly string[]): Readonly<Record<s
     }
     return [word.slice(0, at), jsonOrText(word.slice(at + 1))];
   });
+  checkMembers(
+    command,
+    members.map(([name]) => name),
+  );
   return { ...Object.fromEntries(members), command };
 }
 
@@ -112,7 +117,7 @@ function answerOf(
 }
 
 /** @throws UbiError as the process tells it */
-function throwRefusal(line: string): void {
+function throwRefusal(line: string, command: string): void {
   const answer = jsonOrText(line);
   if (typeof answer !== "object" || answer === null) {
     throw new UbiError("E_SOCKET", "what answers is no RPC socket");
@@ -120,6 +125,7 @@ function throwRefusal(line: string): void {
   if ("error" in answer && typeof answer.error === "string") {
     const told = "code" in answer ? answer.code : undefined;
     const code = ERROR_CODES.find((each) => each === told) ?? "E_RPC_REQUEST";
-    throw new UbiError(code, answer.error);
+    const hint = code === "E_RPC_COMMAND" ? commandHint(command) : "";
+    throw new UbiError(code, `${answer.error}${hint}`);
   }
 }

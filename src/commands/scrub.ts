@@ -3,10 +3,9 @@ import { defineCommand } from "citty";
 import { describeStore } from "../archive/open-store.ts";
 import { type DeviceConfig, loadDeviceConfig } from "../config/index.ts";
 import { ArchivedDisk } from "../copy/archived-disk.ts";
-import { forgetStripes } from "../copy/repair-stripes.ts";
 import { type ScrubOptions, type ScrubSummary, scrubDisk } from "../copy/scrub-disk.ts";
 import { UbiError } from "../errors.ts";
-import { log, quietLog } from "../log.ts";
+import { quietLog } from "../log.ts";
 import { withArchivePlace } from "./archive-place.ts";
 import { hardenOrWarn } from "./hardening.ts";
 import { interruptible } from "./interruption.ts";
@@ -18,7 +17,7 @@ export default defineCommand({
     name: "scrub",
     description:
       "Compares a disk with the archive that it was filled from: each stripe that was fetched, and that no guest wrote " +
-      "to, has to be what the archive has. Each that is not is named; the exit code is 1 then",
+      "to, has to be what the archive has. Each that is not is named; the exit code is 1 then. The disk may be served meanwhile",
   },
   args: {
     config: {
@@ -39,11 +38,6 @@ export default defineCommand({
       valueHint: "SIZE",
       description: "read no faster from the disk; K, M and G are powers of 1024",
     },
-    repair: {
-      type: "boolean",
-      default: false,
-      description: "mark stripes that differ as not fetched: the next backend fetches them anew",
-    },
     quiet: { type: "boolean", default: false, description: "tell nothing but what is wrong" },
     json: { type: "boolean", default: false, description: "tell events on standard output" },
   },
@@ -53,7 +47,6 @@ export default defineCommand({
       configPath: args.config,
       sourcePath: args.source,
       bytesPerSecond: limit === undefined ? Infinity : rateOf(limit),
-      isRepairing: args.repair,
       isQuiet: args.quiet,
       isJson: args.json,
     });
@@ -66,7 +59,6 @@ interface ScrubCommand {
   readonly configPath: string;
   readonly sourcePath: string | undefined;
   readonly bytesPerSecond: number;
-  readonly isRepairing: boolean;
   readonly isQuiet: boolean;
   readonly isJson: boolean;
 }
@@ -87,8 +79,8 @@ async function scrub(command: ScrubCommand): Promise<void> {
   const config = await loadDeviceConfig(command.configPath, { require: ["metadata_path"] });
   checkUse(config, command);
   using progress = new TransferProgress({ label: "scrub", ...command });
-  const { summary, repaired } = await interruptible("the scrub", async (signal) => {
-    await using disk = await ArchivedDisk.open(config);
+  const summary = await interruptible("the scrub", async (signal) => {
+    await using disk = await ArchivedDisk.open(config, { mayBeServed: true, signal });
     const hooks: ScrubHooks = {
       signal,
       bytesPerSecond: command.bytesPerSecond,
@@ -96,17 +88,14 @@ async function scrub(command: ScrubCommand): Promise<void> {
       onFinding: ({ stripe, code, message }) =>
         progress.tell(`bad ${code}: ${message}`, { event: "bad", stripe, code, message }),
     };
-    const found = await runScrub(config, disk, command.sourcePath, hooks);
-    const { differentStripes: different } = found;
-    const isRepaired = command.isRepairing && different.length > 0 && isDamage(found);
-    return { summary: found, repaired: isRepaired ? forgetStripes(disk, different) : 0 };
+    return await runScrub(config, disk, command.sourcePath, hooks);
   });
-  progress.done(textOf(summary), { ...factsOf(summary), repaired_stripes: repaired });
-  throwFindings(summary, command.isRepairing ? repaired : undefined);
+  progress.done(textOf(summary), factsOf(summary));
+  throwFindings(summary);
 }
 
-/** No medium rots like this: what differs there is what guests wrote, or another archive, and is not to be replaced. */
-function isDamage({ differentStripes, checkedStripes }: ScrubSummary): boolean {
+/** No medium rots like this: what differs there is what guests wrote, or another archive. */
+function mayBeDamage({ differentStripes, checkedStripes }: ScrubSummary): boolean {
   return 2 * differentStripes.length <= checkedStripes;
 }
 
@@ -121,12 +110,6 @@ function checkUse({ device, stripeSource }: DeviceConfig, command: ScrubCommand)
     throw new UbiError(
       "E_USAGE",
       "--source: missing, and the [stripe_source] of the disk is no archive; name a document with [archive]",
-    );
-  }
-  if (command.isRepairing && stripeSource === undefined) {
-    throw new UbiError(
-      "E_USAGE",
-      "--repair: the disk has no [stripe_source] to fetch stripes from anew; bring it back first",
     );
   }
 }
@@ -164,9 +147,10 @@ async function scrubSource(
 
 function textOf(summary: ScrubSummary): string {
   const { checkedStripes, differentStripes, unknownStripes, writtenStripes } = summary;
-  const bad = `${differentStripes.length} differ, ${unknownStripes} cannot be compared`;
-  const others = `${writtenStripes} written by guests and ${summary.unfetchedStripes} not fetched left out`;
-  return `${checkedStripes} stripes compared with ${summary.archive}: ${bad}; ${others}`;
+  const bad = `${differentStripes.length} differ`;
+  const others = `${unknownStripes} could not be compared, ${writtenStripes} written by guests and ${summary.unfetchedStripes} not fetched left out`;
+  const use = summary.wasServed ? "; the disk was served meanwhile" : "";
+  return `${checkedStripes} stripes compared with ${summary.archive}: ${bad}; ${others}${use}`;
 }
 
 function factsOf(summary: ScrubSummary): Readonly<Record<string, unknown>> {
@@ -177,31 +161,27 @@ function factsOf(summary: ScrubSummary): Readonly<Record<string, unknown>> {
     unknown_stripes: summary.unknownStripes,
     written_stripes: summary.writtenStripes,
     unfetched_stripes: summary.unfetchedStripes,
+    served: summary.wasServed,
     objects: summary.objects,
   };
 }
 
-/** @param repaired undefined: that was not asked for. @throws UbiError E_SCRUB when something is wrong */
-function throwFindings(summary: ScrubSummary, repaired: number | undefined): void {
+/** @throws UbiError E_SCRUB when something is wrong */
+function throwFindings(summary: ScrubSummary): void {
   const { differentStripes, unknownStripes } = summary;
   const different = differentStripes.length;
-  if (repaired !== undefined && repaired > 0) {
-    log.warn("stripes are to be fetched anew by the next backend", { stripes: repaired });
-  }
   if (different > 0) {
     const stripes = different === 1 ? "1 stripe differs" : `${different} stripes differ`;
-    const advice = !isDamage(summary)
-      ? `more than half of the ${summary.checkedStripes} that were compared, which is no damage: it is another archive, or ` +
-        "device.track_written was off while a guest used the disk; --repair marks none then"
-      : repaired === undefined
-        ? "the medium is damaged, or the archive is another one; when it is the right one, --repair has them fetched anew"
-        : `${repaired} of them are fetched anew by the next backend; find out why they did`;
+    const advice = mayBeDamage(summary)
+      ? "the medium is damaged, or the archive is another one, or device.track_written was off while a guest used the disk"
+      : `more than half of the ${summary.checkedStripes} that were compared, which is no damage: it is another archive, or ` +
+        "device.track_written was off while a guest used the disk";
     throw new UbiError("E_SCRUB", `${stripes} from the archive: ${advice}`);
   }
   if (unknownStripes > 0) {
     throw new UbiError(
       "E_SCRUB",
-      `${unknownStripes} stripes could not be compared; see archive verify for what is wrong with the archive`,
+      `${unknownStripes} stripes could not be compared: the archive is another one, or damaged, which archive verify tells`,
     );
   }
 }

@@ -71,7 +71,12 @@ export function writeSecret(
   if (path !== undefined) {
     writeFile(path, bytes, mayReplace);
   } else {
-    writeBytes(1, bytes);
+    if (!writeBytes(1, bytes)) {
+      throw new UbiError(
+        "E_SECRET_OUTPUT",
+        "the secret is lost: nobody reads standard output; name a file with --output",
+      );
+    }
     if (isTerminal) {
       writeBytes(1, NEWLINE); // elsewhere it would be a part of the secret
     }

@@ -7,7 +7,7 @@ import { loadSecrets, type SecretsOfDocument } from "../config/load-secrets.ts";
 import { resolveNamedSecrets } from "../config/resolve-secrets.ts";
 import { openSecret, sealSecret } from "../config/secret-envelope.ts";
 import { UbiError } from "../errors.ts";
-import { log } from "../log.ts";
+import { log, toldLine } from "../log.ts";
 import { exchangeInFiles } from "./document-exchange.ts";
 import { hardenOrWarn } from "./hardening.ts";
 import { interruptible } from "./interruption.ts";
@@ -196,7 +196,8 @@ async function rewrapDocument(
     }));
     exchangeInFiles(document.files, exchanges);
     const next = `now let ${JSON.stringify(kekName)} be the new KEK`;
-    writePieces(2, [`rewrap: exchanged ${exchanges.length} envelopes in ${path}; ${next}\n`]);
+    const text = `rewrap: exchanged ${exchanges.length} envelopes in ${path}; ${next}`;
+    writePieces(2, [toldLine("info", text)]);
   } finally {
     kek.fill(0);
   }

@@ -3,7 +3,7 @@
  * (`| head -1`) is no failure, and changes no exit code; one of standard error that stands still does not keep the
  * program from its end.
  */
-import { writeSync } from "node:fs";
+import { readFileSync, writeSync } from "node:fs";
 import { errorText, UbiError } from "../errors.ts";
 import { standardErrorFd } from "../log.ts";
 
@@ -16,14 +16,21 @@ export function writePieces(fd: 1 | 2, pieces: Iterable<string>): void {
   }
 }
 
-/** `writePieces` for bytes. @throws UbiError E_DISK_IO */
-export function writeBytes(fd: 1 | 2, bytes: Uint8Array): void {
-  writeWhole(fd, bytes);
+/** `writePieces` for bytes that are nowhere else; false when nobody reads them. @throws UbiError E_DISK_IO */
+export function writeBytes(fd: 1 | 2, bytes: Uint8Array): boolean {
+  return !isClosedAtStart(fd) && writeWhole(fd, bytes);
+}
+
+/** The runtime opens /dev/null in the place of a descriptor that the program was started without, and for itself only. */
+function isClosedAtStart(fd: 1 | 2): boolean {
+  const flags = /^flags:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "latin1"))?.[1];
+  return (Number.parseInt(flags ?? "0", 8) & O_CLOEXEC) !== 0;
 }
 
 // --- internal ---
 
 const RETRY_MS = 1;
+const O_CLOEXEC = 0o2_000_000;
 const STANDARD_ERROR_TIMEOUT_MS = 1_000;
 
 /** False when nobody reads any more. */

@@ -1,6 +1,6 @@
 /**
- * SIGTERM and SIGINT for commands that serve: the first asks for a clean stop, the second ends the process. Others may
- * ask for a clean stop as well, which counts for no signal.
+ * SIGTERM and SIGINT for commands that serve: the first asks for a clean stop, the second ends the process, unless that
+ * is in the middle of what must not be left. Others may ask for a clean stop as well, which counts for no signal.
  */
 import { log } from "../log.ts";
 
@@ -9,15 +9,17 @@ const ECHO_MS = 100;
 
 export class StopSignals {
   readonly #first = Promise.withResolvers<void>();
-  readonly #listener = (signal: string) => this.#receive(signal);
   /** Who asked first. */
   name = "none";
   #signal: string | undefined;
   #signalMs = 0;
+  #isOver = false;
+  #work: string | undefined;
 
   constructor() {
-    process.on("SIGTERM", this.#listener);
-    process.on("SIGINT", this.#listener);
+    for (const signal of ["SIGTERM", "SIGINT"] as const) {
+      process.on(signal, () => this.#receive(signal));
+    }
   }
 
   get first(): Promise<void> {
@@ -32,16 +34,28 @@ export class StopSignals {
     }
   }
 
+  /** From here on a second signal is put off by that work; undefined: not any more. */
+  holdFor(work: string | undefined): void {
+    this.#work = work;
+  }
+
+  /** All is done: a signal that comes now ends the process too, but not as one that was broken off. */
   end(): void {
-    process.off("SIGTERM", this.#listener);
-    process.off("SIGINT", this.#listener);
+    this.#isOver = true;
   }
 
   // --- internal ---
 
   #receive(signal: string): void {
     const nowMs = performance.now();
+    if (this.#isOver) {
+      process.exit(0);
+    }
     if (this.#signal === signal && nowMs - this.#signalMs < ECHO_MS) {
+      return;
+    }
+    if (this.#signal !== undefined && this.#work !== undefined) {
+      log.warn("a second signal has to wait", { signal, work: this.#work });
       return;
     }
     if (this.#signal !== undefined) {

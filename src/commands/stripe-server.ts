@@ -21,11 +21,12 @@ import { StripeServer, type StripeServerOptions } from "../serve/stripe-server.t
 import { type InheritedSocket, openService } from "../service/index.ts";
 import { hardenOrWarn } from "./hardening.ts";
 import { logWithoutWaiting } from "./log-without-waiting.ts";
-import { startMetrics } from "./metrics-listener.ts";
+import { metricPlaces, startMetrics } from "./metrics-listener.ts";
 import { rpcPlace, startRpc } from "./rpc-socket.ts";
 import { serverAnswers } from "./server-answers.ts";
 import { dropStartLeftovers } from "./start-leftovers.ts";
 import { StopSignals } from "./stop-signals.ts";
+import { refuseUpgradeSignal } from "./upgrades.ts";
 
 export default defineCommand({
   meta: {
@@ -108,6 +109,7 @@ function whatToServe(flags: {
 async function serve(served: Served, listenPath: string): Promise<void> {
   await logWithoutWaiting();
   hardenOrWarn();
+  refuseUpgradeSignal();
   const service = await openService(["stripes", "rpc"]);
   const { manager } = service;
   let server: StripeServer | undefined;
@@ -132,7 +134,7 @@ async function serve(served: Served, listenPath: string): Promise<void> {
     stop: () => signals.ask("rpc"),
   });
   using rpc = startRpc("server", rpcSocket, answer);
-  using metrics = await startMetrics("server", listenConfig.server, answer);
+  using metrics = await startMetrics(metricPlaces("server", listenConfig.server), answer);
   server = await startServer(disk, listenConfig, { ...listening, statistics });
   for (const failure of failures) {
     server.fail(failure);

@@ -1,16 +1,17 @@
 /**
- * Questions on a terminal, a line each, edited by the terminal itself: so they work in every language, with every
- * terminal, and Ctrl-C ends the program as it ends any other. Nothing may handle SIGINT meanwhile: this blocks.
+ * Questions on a terminal, a line each, edited by the terminal itself: so they work in every language and with every
+ * terminal. A line is read in another thread, so that Ctrl-C is heard meanwhile.
  */
-import { readSync } from "node:fs";
+import { read } from "node:fs";
 import { isatty } from "node:tty";
 import { errorText, UbiError } from "../errors.ts";
+import { interruptible } from "./interruption.ts";
 import { writePieces } from "./standard-output.ts";
 
 export interface Questioner {
   readonly say: (text: string) => void;
-  /** The answer without its newline and outer blanks. @throws UbiError E_INTERRUPTED at the end of the input */
-  readonly ask: (question: string) => string;
+  /** The answer without its newline and outer blanks. @throws UbiError E_INTERRUPTED by a signal, or at the input's end */
+  readonly ask: (question: string) => Promise<string>;
 }
 
 /** Whether somebody is there to be asked. */
@@ -20,9 +21,9 @@ export function isOnTerminal(): boolean {
 
 export const terminal: Questioner = {
   say: (text) => writePieces(1, [text]),
-  ask: (question) => {
+  ask: async (question) => {
     writePieces(1, [question]);
-    return readLine().trim();
+    return (await interruptible("the question", readLine)).trim();
   },
 };
 
@@ -32,14 +33,13 @@ export const terminal: Questioner = {
 const LINE_BYTES_MAX = 4096;
 const RETRY_MS = 10;
 
-function readLine(): string {
+async function readLine(signal: AbortSignal): Promise<string> {
   const buffer = new Uint8Array(LINE_BYTES_MAX);
   for (;;) {
     try {
-      const length = readSync(0, buffer, 0, buffer.length, null);
+      const length = await readPiece(buffer, signal);
       if (length === 0) {
-        writePieces(1, ["\n"]);
-        throw new UbiError("E_INTERRUPTED", "the input ended; nothing was made");
+        throw nothingMade("the input ended");
       }
       return new TextDecoder().decode(buffer.subarray(0, length));
     } catch (error) {
@@ -50,7 +50,32 @@ function readLine(): string {
         const message = `cannot read the answer: ${errorText(error)}`;
         throw new UbiError("E_INIT", message, { cause: error });
       }
-      Bun.sleepSync(RETRY_MS); // a terminal that somebody made non-blocking
+      await Bun.sleep(RETRY_MS); // a terminal that somebody made non-blocking
     }
   }
+}
+
+/** Once the signal is there, the reading goes on until the process ends. */
+function readPiece(buffer: Uint8Array, signal: AbortSignal): Promise<number> {
+  const { promise, resolve, reject } = Promise.withResolvers<number>();
+  const onAbort = () => reject(nothingMade(errorText(signal.reason)));
+  if (signal.aborted) {
+    onAbort();
+    return promise;
+  }
+  signal.addEventListener("abort", onAbort, { once: true });
+  read(0, buffer, 0, buffer.length, null, (error, length) => {
+    signal.removeEventListener("abort", onAbort);
+    if (error === null) {
+      resolve(length);
+    } else {
+      reject(error);
+    }
+  });
+  return promise;
+}
+
+function nothingMade(why: string): UbiError {
+  writePieces(1, ["\n"]); // behind the question
+  return new UbiError("E_INTERRUPTED", `${why}; nothing was made`);
 }

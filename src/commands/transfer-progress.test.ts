@@ -1,5 +1,6 @@
 /** How far a long transfer is. */
 import { expect, test } from "bun:test";
+import { setLogFormat } from "../log.ts";
 import { durationText, quantityText } from "./quantity-text.ts";
 import { type ProgressOptions, TransferProgress } from "./transfer-progress.ts";
 
@@ -63,6 +64,35 @@ test("quiet: nothing, but what is wrong", () => {
   expect(written).toEqual([]);
   progress.tell("bad", {});
   expect(written).toEqual(["2 bad\n"]);
+});
+
+test("where the log is JSON each line of standard error is an object, on a terminal too", () => {
+  setLogFormat("json");
+  try {
+    const { progress, written, clock } = progressOf({ isTerminal: true });
+    clock.ms = 10_000;
+    progress.show({ doneBytes: 50 * MIB, totalBytes: 100 * MIB });
+    const bad = { stripe: null, code: "E_SCRUB", message: "is not whole" };
+    progress.tell("bad E_SCRUB: is not whole", { event: "bad", ...bad });
+    progress.done("all is well", { archive: "/a", objects: 3, dry_run: false });
+    const events = written.map((line) => JSON.parse(line.slice("2 ".length)));
+    expect(events).toMatchObject([
+      {
+        level: "info",
+        message: "archive: progress",
+        fields: { done_bytes: 50 * MIB, total_bytes: 100 * MIB, bytes_per_second: 5 * MIB },
+      },
+      { level: "error", message: "bad E_SCRUB: is not whole", fields: { code: "E_SCRUB" } },
+      {
+        level: "info",
+        message: "archive: done",
+        fields: { archive: "/a", objects: 3, dry_run: false, seconds: 10 },
+      },
+    ]);
+    expect(written.join("")).not.toContain("\x1b");
+  } finally {
+    setLogFormat("text");
+  }
 });
 
 test("nothing to do is all done", () => {

@@ -2,11 +2,12 @@
  * Tells how far a long transfer is, and what came of it.
  *
  *   terminal       one line of standard error, written over: bar, rate, time left
- *   elsewhere      a line of standard error about every ten seconds
+ *   elsewhere      a line of standard error about every ten seconds; as JSON where the log is
  *   --json         events on standard output, one JSON object a line: {"event":"progress",...}, then {"event":"done",...}
  *   --quiet        nothing but errors
  */
 import { isatty } from "node:tty";
+import { isJsonLog, type LogFields, type LogLevel, toldLine } from "../log.ts";
 import { durationText, quantityText } from "./quantity-text.ts";
 import { writePieces } from "./standard-output.ts";
 
@@ -31,7 +32,7 @@ export class TransferProgress implements Disposable {
   #isLineShown = false;
 
   constructor(options: ProgressOptions) {
-    const isTerminal = options.isTerminal ?? isatty(2);
+    const isTerminal = (options.isTerminal ?? isatty(2)) && !isJsonLog();
     this.#label = options.label;
     this.#isQuiet = options.isQuiet;
     this.#style = options.isJson
@@ -59,15 +60,15 @@ export class TransferProgress implements Disposable {
     this.#nextMs = nowMs + INTERVAL_MS[this.#style];
     const seconds = Math.max(0.001, this.elapsedMs / 1000);
     const rate = progress.doneBytes / seconds;
+    const { doneBytes: done_bytes, totalBytes: total_bytes } = progress;
+    const facts = { done_bytes, total_bytes, bytes_per_second: Math.round(rate) };
     if (this.#style === "json") {
-      const { doneBytes: done_bytes, totalBytes: total_bytes } = progress;
-      const bytes_per_second = Math.round(rate);
-      this.#event({ event: "progress", done_bytes, total_bytes, bytes_per_second });
+      this.#event({ event: "progress", ...facts });
     } else if (this.#style === "line") {
       this.#isLineShown = true;
       this.#write(2, `${ERASE_LINE}${this.#label} ${barOf(progress)} ${textOf(progress, rate)}`);
     } else {
-      this.#write(2, `${this.#label}: ${textOf(progress, rate)}\n`);
+      this.#line("info", textOf(progress, rate), { message: "progress", ...facts });
     }
   }
 
@@ -77,7 +78,8 @@ export class TransferProgress implements Disposable {
     if (this.#style === "json") {
       this.#event(event);
     } else {
-      this.#write(2, `${text}\n`);
+      const { event: _, message, ...facts } = event;
+      this.#write(2, toldLine("error", text, fieldsOf(facts)));
     }
   }
 
@@ -88,7 +90,8 @@ export class TransferProgress implements Disposable {
     if (this.#style === "json") {
       this.#event({ event: "done", ...facts, seconds });
     } else if (!this.#isQuiet) {
-      this.#write(2, `${this.#label}: ${text}; ${durationText(seconds)}\n`);
+      const line = `${text}; ${durationText(seconds)}`;
+      this.#line("info", line, { message: "done", ...facts, seconds });
     }
   }
 
@@ -101,6 +104,16 @@ export class TransferProgress implements Disposable {
 
   #event(event: Readonly<Record<string, unknown>>): void {
     this.#write(1, `${JSON.stringify(event)}\n`);
+  }
+
+  /** `text` for people; as an event the message is short, and the facts say the rest. */
+  #line(
+    level: LogLevel,
+    text: string,
+    { message, ...facts }: Readonly<Record<string, unknown>>,
+  ): void {
+    const event = `${this.#label}: ${message}`;
+    this.#write(2, toldLine(level, `${this.#label}: ${text}`, fieldsOf(facts), event));
   }
 
   #clear(): void {
@@ -116,6 +129,17 @@ export class TransferProgress implements Disposable {
 const INTERVAL_MS = { json: 1_000, line: 250, lines: 10_000, none: Infinity } as const;
 const BAR_WIDTH = 30;
 const ERASE_LINE = "\r\x1b[K";
+
+/** Those that the log has a form for. */
+function fieldsOf(facts: Readonly<Record<string, unknown>>): LogFields {
+  const fields: Record<string, LogFields[string]> = {};
+  for (const [key, value] of Object.entries(facts)) {
+    if (typeof value === "string" || typeof value === "number" || typeof value === "boolean") {
+      fields[key] = value;
+    }
+  }
+  return fields;
+}
 
 interface Progress {
   readonly doneBytes: number;

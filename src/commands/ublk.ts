@@ -3,7 +3,9 @@ import { defineCommand } from "citty";
 import { type DeviceConfig, loadDeviceConfig } from "../config/index.ts";
 import { DiskDevice } from "../device/disk-device.ts";
 import { DiskGrowth } from "../device/disk-growth.ts";
-import { UbiError } from "../errors.ts";
+import { OverdueWatch } from "../device/overdue-watch.ts";
+import { errnoText, UbiError } from "../errors.ts";
+import { becomeIoFlusher } from "../ffi/process.ts";
 import { type DeviceInfo, FEATURE } from "../formats/ublk.ts";
 import { log } from "../log.ts";
 import { openService } from "../service/index.ts";
@@ -25,11 +27,12 @@ import { integerArgument } from "./arguments.ts";
 import { diskAnswers } from "./disk-answers.ts";
 import { hardenOrWarn } from "./hardening.ts";
 import { logWithoutWaiting } from "./log-without-waiting.ts";
-import { startMetrics } from "./metrics-listener.ts";
+import { metricPlaces, startMetrics } from "./metrics-listener.ts";
 import { rpcPlace, startRpc } from "./rpc-socket.ts";
 import { writePieces } from "./standard-output.ts";
 import { dropStartLeftovers } from "./start-leftovers.ts";
 import { StopSignals } from "./stop-signals.ts";
+import { refuseUpgradeSignal } from "./upgrades.ts";
 
 const idArgument = (description: string) =>
   ({
@@ -113,6 +116,8 @@ interface ServeOptions {
 async function serve(configPath: string, options: ServeOptions): Promise<void> {
   await logWithoutWaiting();
   hardenOrWarn();
+  neverWaitForItself();
+  refuseUpgradeSignal();
   const service = await openService(["rpc"]);
   const { manager } = service;
   const config = await loadDeviceConfig(configPath, { backend: "ublk" });
@@ -122,18 +127,21 @@ async function serve(configPath: string, options: ServeOptions): Promise<void> {
   const control = new UblkControl(KernelControlChannel.open());
   const features = await control.features();
   manager?.tell(`opening ${config.device.dataPath}`);
-  const device = await DiskDevice.open(config, { isNull: options.isNull });
+  const onLockWait = (what: string) => manager?.waiting(`waiting for the last I/O to ${what}`);
+  const device = await DiskDevice.open(config, { isNull: options.isNull, onLockWait });
   const signals = new StopSignals();
   const growth = new DiskGrowth(device);
-  const answer = diskAnswers(config, device, "ublk", { growth, signals });
+  const upgrade = () => Promise.reject(noUpgrade());
+  const answer = diskAnswers(config, device, "ublk", { growth, signals, upgrade });
   using rpc = startRpc("device", rpcSocket, answer);
-  using metrics = await startMetrics("device", config.device, answer);
+  using metrics = await startMetrics(metricPlaces("device", config.device), answer);
   const info = await obtainDevice({ config, device, control, features, options });
   const isRecovering = options.recovered !== undefined;
   const asked = signals.first;
   const serving = { config, device, control, info, features, isRecovering, link, asked };
   const backend = await UblkBackend.start(serving);
   growth.open(backend);
+  using watch = new OverdueWatch(device.overdue, backend.heartbeat);
   log.info("ready", {
     device: backend.path,
     disk: config.device.dataPath,
@@ -152,7 +160,8 @@ async function serve(configPath: string, options: ServeOptions): Promise<void> {
     log.info("stopping", { signal: signals.name });
     manager?.stopping("requests under way end, the disk is flushed, the device goes");
     growth.close();
-    await backend.stop();
+    watch.expectEnds();
+    await backend.stop((work) => signals.holdFor(work));
   } finally {
     link?.[Symbol.dispose]();
   }
@@ -161,6 +170,23 @@ async function serve(configPath: string, options: ServeOptions): Promise<void> {
   control[Symbol.dispose]();
   signals.end();
   log.info("stopped");
+}
+
+/** The kernel, short of memory, writes file systems on this device out, and must not have this process wait for that. */
+function neverWaitForItself(): void {
+  const result = becomeIoFlusher();
+  if (result < 0) {
+    log.warn("a machine short of memory may let this process wait for its own device", {
+      cause: `cannot set PR_SET_IO_FLUSHER, which needs CAP_SYS_RESOURCE: ${errnoText(result)}`,
+    });
+  }
+}
+
+function noUpgrade(): UbiError {
+  const message =
+    "a block device is not handed over to another process: start it with --recoverable, stop it by SIGKILL, and start " +
+    "the new program with --recover";
+  return new UbiError("E_UPGRADE", message);
 }
 
 interface DeviceNeeds {

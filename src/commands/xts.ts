@@ -7,6 +7,7 @@ import { convertXtsFile, type XtsProgress } from "../copy/xts-file.ts";
 import { XtsCipher } from "../disk/cipher.ts";
 import { XTS_PROVIDERS, type XtsProvider } from "../disk/cipher-provider.ts";
 import { assert, UbiError } from "../errors.ts";
+import { isJsonLog } from "../log.ts";
 import { integerArgument } from "./arguments.ts";
 import { hardenOrWarn } from "./hardening.ts";
 
@@ -107,12 +108,14 @@ async function convert(options: ConvertOptions): Promise<void> {
   );
   const progress = new ProgressLine();
   const interruption = new AbortController();
-  const interrupt = () => interruption.abort();
+  const { signal } = interruption;
+  const interrupt = () =>
+    interruption.abort(new UbiError("E_XTS_OUTPUT", "interrupted; the output was not written"));
   process.on("SIGINT", interrupt).on("SIGTERM", interrupt);
   try {
-    await convertXtsFile(() => openCipher(config, options.provider), {
+    await convertXtsFile(() => openCipher(config, options.provider, signal), {
       ...options,
-      signal: interruption.signal,
+      signal,
       onProgress: (done) => progress.show(done),
     });
   } finally {
@@ -137,15 +140,16 @@ function refuseConfig({ configPath, outputPath }: ConvertOptions, files: readonl
 async function openCipher(
   config: KeyConfig,
   provider: XtsProvider | undefined,
+  signal: AbortSignal,
 ): Promise<XtsCipher> {
   assert(config.encryption !== undefined, "a key document has its key");
-  using secrets = await resolveSecrets(config, ["encryption"]);
+  using secrets = await resolveSecrets(config, ["encryption"], signal);
   return XtsCipher.create(secrets.get(config.encryption.xtsKey).bytes, { provider });
 }
 
 /** On a terminal, one line that is written again and again; elsewhere nothing. */
 class ProgressLine {
-  readonly #isTerminal = process.stderr.isTTY === true;
+  readonly #isTerminal = process.stderr.isTTY === true && !isJsonLog();
   readonly #startMs = performance.now();
   #shownMs = this.#startMs;
 

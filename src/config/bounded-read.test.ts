@@ -3,7 +3,7 @@ import { ConfigFolder } from "../../tests/support/config-folder.ts";
 import { log } from "../log.ts";
 import { ReadTimeoutError, readBounded, systemErrorCode } from "./bounded-read.ts";
 
-const OPTIONS = { bytesMax: 16, timeoutMs: 2000, what: 'secret "kek"' };
+const OPTIONS = { bytesMax: 16, timeoutMs: 20_000, what: 'secret "kek"' };
 const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
 
 test("a regular file is read whole", async () => {

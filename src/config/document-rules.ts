@@ -2,6 +2,7 @@
 import { allowedCpus } from "./allowed-cpus.ts";
 import type { Findings } from "./findings.ts";
 import type { LoadRules, RuleContext } from "./load-document.ts";
+import { checkMetricsAddress } from "./metrics-rules.ts";
 import {
   ArchiveDocument,
   DeviceDocument,
@@ -13,6 +14,7 @@ import {
   checkArchiveStore,
   checkDevice,
   checkLimits,
+  checkQueueSize,
   checkRemote,
   checkServer,
   checkStripeSource,
@@ -69,10 +71,13 @@ export const ARCHIVE_RULES: LoadRules<typeof ArchiveDocument> = {
 
 export const SERVER_RULES: LoadRules<typeof ServerDocument> = {
   schema: ServerDocument,
-  check: ({ sections: { server }, gate, findings }) => {
+  check: (context) => {
+    const { gate, findings } = context;
+    const { server } = context.sections;
+    checkMetricsOf("server", context);
     if (server !== undefined) {
       checkRemote("server", server, gate, findings);
-      checkServer(server, gate, findings);
+      checkServer(server, findings);
       warnIgnored(
         "server",
         { autofetch: server.autofetch, connections: server.connections !== 16 },
@@ -84,13 +89,26 @@ export const SERVER_RULES: LoadRules<typeof ServerDocument> = {
 
 // --- internal ---
 
-function checkSharedRules({
-  sections,
-  gate,
-  findings,
-}: Pick<RuleContext<typeof DeviceDocument>, "sections" | "gate" | "findings">): void {
+type SingleValues = Pick<RuleContext<typeof DeviceDocument>, "fitting" | "gate" | "findings">;
+
+function checkMetricsOf(section: string, { fitting, gate, findings }: SingleValues): void {
+  const address = fitting(section, "metrics_address");
+  if (typeof address === "string") {
+    checkMetricsAddress(section, address, gate, findings);
+  }
+}
+
+function checkSharedRules(
+  context: Pick<RuleContext<typeof DeviceDocument>, "sections"> & SingleValues,
+): void {
+  const { sections, fitting, gate, findings } = context;
+  const queueSize = fitting("tuning", "queue_size");
+  if (typeof queueSize === "number") {
+    checkQueueSize(queueSize, findings);
+  }
+  checkMetricsOf("device", context);
   if (sections.device !== undefined) {
-    checkDevice(sections.device, gate, findings);
+    checkDevice(sections.device, findings);
   }
   if (sections.tuning !== undefined) {
     checkTuning(sections.tuning, findings);

@@ -10,6 +10,16 @@ export function variableOf(name: string): string | undefined {
   return process.env[name] ?? hidden.get(name);
 }
 
+/** Those that were hidden, with their values. */
+export function hiddenVariables(): ReadonlyMap<string, string> {
+  return hidden;
+}
+
+/** As if it had been hidden here: the process that handed it over has read it. */
+export function rememberVariable(name: string, value: string): void {
+  hidden.set(name, value);
+}
+
 export function hideVariable(name: string): void {
   const value = process.env[name];
   if (value !== undefined) {

@@ -37,6 +37,7 @@ test("a document of one section has the documented defaults", async () => {
     ioEngine: "io_uring",
     writeThrough: false,
     disableDiscard: false,
+    overdueRequestMs: 30_000,
     ublkMaxIoBytes: 2 ** 20,
   });
 });
@@ -147,6 +148,20 @@ test("all mistakes of a document are reported at once, in the order of its lines
     "5: device.data_pth: unknown key; did you mean data_path?",
     '7: encryption.xts_key: a reference to a secret is expected, not a string; write { ref = "NAME" }',
     "9: secrets.a.source: exactly one of file, inline, env, credential is expected",
+  ]);
+});
+
+test("a value that is wrong by itself is told beside others of its section", async () => {
+  const text =
+    '[device]\ndata_pth = "d"\nmetrics_address = "0.0.0.0:9000"\n' +
+    `[tuning]\nnum_queues = 0\nqueue_size = 63\ncpus = [1, 2]\n${ZONE_DISK}`;
+  const errors = await errorsOf(load(text));
+  expect(errors.split("\n").map((line) => line.replace(/^.*c\.toml:/, ""))).toEqual([
+    "1: device.data_path: missing: this key is required",
+    "2: device.data_pth: unknown key; did you mean data_path?",
+    expect.stringMatching(/^3: device\.metrics_address: other machines could read/),
+    "5: tuning.num_queues: 0 is out of range; 1 to 63 is accepted",
+    "6: tuning.queue_size: 63 is not a power of two; 1 to 32768 is accepted",
   ]);
 });
 

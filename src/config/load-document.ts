@@ -29,6 +29,8 @@ export interface LoadRules<Schema extends TObject> {
 
 export interface RuleContext<Schema extends TObject> {
   readonly sections: Partial<Static<Schema>>;
+  /** A value that fits its schema, or its default, whatever else is wrong in its section; undefined for none. */
+  readonly fitting: (section: string, key: string) => unknown;
   /** Whether the section stands in the document, well-formed or not. */
   readonly isPresent: (section: string) => boolean;
   readonly gate: DangerGate;
@@ -86,6 +88,7 @@ class DocumentChecker<Schema extends TObject> {
   readonly #tell: TellWarning | undefined;
   readonly #findings: Findings;
   readonly #sections = emptyTable();
+  readonly #fitting = new Map<string, TomlTable>();
   readonly #paths: string[] = [];
 
   constructor(source: SourceDocument, rules: LoadRules<Schema>, tell?: TellWarning) {
@@ -116,6 +119,7 @@ class DocumentChecker<Schema extends TObject> {
     }
     this.#rules.check({
       sections: this.#checkedSections(),
+      fitting: (section, key) => this.#fitting.get(section)?.[key],
       isPresent: (section) => this.#source.table[section] !== undefined,
       gate,
       findings: this.#findings,
@@ -187,10 +191,11 @@ class DocumentChecker<Schema extends TObject> {
         }
         continue;
       }
-      const checked = checkSection(schema, section, [name], this.#findings);
-      if (checked !== undefined) {
-        this.#resolvePaths(schema, checked, name);
-        this.#sections[name] = checked;
+      const { whole, fitting } = checkSection(schema, section, [name], this.#findings);
+      this.#fitting.set(name, fitting);
+      if (whole !== undefined) {
+        this.#resolvePaths(schema, whole, name);
+        this.#sections[name] = whole;
       }
     }
   }
@@ -231,7 +236,7 @@ class DocumentChecker<Schema extends TObject> {
     }
     for (const [name, secret] of Object.entries(secrets)) {
       const path = ["secrets", name];
-      const checked = checkSection(SecretSection, secret, path, this.#findings);
+      const { whole: checked } = checkSection(SecretSection, secret, path, this.#findings);
       if (checked !== undefined) {
         this.#resolvePaths(SecretSection, checked, "secrets");
         assert(Check(SecretSection, checked), "a section without errors fits its schema");

@@ -10,16 +10,9 @@ interface MetricsKeys {
   readonly metrics_socket_mode?: string;
   readonly metrics_socket_owner?: string;
   readonly metrics_socket_group?: string;
-  readonly metrics_address?: string;
 }
 
-/** Metrics are for programs of this machine, unless others are let in. */
-export function checkMetrics(
-  section: string,
-  keys: MetricsKeys,
-  gate: DangerGate,
-  findings: Findings,
-): void {
+export function checkMetricsSocket(section: string, keys: MetricsKeys, findings: Findings): void {
   checkSocketRights(
     [section, "metrics_socket"],
     {
@@ -30,10 +23,15 @@ export function checkMetrics(
     },
     findings,
   );
-  const { metrics_address: address } = keys;
-  if (address === undefined) {
-    return;
-  }
+}
+
+/** Metrics are for programs of this machine, unless others are let in. */
+export function checkMetricsAddress(
+  section: string,
+  address: string,
+  gate: DangerGate,
+  findings: Findings,
+): void {
   const path = [section, "metrics_address"];
   const host = hostOf(address);
   if (host === undefined) {

@@ -12,6 +12,12 @@ test.each([
   expect(nearestName(typed, KEYS)).toBe(meant);
 });
 
+test("of two that are as near, that of the same length is meant", () => {
+  expect(nearestName("stauts", ["stats", "status"])).toBe("status");
+  expect(nearestName("stauts", ["status", "stats"])).toBe("status");
+  expect(nearestName("stat", ["stats", "state"])).toBe("stats");
+});
+
 test("a name that is like none has no suggestion", () => {
   expect(nearestName("bandwidth", KEYS)).toBeUndefined();
 });

@@ -2,16 +2,20 @@
 
 /**
  * Returns the candidate that takes the fewest single-letter changes (an exchange of neighbours is
- * one); when none is near, the only one that begins with `name`; or nothing that would be worth a suggestion.
+ * one), rather one that is as long as `name`; when none is near, the only one that begins with `name`; or nothing that
+ * would be worth a suggestion.
  */
 export function nearestName(name: string, names: Iterable<string>): string | undefined {
   const candidates = [...names];
+  const isAsLong = (candidate: string | undefined) => candidate?.length === name.length;
   let nearest: string | undefined;
   let nearestDistance = Math.max(1, Math.floor(name.length / 3)) + 1;
   for (const candidate of candidates) {
     if (Math.abs(candidate.length - name.length) < nearestDistance) {
       const distance = editDistance(name, candidate);
-      if (distance < nearestDistance) {
+      const isTie = distance === nearestDistance && nearest !== undefined;
+      const isLikelier = isTie && isAsLong(candidate) && !isAsLong(nearest);
+      if (distance < nearestDistance || isLikelier) {
         nearest = candidate;
         nearestDistance = distance;
       }

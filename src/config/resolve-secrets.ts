@@ -9,6 +9,7 @@ import { KEK_BYTES } from "./envelope.ts";
 import type { Findings } from "./findings.ts";
 import { isHeaderText } from "./header-text.ts";
 import { hideVariable } from "./hidden-variables.ts";
+import { adoptedSecret, keepSecret } from "./kept-secrets.ts";
 import { type DangerFlag, SECRET_BYTES_MAX, type SecretSize } from "./schema.ts";
 import { Secret } from "./secret.ts";
 import { openSecret } from "./secret-envelope.ts";
@@ -90,12 +91,8 @@ export async function resolveSecrets(
   users: readonly SecretUser[],
   signal?: AbortSignal,
 ): Promise<ResolvedSecrets> {
-  const { uses } = document.secrets;
-  return await readUses(
-    document.secrets,
-    uses.filter((use) => users.some((user) => user === use.path[0])),
-    signal,
-  );
+  const uses = document.secrets.uses.filter((use) => users.some((user) => user === use.path[0]));
+  return await readUses(document.secrets, uses, { signal, mayAdopt: true });
 }
 
 /**
@@ -115,7 +112,7 @@ export async function resolveNamedSecrets(
   findings.finish();
   const size = { bytesMin: 1, bytesMax: SECRET_BYTES_MAX };
   const uses = names.map((name) => ({ path: ["secrets", name], name, size }));
-  return await readUses(secrets, uses, signal);
+  return await readUses(secrets, uses, { signal });
 }
 
 // --- internal ---
@@ -123,16 +120,24 @@ export async function resolveNamedSecrets(
 async function readUses(
   declared: DeclaredSecrets,
   uses: readonly SecretUse[],
-  signal?: AbortSignal,
+  {
+    signal,
+    mayAdopt = false,
+  }: { readonly signal?: AbortSignal | undefined; readonly mayAdopt?: boolean },
 ): Promise<ResolvedSecrets> {
   const resolver = new Resolver(declared, signal);
   try {
-    await resolver.readAll(new Set(uses.flatMap((use) => declared.chain(use.name))));
+    if (!(mayAdopt && resolver.adoptAll(new Set(uses.map((use) => use.name))))) {
+      await resolver.readAll(new Set(uses.flatMap((use) => declared.chain(use.name))));
+    }
     for (const use of uses) {
       resolver.checkUse(use);
     }
     resolver.findings.finish();
     const secrets = resolver.take(new Set(uses.map((use) => use.name)));
+    for (const [name, secret] of secrets) {
+      keepSecret(declared, name, secret.bytes);
+    }
     return new ResolvedSecrets(secrets, {
       originOf: (names) => originOf(declared, uses, names),
       isAllowed: declared.isAllowed,
@@ -155,7 +160,7 @@ function originOf(
   return {
     canChange: fromFiles.length > 0,
     waitMsMax: fromFiles.reduce((sum, each) => sum + (each?.pipe_timeout_ms ?? 0), 0),
-    read: (signal) => readUses(declared, wanted, signal),
+    read: (signal) => readUses(declared, wanted, { signal }),
   };
 }
 
@@ -177,6 +182,18 @@ class Resolver {
       mayReadRegularFiles: declared.isAllowed("allow_secret_over_regular_file"),
       warn: (message) => this.findings.note(message),
     };
+  }
+
+  /** Takes what another process has read. False when none has. @throws UbiError E_UPGRADE */
+  adoptAll(names: ReadonlySet<string>): boolean {
+    for (const name of names) {
+      const bytes = adoptedSecret(this.#declared, name);
+      if (bytes === undefined) {
+        return false;
+      }
+      this.#secrets.set(name, new Secret(name, bytes));
+    }
+    return names.size > 0;
   }
 
   /** `names` come in an order in which a KEK stands before what it wraps. */

@@ -104,6 +104,14 @@ export const TuningSection = Type.Object(
     }),
     write_through: flag("A write is on the disk before it is reported as done."),
     disable_discard: flag("DISCARD is not offered to the guest.", ours),
+    overdue_request_ms: Type.Integer({
+      minimum: 0,
+      maximum: 86_400_000,
+      default: 30_000,
+      description:
+        "A request that takes longer, in milliseconds, is told in the log, in `status` and in the metrics. 0: none is.",
+      ...ours,
+    }),
     ublk_max_io_bytes: Type.Integer({
       minimum: 4096,
       maximum: 32 * 2 ** 20,

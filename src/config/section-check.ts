@@ -10,25 +10,30 @@ import type { Findings } from "./findings.ts";
 import type { KeyPath } from "./key-positions.ts";
 import { nearestName } from "./nearest-name.ts";
 import type { SecretSize } from "./schema.ts";
-import { isTable, type TomlTable, typeName } from "./toml.ts";
+import { emptyTable, isTable, type TomlTable, typeName } from "./toml.ts";
 
-/**
- * Fills in defaults and reports every mismatch under `path`. Returns the section with its defaults,
- * or nothing when it does not fit its schema.
- */
+export interface CheckedSection {
+  /** With its defaults; undefined when it does not fit its schema. */
+  readonly whole: TomlTable | undefined;
+  /** Those of its values, with defaults, that fit by themselves. */
+  readonly fitting: TomlTable;
+}
+
+/** Fills in defaults and reports every mismatch under `path`. */
 export function checkSection(
   schema: TSchema,
   section: unknown,
   path: KeyPath,
   findings: Findings,
-): TomlTable | undefined {
+): CheckedSection {
+  const fitting = emptyTable();
   const chosen = chooseVariant(schema, section, path, findings);
   if (chosen === undefined) {
-    return undefined;
+    return { whole: undefined, fitting };
   }
   if (!isTable(section)) {
     findings.error("E_CONFIG_VALUE", path, `a table is expected, not ${typeName(section)}`);
-    return undefined;
+    return { whole: undefined, fitting };
   }
   const filled = Default(chosen, section);
   const reported = new Set<string>();
@@ -39,7 +44,16 @@ export function checkSection(
       report(error, chosen, path, findings);
     }
   }
-  return reported.size === 0 && isTable(filled) ? filled : undefined;
+  if (!isTable(filled)) {
+    return { whole: undefined, fitting };
+  }
+  const wrong = new Set([...reported].map((pointer) => pointerParts(pointer)[0]));
+  for (const [key, value] of Object.entries(filled)) {
+    if (!wrong.has(key)) {
+      fitting[key] = value;
+    }
+  }
+  return { whole: reported.size === 0 ? filled : undefined, fitting };
 }
 
 /** One value that a schema annotates, and where it stands in its section. */

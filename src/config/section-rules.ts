@@ -4,7 +4,7 @@ import type { DangerGate } from "./danger-zone.ts";
 import type { Findings } from "./findings.ts";
 import { burstMistake, LIMITS } from "./limit-rules.ts";
 import { isLoopback } from "./loopback.ts";
-import { checkMetrics } from "./metrics-rules.ts";
+import { checkMetricsSocket } from "./metrics-rules.ts";
 import type {
   ArchiveStoreSection,
   DeviceSection,
@@ -21,11 +21,7 @@ type S3Store = Extract<ArchiveStore, { storage: "s3" }>;
 /** `[server]`, or a remote source, whose schema demands the address. */
 type Remote = Pick<Static<typeof ServerSection>, "address" | "psk" | "unix_socket">;
 
-export function checkDevice(
-  device: Static<typeof DeviceSection>,
-  gate: DangerGate,
-  findings: Findings,
-): void {
+export function checkDevice(device: Static<typeof DeviceSection>, findings: Findings): void {
   const idBytes = new TextEncoder().encode(device.device_id).length;
   if (idBytes > DEVICE_ID_BYTES) {
     const message = `${idBytes} bytes; a guest sees the first ${DEVICE_ID_BYTES} only`;
@@ -41,7 +37,7 @@ export function checkDevice(
       owners.set(path, key);
     }
   }
-  checkMetrics("device", device, gate, findings);
+  checkMetricsSocket("device", device, findings);
   checkSocketRights(
     ["device", "vhost_socket"],
     {
@@ -64,12 +60,15 @@ export function checkDevice(
   );
 }
 
-export function checkTuning(tuning: Static<typeof TuningSection>, findings: Findings): void {
-  const { num_queues, queue_size, cpus } = tuning;
-  if (!Number.isInteger(Math.log2(queue_size))) {
-    const message = `${queue_size} is not a power of two; 1 to 32768 is accepted`;
+export function checkQueueSize(queueSize: number, findings: Findings): void {
+  if (!Number.isInteger(Math.log2(queueSize))) {
+    const message = `${queueSize} is not a power of two; 1 to 32768 is accepted`;
     findings.error("E_CONFIG_VALUE", ["tuning", "queue_size"], message);
   }
+}
+
+export function checkTuning(tuning: Static<typeof TuningSection>, findings: Findings): void {
+  const { num_queues, cpus } = tuning;
   if (cpus !== undefined && cpus.length !== num_queues) {
     const message = `${cpus.length} entries for ${num_queues} queues; one for each is expected`;
     findings.error("E_CONFIG_VALUE", ["tuning", "cpus"], message);
@@ -168,11 +167,7 @@ export function checkRemote(
   }
 }
 
-export function checkServer(
-  server: Static<typeof ServerSection>,
-  gate: DangerGate,
-  findings: Findings,
-): void {
+export function checkServer(server: Static<typeof ServerSection>, findings: Findings): void {
   if (server.rpc_socket !== undefined && server.rpc_socket === server.unix_socket) {
     const message = "the same path as server.unix_socket";
     findings.error("E_CONFIG_VALUE", ["server", "rpc_socket"], message);
@@ -184,7 +179,7 @@ export function checkServer(
       findings.error("E_CONFIG_VALUE", ["server", "metrics_socket"], message);
     }
   }
-  checkMetrics("server", server, gate, findings);
+  checkMetricsSocket("server", server, findings);
   checkSocketRights(
     ["server", "unix_socket"],
     {

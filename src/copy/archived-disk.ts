@@ -1,6 +1,7 @@
 /**
  * A disk that is read as a whole, by a tool: opened read-only and locked, shared, so that no backend works on it
- * meanwhile and several tools may. All sizes are checked before a stripe is read, and the keys are read last.
+ * meanwhile and several tools may. All sizes are checked before a stripe is read, and the keys are read last. A tool that
+ * can do with stripes that change under it may have a disk that is served, which is not locked then.
  */
 import type { DeviceConfig } from "../config/index.ts";
 import type { ResolvedSecrets } from "../config/resolve-secrets.ts";
@@ -9,14 +10,18 @@ import { openSourceReader } from "../device/open-source.ts";
 import type { XtsCipher } from "../disk/cipher.ts";
 import { DataFile } from "../disk/data-file.ts";
 import { assert, UbiError } from "../errors.ts";
-import type { Metadata } from "../formats/metadata.ts";
+import { type Metadata, STRIPE_FLAG } from "../formats/metadata.ts";
+import { readStripeFlags } from "../formats/metadata-codec.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import type { SourceReader } from "../sources/source-reader.ts";
-import { checkStripeCount, loadMetadata } from "../stripes/metadata-file.ts";
+import { checkStripeCount, FileMedium, loadMetadata } from "../stripes/metadata-file.ts";
 import { planStripes, type StripePlan } from "./stripe-plan.ts";
 
 /** Stripes that the source is asked for at once. */
 export const SOURCE_READS_MAX = 4;
+/** A sector that is read while its owner writes it is half of each: it is read again. */
+const READS_MAX = 20;
+const REREAD_MS = 10;
 
 export class ArchivedDisk implements AsyncDisposable {
   readonly data: DataFile;
@@ -24,6 +29,8 @@ export class ArchivedDisk implements AsyncDisposable {
   readonly metadataFile: DataFile;
   readonly cipher: XtsCipher | undefined;
   readonly plan: StripePlan;
+  /** A backend may be at work on it. */
+  readonly isServed: boolean;
   readonly #config: DeviceConfig;
   readonly #secrets: DiskSecrets;
   #source: SourceReader | undefined;
@@ -34,8 +41,10 @@ export class ArchivedDisk implements AsyncDisposable {
     readonly metadataFile: DataFile;
     readonly metadata: Metadata;
     readonly secrets: DiskSecrets;
+    readonly isServed: boolean;
   }) {
     this.#config = parts.config;
+    this.isServed = parts.isServed;
     this.data = parts.data;
     this.metadataFile = parts.metadataFile;
     this.metadata = parts.metadata;
@@ -46,22 +55,31 @@ export class ArchivedDisk implements AsyncDisposable {
 
   /**
    * @param config with `metadata_path`
-   * @throws UbiError E_DISK_*, E_METADATA*, E_STRIPE_SOURCE, E_CIPHER; UbiErrors of secrets
+   * @param options `signal` ends the wait for the writer of a secret's pipe
+   * @throws UbiError E_DISK_*, E_METADATA*, E_STRIPE_SOURCE, E_CIPHER; UbiErrors of secrets; the signal's reason
    */
-  static async open(config: DeviceConfig): Promise<ArchivedDisk> {
+  static async open(
+    config: DeviceConfig,
+    options: { readonly mayBeServed?: boolean; readonly signal: AbortSignal },
+  ): Promise<ArchivedDisk> {
     const { dataPath, metadataPath } = config.device;
     assert(metadataPath !== undefined, "the path was demanded when the configuration was read");
     await using stack = new AsyncDisposableStack();
-    const data = stack.use(openBuffered(dataPath, "data"));
-    const metadataFile = stack.use(openBuffered(metadataPath, "metadata"));
-    const secrets = stack.use(await DiskSecrets.read(config));
+    const { data, isServed } = openData(dataPath, options.mayBeServed === true);
+    stack.use(data);
+    const metadataFile = stack.use(openBuffered(metadataPath, "metadata", isServed));
+    const secrets = stack.use(await DiskSecrets.read(config, options.signal));
     stack.defer(() => secrets.cipher?.[Symbol.dispose]());
     const { fd, geometry } = metadataFile;
     const { sizeBytes } = geometry;
     const place = { path: metadataPath, fd, sizeBytes, cipher: secrets.cipher };
-    const metadata = loadMetadata(place);
-    checkStripeCount(metadataPath, metadata, data);
-    const disk = new ArchivedDisk({ config, data, metadataFile, metadata, secrets });
+    const load = () => {
+      const loaded = loadMetadata(place);
+      checkStripeCount(metadataPath, loaded, data);
+      return loaded;
+    };
+    const metadata = isServed ? whenWhole(load) : load();
+    const disk = new ArchivedDisk({ config, data, metadataFile, metadata, secrets, isServed });
     disk.#checkSource();
     stack.move();
     return disk;
@@ -105,6 +123,18 @@ export class ArchivedDisk implements AsyncDisposable {
     return this.#source;
   }
 
+  /**
+   * Whether a guest has written to a stripe by now: that is durable before the first of its bytes is.
+   * @throws UbiError E_METADATA, E_DISK_IO, E_CIPHER
+   */
+  isWrittenByNow(stripe: number): boolean {
+    const { path, fd, geometry } = this.metadataFile;
+    const { sizeBytes } = geometry;
+    using medium = new FileMedium({ path, fd, sizeBytes, cipher: this.cipher });
+    const flags = whenWhole(() => readStripeFlags(medium, this.metadata, stripe));
+    return (flags & STRIPE_FLAG.WRITTEN) !== 0;
+  }
+
   /** Those of `[stripe_source]`; they are wiped with the disk. @throws UbiError E_SECRET*, UbiErrors */
   sourceSecrets(): Promise<ResolvedSecrets> {
     return this.#secrets.ofSource();
@@ -135,6 +165,36 @@ export class ArchivedDisk implements AsyncDisposable {
 // --- internal ---
 
 /** Through the page cache: the kernel reads ahead while a thread computes. */
-function openBuffered(path: string, what: string): DataFile {
-  return DataFile.open({ path, what, isReadOnly: true, isBuffered: true });
+function openBuffered(path: string, what: string, isUnlocked: boolean): DataFile {
+  return DataFile.open({ path, what, isReadOnly: true, isBuffered: true, isUnlocked });
+}
+
+/** @throws UbiError E_DISK_OPEN, E_DISK_SIZE, E_DISK_LOCKED */
+function openData(
+  path: string,
+  mayBeServed: boolean,
+): { readonly data: DataFile; readonly isServed: boolean } {
+  try {
+    return { data: openBuffered(path, "data", false), isServed: false };
+  } catch (error) {
+    if (!mayBeServed || !(error instanceof UbiError && error.code === "E_DISK_LOCKED")) {
+      throw error;
+    }
+  }
+  return { data: openBuffered(path, "data", true), isServed: true };
+}
+
+/** @throws what `read` throws in the end */
+function whenWhole<T>(read: () => T): T {
+  for (let reads = 1; ; reads += 1) {
+    try {
+      return read();
+    } catch (error) {
+      const isPassing = error instanceof UbiError && error.code.startsWith("E_METADATA");
+      if (!isPassing || reads === READS_MAX) {
+        throw error;
+      }
+    }
+    Bun.sleepSync(REREAD_MS);
+  }
 }

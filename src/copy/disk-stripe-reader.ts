@@ -1,7 +1,7 @@
 /** Reads stripes of a disk as the guest sees them, whole ones: through the page cache, deciphered, in any thread. */
 import { XtsCipher } from "../disk/cipher.ts";
 import { errnoText, UbiError } from "../errors.ts";
-import { readFileAt, willNeedFile } from "../ffi/file.ts";
+import { forgetFile, readFileAt, willNeedFile } from "../ffi/file.ts";
 import { fillMemory } from "../ffi/memory.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 
@@ -40,6 +40,7 @@ export class DiskStripeReader implements Disposable {
       const message = `cannot read stripe ${stripe} of ${path}: ${errnoText(read)}`;
       throw new UbiError("E_DISK_IO", message);
     }
+    forgetFile(fd, offset, present); // it is read once, and would push out what others need
     fillMemory(address + present, 0, this.#stripeBytes - present);
     if (this.#cipher !== undefined) {
       const sectors = present / SECTOR_BYTES;

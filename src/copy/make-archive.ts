@@ -8,6 +8,7 @@
  *   manifest, run file away
  */
 import {
+  type ArchiveManifest,
   encodeMapping,
   encodeMetadata,
   MAPPING_KEY,
@@ -87,7 +88,8 @@ export async function makeArchive(
   await using store = await openStore(target);
   const claim = await StoreClaim.open(store, options);
   const plan = await planTarget(claim, options);
-  const run = new ArchiveRun(disk, options, claim, plan);
+  const work = planWork(disk, plan.current, options.isChangeTracked);
+  const run = new ArchiveRun(disk, options, { claim, plan, work });
   await run.openSource(); // before anything is written
   await begin(claim, encodeRunFile({ parameters, ...plan }, kek, claim.token), signal);
   try {
@@ -95,6 +97,32 @@ export async function makeArchive(
   } catch (error) {
     throw withAdvice(error, store);
   }
+}
+
+/** What a run reads, and what it takes over. */
+export interface ArchiveWork {
+  /** Has what is taken over; a run fills in the rest. */
+  readonly map: StripeMap;
+  /** What is read: not what the archive at the target has already, where that is known. */
+  readonly left: StripePlan;
+  /** Undefined when changes are not tracked. */
+  readonly moment: DiskMoment | undefined;
+}
+
+/**
+ * @param current the archive that is brought up to date
+ * @throws UbiError E_CONFIG when changes are to be tracked and cannot be
+ */
+export function planWork(
+  disk: ArchivedDisk,
+  current: ArchiveManifest | undefined,
+  isChangeTracked: boolean,
+): ArchiveWork {
+  const { diskStripes, sourceStripes } = disk.plan;
+  const map = StripeMap.create(disk.metadata.stripeCount, diskStripes + sourceStripes);
+  const moment = isChangeTracked ? momentOf(disk) : undefined;
+  const left = moment === undefined ? disk.plan : keepUnchanged(disk, current, map);
+  return { map, left, moment };
 }
 
 // --- internal ---
@@ -109,7 +137,6 @@ class ArchiveRun {
   readonly #plan: TargetPlan;
   readonly #size: RunSize;
   readonly #map: StripeMap;
-  /** What is read: not what the archive at the target has already, where that is known. */
   readonly #work: StripePlan;
   readonly #moment: DiskMoment | undefined;
   readonly #board: StripeBoard;
@@ -123,20 +150,18 @@ class ArchiveRun {
   constructor(
     disk: ArchivedDisk,
     options: MakeArchiveOptions,
-    claim: StoreClaim,
-    plan: TargetPlan,
+    parts: { readonly claim: StoreClaim; readonly plan: TargetPlan; readonly work: ArchiveWork },
   ) {
-    const all = disk.plan.diskStripes + disk.plan.sourceStripes;
+    const { claim, plan, work } = parts;
     const size = sizeOfRun("write", disk.stripeBytes, options.target);
     this.#disk = disk;
     this.#options = options;
     this.#store = claim.store;
     this.#claim = claim;
     this.#plan = plan;
-    this.#map = StripeMap.create(disk.metadata.stripeCount, all);
-    this.#moment = options.isChangeTracked ? momentOf(disk) : undefined;
-    this.#work =
-      this.#moment === undefined ? disk.plan : keepUnchanged(disk, plan.current, this.#map);
+    this.#map = work.map;
+    this.#moment = work.moment;
+    this.#work = work.left;
     const { from, sourceStripes } = this.#work;
     this.#size = { ...size, buffers: sourceStripes > 0 ? size.buffers : 0 };
     const { workers, buffers } = this.#size;
@@ -308,18 +333,10 @@ class ArchiveRun {
     assert(done === diskStripes + sourceStripes, "every stripe of the plan was archived");
   }
 
-  #unchangedStripes(): number {
-    const { diskStripes, sourceStripes } = this.#disk.plan;
-    return diskStripes + sourceStripes - this.#work.diskStripes - this.#work.sourceStripes;
-  }
-
   #summary(manifestBytes: number): ArchiveSummary {
     const total = (column: number) => this.#board.total(column);
     return {
-      ...planSummary(this.#disk),
-      fromDisk: this.#work.diskStripes,
-      fromSource: this.#work.sourceStripes,
-      unchangedStripes: this.#unchangedStripes(),
+      ...planSummary(this.#disk, this.#work),
       zeroStripes: total(COUNTER.ZERO_STRIPES),
       duplicateStripes: total(COUNTER.DUPLICATES),
       reusedStripes: total(COUNTER.REUSED),
@@ -332,15 +349,19 @@ class ArchiveRun {
   }
 }
 
-/** What is known before anything is done. */
-export function planSummary(disk: ArchivedDisk): ArchiveSummary {
+/**
+ * What is known before anything is done.
+ * @param left what a run reads (`planWork`)
+ */
+export function planSummary(disk: ArchivedDisk, left: StripePlan): ArchiveSummary {
+  const { diskStripes, sourceStripes } = disk.plan;
   return {
     diskBytes: disk.sizeBytes,
     stripeBytes: disk.stripeBytes,
     stripes: disk.metadata.stripeCount,
-    fromDisk: disk.plan.diskStripes,
-    fromSource: disk.plan.sourceStripes,
-    unchangedStripes: 0,
+    fromDisk: left.diskStripes,
+    fromSource: left.sourceStripes,
+    unchangedStripes: diskStripes + sourceStripes - left.diskStripes - left.sourceStripes,
     zeroStripes: 0,
     duplicateStripes: 0,
     reusedStripes: 0,

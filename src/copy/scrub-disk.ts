@@ -1,12 +1,16 @@
 /**
  * Compares a disk with the archive that it was filled from: every stripe that was fetched and that no guest wrote to has
  * to be what the archive has. Others cannot be told: what a guest wrote is nowhere else, and what was not fetched is only
- * in the source. The disk is locked meanwhile, shared.
+ * in the source.
+ *
+ * The disk is locked meanwhile, shared; or it is served. Then a guest may write to a stripe after it was found untouched:
+ * WRITTEN is durable before the guest's first byte is, so that a stripe that differs is looked up once more.
  */
 import { type ArchiveManifest, openArchive } from "../archive/archive-manifest.ts";
 import type { StoreDescription } from "../archive/object-store.ts";
 import { openStore } from "../archive/open-store.ts";
 import { UbiError } from "../errors.ts";
+import { forgetFile } from "../ffi/file.ts";
 import { STRIPE_FLAG } from "../formats/metadata.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { sizeOfRun } from "./archive-memory.ts";
@@ -28,12 +32,16 @@ export interface ScrubOptions {
 
 export interface ScrubSummary {
   readonly archive: string;
+  /** That were compared. */
   readonly checkedStripes: number;
+  /** Those of the checked ones that are not what the archive has. */
   readonly differentStripes: readonly number[];
-  /** Those of the checked ones of which the archive tells nothing. */
+  /** That were to be compared, but the archive does not have them, or their object cannot be read. */
   readonly unknownStripes: number;
   readonly writtenStripes: number;
   readonly unfetchedStripes: number;
+  /** A backend had the disk meanwhile. */
+  readonly wasServed: boolean;
   /** Objects of the archive that had to be read. */
   readonly objects: number;
 }
@@ -49,23 +57,31 @@ export async function scrubDisk(disk: ArchivedDisk, options: ScrubOptions): Prom
   const manifest = await openArchive(store, options.kek, options.signal, diskSectors);
   checkFits(store.name, manifest, stripeSectors);
   const plan = planScrub(metadata.flags);
+  forgetFile(disk.data.fd, 0, 0); // it is the medium that is asked, not what was once read of it
   const different: number[] = [];
+  let writtenMeanwhile = 0;
   const board = await compare(disk, manifest, plan.work, {
     ...options,
     onFinding: (finding) => {
       if (finding.isDifferent) {
+        if (disk.isServed && disk.isWrittenByNow(finding.stripe)) {
+          writtenMeanwhile += 1;
+          return;
+        }
         different.push(finding.stripe);
       }
       options.onFinding(finding);
     },
   });
+  const unknownStripes = board.total(COUNTER.UNKNOWN);
   return {
     archive: store.name,
-    checkedStripes: board.total(COUNTER.STRIPES),
+    checkedStripes: board.total(COUNTER.STRIPES) - unknownStripes - writtenMeanwhile,
     differentStripes: different.sort((a, b) => a - b),
-    unknownStripes: board.total(COUNTER.UNKNOWN),
-    writtenStripes: plan.written,
+    unknownStripes,
+    writtenStripes: plan.written + writtenMeanwhile,
     unfetchedStripes: plan.unfetched,
+    wasServed: disk.isServed,
     objects: board.total(COUNTER.OBJECTS),
   };
 }

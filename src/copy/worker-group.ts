@@ -19,6 +19,7 @@ export interface GroupOptions<Data, Note> {
   readonly signal: AbortSignal;
   /** Called once, when the work must end early. The workers get the message "stop" as well. */
   readonly onStop: () => void;
+  /** What it throws is a failure like that of a worker. */
   readonly onNote?: (note: Note) => void;
   /** What the main thread does for them meanwhile; its failure is one like theirs. */
   readonly mainPart?: () => Promise<void>;
@@ -114,7 +115,7 @@ class Group<Data, Note> {
           }
           return;
         case "note":
-          this.#options.onNote?.(data.note);
+          this.#hear(data.note);
           return;
         case "failed":
           this.fail(new UbiError(data.code, data.message));
@@ -126,5 +127,13 @@ class Group<Data, Note> {
     });
     worker.addEventListener("close", () => die("ended by itself"));
     return promise;
+  }
+
+  #hear(note: Note): void {
+    try {
+      this.#options.onNote?.(note);
+    } catch (error) {
+      this.fail(error);
+    }
   }
 }

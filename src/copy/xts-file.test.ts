@@ -122,7 +122,7 @@ test("an interruption leaves an earlier output as it was, and nothing else", asy
     inputPath: file("plain"),
     outputPath: file("out"),
     signal: controller.signal,
-    onProgress: () => controller.abort(),
+    onProgress: () => controller.abort(new Error("interrupted")),
   });
   expect(failure).toContain("interrupted");
   expect(readFileSync(file("out"), "utf8")).toBe("earlier");

@@ -40,7 +40,7 @@ export interface XtsProgress {
 /**
  * Writes the output, which appears only when it is whole and on disk. `openCipher` is called when all else
  * is found right: its key may come from a pipe that can be read only once.
- * @throws UbiError E_XTS_RANGE, E_XTS_OUTPUT, E_DISK_OPEN, E_DISK_IO, E_CIPHER
+ * @throws UbiError E_XTS_RANGE, E_XTS_OUTPUT, E_DISK_OPEN, E_DISK_IO, E_CIPHER; the signal's reason
  */
 export async function convertXtsFile(
   openCipher: () => Promise<XtsCipher>,
@@ -171,9 +171,7 @@ async function breathe(piece: number, signal: AbortSignal | undefined): Promise<
   if (piece % BREATH_PIECES === 0) {
     await Bun.sleep(0);
   }
-  if (signal?.aborted === true) {
-    throw new UbiError("E_XTS_OUTPUT", "interrupted; the output was not written");
-  }
+  signal?.throwIfAborted();
 }
 
 function rangeError(message: string): UbiError {

@@ -4,10 +4,13 @@
  */
 import type { DeviceConfig } from "../config/index.ts";
 import type { XtsCipher } from "../disk/cipher.ts";
-import { DataFile } from "../disk/data-file.ts";
+import { DataFile, type HandedFile } from "../disk/data-file.ts";
+import type { LockWait } from "../disk/disk-lock.ts";
 import { FlushGroup } from "../disk/flush-group.ts";
+import { SlotWaits } from "../disk/slot-waits.ts";
 import { UbiError } from "../errors.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
+import type { OpenedSource } from "../sources/opened-source.ts";
 import { DiskLimits } from "./disk-limits.ts";
 import { contentMark, fileMark } from "./disk-mark.ts";
 import { queueSlots } from "./disk-memory.ts";
@@ -16,6 +19,7 @@ import { DiskSecrets } from "./disk-secrets.ts";
 import { DiskSize, type SharedDiskSize } from "./disk-size.ts";
 import { DiskStripes } from "./disk-stripes.ts";
 import { configuredLimits } from "./limit-settings.ts";
+import { OverdueRequests } from "./overdue-requests.ts";
 import { QueueStatistics } from "./queue-statistics.ts";
 import type { StripeDescription } from "./stripe-description.ts";
 import type { StripeWorkerData } from "./stripe-worker.ts";
@@ -29,6 +33,9 @@ export interface DiskDescription {
   readonly blockBytes: number;
   readonly physicalBlockBytes: number;
   readonly optimalIoBytes: number;
+  /** False where the page cache is used. */
+  readonly isDirect: boolean;
+  /** What addresses of its I/O must be a multiple of. */
   readonly memoryAlignBytes: number;
   readonly discardUnitBytes: number;
   readonly isReadOnly: boolean;
@@ -48,6 +55,33 @@ export interface SharedDiskState {
   readonly subBlockLock: SharedArrayBuffer;
   readonly limits: SharedLimits;
   readonly statistics: readonly SharedArrayBuffer[];
+  /** Of each queue: see SlotWaits. */
+  readonly waits: readonly SharedArrayBuffer[];
+}
+
+/** A disk that another process hands over. */
+export interface HandedDisk {
+  readonly data: HandedFile;
+  readonly metadata: HandedFile | undefined;
+  /**
+   * Checks all that can be, then waits until the other process has let go of the disk: its state counts only from then on.
+   * @returns the stripe source, where one was opened that has threads of its own
+   */
+  readonly prepare: (disk: PreparedDisk) => Promise<OpenedSource | undefined>;
+}
+
+export interface PreparedDisk {
+  readonly config: DeviceConfig;
+  readonly data: DataFile;
+  readonly secrets: DiskSecrets;
+  readonly isNull: boolean;
+}
+
+interface OpenOptions {
+  readonly isNull?: boolean;
+  readonly handed?: HandedDisk | undefined;
+  /** Hears now and then that the last I/O of a dead process is waited for. */
+  readonly onLockWait?: LockWait | undefined;
 }
 
 export class DiskDevice implements Disposable {
@@ -55,6 +89,7 @@ export class DiskDevice implements Disposable {
   readonly shared: SharedDiskState;
   readonly statistics: readonly QueueStatistics[];
   readonly limits: DiskLimits;
+  readonly overdue: OverdueRequests;
   /** Requests that a queue takes at once. */
   readonly queueSlots: number;
   readonly cipherProvider: string;
@@ -90,12 +125,20 @@ export class DiskDevice implements Disposable {
     this.size = DiskSize.create(file.sectors);
     this.statistics = statistics.map((shared) => new QueueStatistics(shared, slots));
     this.limits = new DiskLimits(configuredLimits(config), this.statistics);
+    const waits = statistics.map(() => new SharedArrayBuffer(SlotWaits.sharedBytes(slots)));
+    this.overdue = new OverdueRequests({
+      thresholdMs: tuning.overdueRequestMs,
+      queues: this.statistics,
+      waits: waits.map((shared) => new SlotWaits(shared, slots)),
+      progress: (stripe) => stripes?.progress(stripe),
+    });
     this.shared = {
       size: this.size.shared,
       flush: new SharedArrayBuffer(FlushGroup.sharedBytes(tuning.numQueues + workers)),
       subBlockLock: new SharedArrayBuffer(4),
       limits: this.limits.shared,
       statistics,
+      waits,
     };
     this.description = {
       fd: file.fd,
@@ -103,6 +146,7 @@ export class DiskDevice implements Disposable {
       blockBytes: file.blockBytes,
       physicalBlockBytes: file.geometry.physicalBlockBytes,
       optimalIoBytes: file.geometry.optimalIoBytes,
+      isDirect: file.isDirect,
       memoryAlignBytes: file.isDirect ? file.geometry.memoryAlignBytes : 1,
       discardUnitBytes: file.geometry.discardUnitBytes,
       isReadOnly: device.readOnly,
@@ -120,27 +164,44 @@ export class DiskDevice implements Disposable {
    */
   static async open(
     config: DeviceConfig,
-    options: { readonly isNull?: boolean } = {},
+    { isNull = false, handed, onLockWait }: OpenOptions = {},
   ): Promise<DiskDevice> {
     const { device } = config;
-    const isNull = options.isNull === true;
-    const file = DataFile.open({
-      path: device.dataPath,
-      what: "data",
-      isReadOnly: device.readOnly,
-    });
+    const { dataPath: path, readOnly: isReadOnly } = device;
+    const place = { path, what: "data", isReadOnly, onLockWait };
+    const data = handed === undefined ? DataFile.open(place) : DataFile.adopt(place, handed.data);
     let metadata: DiskMetadata | undefined;
     try {
       using secrets = await DiskSecrets.read(config);
       const { cipher } = secrets;
-      metadata = DiskMetadata.open(config, cipher, file);
-      const stripes = isNull ? undefined : await DiskStripes.open(config, file, metadata, secrets);
+      const source = await handed?.prepare({ config, data, secrets, isNull });
+      metadata = DiskMetadata.open(config, { cipher, data, handed: handed?.metadata });
+      const needs = { data, metadata, secrets, source };
+      const stripes = isNull ? undefined : await DiskStripes.open(config, needs);
+      const file = data;
       return new DiskDevice({ config, file, cipher, metadata, stripes, isNull });
     } catch (error) {
-      metadata?.release();
-      file[Symbol.dispose]();
+      if (handed === undefined) {
+        metadata?.release(); // what was handed over is locked for the other process
+      }
+      data[Symbol.dispose]();
       throw error;
     }
+  }
+
+  /** For a process that is to serve the disk in place of this one. */
+  get handed(): { readonly data: HandedFile; readonly metadata: HandedFile | undefined } {
+    return { data: this.#file.handed, metadata: this.#metadata?.file.handed };
+  }
+
+  /** A sync has failed, and the guest has yet to hear of it from its next flush. */
+  get hasUntoldFailure(): boolean {
+    return FlushGroup.hasUntold(this.shared.flush);
+  }
+
+  /** Another process is to have the disk, or this one again: nothing is under way. */
+  noteRest(): void {
+    this.#metadata?.renewNote(this.#file);
   }
 
   /** By which the disk is known again: where it lies, and what its bytes mean. */

@@ -41,6 +41,10 @@ export class DiskGrowth {
     this.#device = device;
   }
 
+  get isUnderWay(): boolean {
+    return this.#isUnderWay;
+  }
+
   /** From here on it may grow: the disk is served. */
   open(frontEnd: GrowingFrontEnd): void {
     this.#frontEnd = frontEnd;

@@ -1,6 +1,7 @@
 /** How much memory a disk takes beside that of its requests: the sizes of what is made when it is opened. */
 import type { DeviceConfig } from "../config/index.ts";
 import { FlushGroup } from "../disk/flush-group.ts";
+import { SlotWaits } from "../disk/slot-waits.ts";
 import { IntentRing } from "../stripes/intent-ring.ts";
 import { StripeState } from "../stripes/stripe-state.ts";
 import { QueueStatistics } from "./queue-statistics.ts";
@@ -48,5 +49,6 @@ export function stripeMemory(options: {
 
 /** Counters, and what the queues agree on. */
 export function sharedMemory(queues: number, slots: number): number {
-  return queues * QueueStatistics.sharedBytes(slots) + FlushGroup.sharedBytes(queues + 1);
+  const bytesEach = QueueStatistics.sharedBytes(slots) + SlotWaits.sharedBytes(slots);
+  return queues * bytesEach + FlushGroup.sharedBytes(queues + 1);
 }

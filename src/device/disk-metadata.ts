@@ -1,7 +1,7 @@
 /** The metadata of a disk: the locked file, checked against the disk, and what it says of the stripes. */
 import type { DeviceConfig } from "../config/index.ts";
 import type { XtsCipher } from "../disk/cipher.ts";
-import { DataFile } from "../disk/data-file.ts";
+import { DataFile, type HandedFile } from "../disk/data-file.ts";
 import { UbiError } from "../errors.ts";
 import {
   countStripes,
@@ -13,13 +13,14 @@ import {
 } from "../formats/metadata.ts";
 import { replaceNote } from "../formats/metadata-codec.ts";
 import { log } from "../log.ts";
-import { isNoteCurrent, timesOf } from "../stripes/archive-note.ts";
+import { areSameTimes, isNoteCurrent, timesOf } from "../stripes/archive-note.ts";
 import {
   appendToMetadata,
   checkStripeCount,
   FileMedium,
   loadMetadata,
   type MetadataFile,
+  renewMetadata,
 } from "../stripes/metadata-file.ts";
 
 /** Stripes of the disk: `fetched` ones are durable, `source` ones the source has. */
@@ -27,6 +28,14 @@ export interface StripeCounts {
   readonly fetched: number;
   readonly source: number;
   readonly total: number;
+}
+
+/** What the metadata of a disk is opened with. */
+interface MetadataNeeds {
+  readonly cipher: XtsCipher | undefined;
+  readonly data: DataFile;
+  /** The file, where another process hands it over. */
+  readonly handed?: HandedFile | undefined;
 }
 
 /** A disk has room to grow: to twice the stripes that there are, and by a million at least. */
@@ -63,14 +72,14 @@ export class DiskMetadata {
    */
   static open(
     config: DeviceConfig,
-    cipher: XtsCipher | undefined,
-    data: DataFile,
+    { cipher, data, ...options }: MetadataNeeds,
   ): DiskMetadata | undefined {
-    const path = config.device.metadataPath;
-    if (path === undefined) {
+    const { handed } = options;
+    const file = openMetadataFile(config, handed);
+    if (file === undefined) {
       return undefined;
     }
-    const file = DataFile.open({ path, what: "metadata", isReadOnly: false, isBuffered: true });
+    const { path } = file;
     try {
       const { fd, geometry } = file;
       const place = { path, fd, sizeBytes: geometry.sizeBytes, cipher };
@@ -79,6 +88,7 @@ export class DiskMetadata {
         (stripeCount) => new Uint8Array(new SharedArrayBuffer(stripeCount)),
       );
       checkStripeCount(path, metadata, data);
+      makeDurable(place, metadata, handed !== undefined);
       const isChangeTracked = settleNote(config, metadata, { place, data });
       return new DiskMetadata(file, metadata, { cipher, isChangeTracked });
     } catch (error) {
@@ -135,6 +145,9 @@ export class DiskMetadata {
     if (!this.isChangeTracked || note === undefined || times === undefined) {
       return;
     }
+    if (areSameTimes(times, note)) {
+      return; // nobody has written: the header stays as it is
+    }
     const { path, fd } = this.file;
     try {
       const sizeBytes = this.file.measure();
@@ -158,6 +171,37 @@ export class DiskMetadata {
 }
 
 // --- internal ---
+
+/**
+ * A backend that was killed may have written flags that are not durable. Whoever read them relies on them from here on: a
+ * guest's write and its flush do not wait for a stripe that is FETCHED and WRITTEN already.
+ * @param isHanded the process before lives, and may have the file again: it is not written to
+ * @throws UbiError E_DISK_IO
+ */
+function makeDurable(file: MetadataFile, metadata: Metadata, isHanded: boolean): void {
+  if (isHanded) {
+    using medium = new FileMedium(file);
+    medium.sync();
+  } else {
+    renewMetadata(file, metadata);
+  }
+}
+
+/**
+ * Undefined for a disk without `metadata_path`.
+ * @throws UbiError E_DISK_*, E_UPGRADE
+ */
+function openMetadataFile(
+  { device }: Pick<DeviceConfig, "device">,
+  handed: HandedFile | undefined,
+): DataFile | undefined {
+  const path = device.metadataPath;
+  if (path === undefined) {
+    return undefined;
+  }
+  const options = { path, what: "metadata", isReadOnly: false, isBuffered: true };
+  return handed === undefined ? DataFile.open(options) : DataFile.adopt(options, handed);
+}
 
 /**
  * Whether writes have to set CHANGED. A note that is not true any more, or will not be, goes before anybody writes.

@@ -10,33 +10,37 @@ export class DiskSecrets implements Disposable {
   /** Undefined for a disk without `[encryption]`. Belongs to the caller. */
   readonly cipher: XtsCipher | undefined;
   readonly #config: DeviceConfig;
+  readonly #signal: AbortSignal | undefined;
   #ofSource: ResolvedSecrets | undefined;
 
   private constructor(
     config: DeviceConfig,
+    signal: AbortSignal | undefined,
     cipher: XtsCipher | undefined,
     ofSource: ResolvedSecrets | undefined,
   ) {
     this.#config = config;
+    this.#signal = signal;
     this.cipher = cipher;
     this.#ofSource = ofSource;
   }
 
   /**
    * Reads the disk's key. Last of all checks: it may come from a pipe that can be read only once.
-   * @throws UbiErrors, UbiError E_SECRET*, E_CIPHER
+   * @param signal ends the wait for the writer of a pipe, also that of a source's secret
+   * @throws UbiErrors, UbiError E_SECRET*, E_CIPHER; the signal's reason
    */
-  static async read(config: DeviceConfig): Promise<DiskSecrets> {
+  static async read(config: DeviceConfig, signal?: AbortSignal): Promise<DiskSecrets> {
     const { encryption } = config;
     if (encryption === undefined) {
-      return new DiskSecrets(config, undefined, undefined);
+      return new DiskSecrets(config, signal, undefined, undefined);
     }
     const isShared = haveCommonSecret(config);
     const users = ["encryption", "stripe_source"] as const;
-    const secrets = await resolveSecrets(config, isShared ? users : ["encryption"]);
+    const secrets = await resolveSecrets(config, isShared ? users : ["encryption"], signal);
     try {
       const cipher = XtsCipher.create(secrets.get(encryption.xtsKey).bytes);
-      return new DiskSecrets(config, cipher, isShared ? secrets : undefined);
+      return new DiskSecrets(config, signal, cipher, isShared ? secrets : undefined);
     } catch (error) {
       secrets[Symbol.dispose]();
       throw error;
@@ -49,10 +53,10 @@ export class DiskSecrets implements Disposable {
 
   /**
    * Those of `[stripe_source]`. They are wiped with this object.
-   * @throws UbiErrors, UbiError E_SECRET*
+   * @throws UbiErrors, UbiError E_SECRET*; the signal's reason
    */
   async ofSource(): Promise<ResolvedSecrets> {
-    this.#ofSource ??= await resolveSecrets(this.#config, ["stripe_source"]);
+    this.#ofSource ??= await resolveSecrets(this.#config, ["stripe_source"], this.#signal);
     return this.#ofSource;
   }
 

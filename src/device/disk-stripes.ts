@@ -8,15 +8,16 @@ import { UbiError } from "../errors.ts";
 import { createEvent, signalEvent } from "../ffi/event.ts";
 import { mapAnonymous } from "../ffi/memory.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
-import { type Metadata, stripeBytes } from "../formats/metadata.ts";
+import { stripeBytes } from "../formats/metadata.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
+import type { OpenedSource } from "../sources/opened-source.ts";
 import { IntentRing } from "../stripes/intent-ring.ts";
-import { StripeState } from "../stripes/stripe-state.ts";
+import { Phase, phaseOf, StripeState } from "../stripes/stripe-state.ts";
 import { fetchBufferCount, INTENTS_A_QUEUE } from "./disk-memory.ts";
 import type { DiskMetadata, StripeCounts } from "./disk-metadata.ts";
 import type { DiskSecrets } from "./disk-secrets.ts";
 import { FetchRate } from "./fetch-rate.ts";
-import { checkRecord, readPrefetch, type StripeOrder } from "./prefetch-file.ts";
+import { openLists, type StripeOrder } from "./prefetch-file.ts";
 import { StripeControl } from "./stripe-control.ts";
 import type { StripeDescription } from "./stripe-description.ts";
 import { openStripeSource, type StripeOrigin } from "./stripe-origin.ts";
@@ -48,6 +49,36 @@ export interface FetchFacts {
   readonly sourceState: "none" | "open" | "retrying" | "closed";
 }
 
+/** What the stripes of a disk are opened from. */
+interface StripeNeeds {
+  readonly data: DataFile;
+  readonly metadata: DiskMetadata | undefined;
+  readonly secrets: DiskSecrets;
+  /** Opened and checked already. */
+  readonly source?: OpenedSource | undefined;
+}
+
+/** Changes by command. */
+export interface FetchWishes {
+  readonly isPaused?: true | undefined;
+  /** Infinity for no limit. */
+  readonly bytesPerSecond?: number | undefined;
+}
+
+/** What is done for whoever waits for a stripe: it is to be fetched, comes from the source, goes to the disk, or is noted. */
+export interface StripeProgress {
+  readonly step: "queued" | "fetch" | "write" | "metadata";
+  /** Of the fetch, which is tried again. */
+  readonly failedTries: number;
+}
+
+const STEPS: Readonly<Record<number, StripeProgress["step"]>> = {
+  [Phase.unfetched]: "queued",
+  [Phase.failed]: "queued",
+  [Phase.fetching]: "fetch",
+  [Phase.buffered]: "write",
+};
+
 /** How much of the fetch buffers the background may use. */
 const BACKGROUND_BYTES = 16 * 2 ** 20;
 /** While guests ask for stripes. */
@@ -68,6 +99,10 @@ export class DiskStripes {
   readonly #rate: FetchRate;
   readonly #prefetch: StripeOrder;
   readonly #origin: StripeOrigin | undefined;
+  /** How the background was set by command; undefined where the config counts. */
+  #wishes: FetchWishes = {};
+  #hold: (PromiseWithResolvers<boolean> & { readonly ticket: number }) | undefined;
+  #holds = 0;
   #growth: (PromiseWithResolvers<void> & { readonly sectors: number }) | undefined;
 
   /**
@@ -77,19 +112,20 @@ export class DiskStripes {
    */
   static async open(
     config: DeviceConfig,
-    data: DataFile,
-    metadata: DiskMetadata | undefined,
-    secrets: DiskSecrets,
+    { data, metadata, secrets, source }: StripeNeeds,
   ): Promise<DiskStripes | undefined> {
     const isTracked = config.device.trackWritten && !config.device.readOnly;
-    if (metadata === undefined || (metadata.counts.unfetched === 0 && !isTracked)) {
+    const isFetching = metadata !== undefined && metadata.counts.unfetched > 0;
+    if (!isFetching) {
+      await source?.[Symbol.asyncDispose](); // all was fetched since it was opened
+    }
+    if (metadata === undefined || !(isFetching || isTracked)) {
       return undefined;
     }
     checkServable(config, data, metadata);
-    const origin =
-      metadata.counts.unfetched === 0
-        ? undefined
-        : await openStripeSource(config, { data, metadata, secrets });
+    const origin = isFetching
+      ? await openStripeSource(config, { data, metadata, secrets, source })
+      : undefined;
     try {
       return new DiskStripes(config, metadata, origin);
     } catch (error) {
@@ -110,7 +146,12 @@ export class DiskStripes {
     this.#origin = origin;
     this.#stripeBytes = stripeBytes(metadata.metadata);
     this.#prefetch =
-      origin === undefined ? new Float64Array(0) : openLists(config, metadata.metadata);
+      origin === undefined
+        ? new Float64Array(0)
+        : openLists(stripeSource ?? {}, {
+            stripeSectors: this.#stripeBytes / SECTOR_BYTES,
+            stripeCount: metadata.stripeCount,
+          });
     this.#buffers = fetchBuffers(this.#stripeBytes);
     this.#control = StripeControl.create(origin === undefined ? "none" : "open");
     const buffers = this.#buffers.count;
@@ -218,25 +259,77 @@ export class DiskStripes {
     };
   }
 
+  /** How a stripe stands for whoever waits for it; undefined for one that the disk does not have. */
+  progress(stripe: number): StripeProgress | undefined {
+    if (stripe >= this.#state.stripeCount) {
+      return undefined;
+    }
+    const step = STEPS[phaseOf(this.#state.load(stripe))] ?? "metadata";
+    return { step, failedTries: this.#control.failedTries(stripe) };
+  }
+
   /** Of the background; demand goes on. */
   pause(): void {
+    this.#wishes = { ...this.#wishes, isPaused: true };
     this.#control.askToPause();
     this.#wake();
   }
 
   resume(): void {
+    this.#wishes = { ...this.#wishes, isPaused: undefined };
     this.#control.askToResume();
     this.#wake();
   }
 
   /** @param bytesPerSecond of the background; Infinity for no limit */
   limit(bytesPerSecond: number): void {
+    this.#wishes = { ...this.#wishes, bytesPerSecond };
     this.#control.limit = bytesPerSecond;
     this.#wake();
   }
 
   retryFailed(): void {
     this.#control.askToRetry();
+    this.#wake();
+  }
+
+  /** What commands changed since the start. */
+  get wishes(): FetchWishes {
+    return this.#wishes;
+  }
+
+  /** Once no queue has a request under way: nothing changes disk or metadata any more. False when that takes too long. */
+  async hold(timeoutMs: number): Promise<boolean> {
+    this.#holds += 1;
+    const hold = { ...Promise.withResolvers<boolean>(), ticket: this.#holds };
+    this.#hold = hold;
+    this.#control.askToHold(hold.ticket);
+    this.#wake();
+    const timer = setTimeout(() => hold.resolve(false), timeoutMs);
+    try {
+      return await hold.promise;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** The stripe worker, once it is started, begins nothing before `release`. */
+  startHeld(): void {
+    this.#holds += 1;
+    this.#control.askToHold(this.#holds);
+  }
+
+  /** The stripe worker tells that nothing is under way. */
+  isHeld(ticket: number): void {
+    if (this.#hold?.ticket === ticket) {
+      this.#hold.resolve(true);
+    }
+  }
+
+  /** Ends what `hold` or `startHeld` began. */
+  letGo(): void {
+    this.#hold = undefined;
+    this.#control.askToHold(0);
     this.#wake();
   }
 
@@ -339,19 +432,6 @@ function checkServable(config: DeviceConfig, data: DataFile, metadata: DiskMetad
         "which writes to the disk; serve it writable until all is fetched",
     );
   }
-}
-
-/** @throws UbiError E_PREFETCH */
-function openLists({ stripeSource }: DeviceConfig, metadata: Metadata): StripeOrder {
-  const { prefetch, record } = stripeSource ?? {};
-  if (record !== undefined) {
-    checkRecord(record);
-  }
-  const stripeSectors = stripeBytes(metadata) / SECTOR_BYTES;
-  const { stripeCount } = metadata;
-  return prefetch === undefined
-    ? new Float64Array(0)
-    : readPrefetch(prefetch, { stripeSectors, stripeCount });
 }
 
 function fetchBuffers(bytesEach: number): FetchBuffers {

@@ -33,22 +33,22 @@ export class Heartbeat {
     return { words: this.#shared, place };
   }
 
-  /** Asks every thread. */
-  ask(): void {
-    Atomics.add(this.#words, ASKED, 1);
+  /** Asks every thread. Returns the number of the question, for `silent`. */
+  ask(): number {
+    const question = (Atomics.add(this.#words, ASKED, 1) + 1) | 0;
     for (const { wakeFd } of this.#threads) {
       signalEvent(wakeFd);
     }
+    return question;
   }
 
-  /** Those that have not answered the last question, and are not known to be busy. */
-  silent(): readonly string[] {
-    const asked = Atomics.load(this.#words, ASKED);
+  /** Those that have answered neither that question, or the last one, nor a later one, and are not known to be busy. */
+  silent(question = Atomics.load(this.#words, ASKED)): readonly string[] {
     const nowS = clockNs() / 1e9;
     return this.#threads
       .filter(
         (_, place) =>
-          Atomics.load(this.#words, ANSWERED + place) !== asked &&
+          ((Atomics.load(this.#words, ANSWERED + place) - question) | 0) < 0 &&
           Atomics.load(this.#words, EXCUSED + place) < nowS,
       )
       .map(({ name }) => name);

@@ -28,6 +28,7 @@ export class ImageReader implements Disposable {
         fd: image.fd,
         sectors: Math.floor(image.sizeBytes / SECTOR_BYTES),
         blockBytes: image.blockBytes,
+        isDirect: image.memoryAlignBytes > 1,
         memoryAlignBytes: image.memoryAlignBytes,
         isReadOnly: true,
         isDiscardOffered: false,

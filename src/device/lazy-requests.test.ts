@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { type Finished, Operation, Outcome, SECTOR } from "../../tests/support/executor-world.ts";
 import { LazyWorld, STRIPE_SECTORS, STRIPES } from "../../tests/support/lazy-world.ts";
+import { Wait } from "../disk/slot-waits.ts";
 import { Intent } from "../stripes/intent-ring.ts";
 import { Phase, phaseOf } from "../stripes/stripe-state.ts";
 
@@ -38,6 +39,32 @@ test.each([
   expect(finished?.outcome).toBe(Outcome.ok);
   expect(finished?.data).toEqual(lazy.source.slice(70 * SECTOR, 78 * SECTOR));
   expect(lazy.world.engine.underWay).toEqual([]);
+});
+
+test("what a request waits for is told: its stripe, until its data is there", () => {
+  using lazy = new LazyWorld({ isEnciphered: true });
+  const slot = lazy.world.admit({ operation: read, sector: 70, segments: [4096] });
+  const other = lazy.world.admit({
+    operation: discard,
+    sector: 0,
+    segments: [16],
+    ranges: [{ sector: 100, sectorCount: 8, flags: 0 }],
+  });
+  lazy.world.turn();
+  const { waits } = lazy.world;
+  expect([waits.wait(slot), waits.stripe(slot)]).toEqual([Wait.stripe, 1]);
+  expect([waits.wait(other), waits.stripe(other)]).toEqual([Wait.stripe, 1]);
+  expect(lazy.load(1)).toHaveLength(1);
+  expect(waits.wait(slot)).toBe(Wait.none);
+  expect(waits.wait(other)).toBe(Wait.stripe); // a write needs the stripe on the disk, and noted there
+});
+
+test("what a read of the image waits for is told", () => {
+  using lazy = new LazyWorld({ isEnciphered: true, hasImage: true, isCopyOnRead: false });
+  const slot = lazy.world.admit({ operation: read, sector: 70, segments: [4096] });
+  lazy.world.turn();
+  expect(lazy.world.waits.wait(slot)).toBe(Wait.image);
+  expect(outcomes(lazy.finishImage(0))).toEqual([Outcome.ok]);
 });
 
 test("a fetch buffer stays as the base will have it, whatever is read from it", () => {

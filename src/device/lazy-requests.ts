@@ -19,6 +19,7 @@ import { RANGES_MAX, type RangeLists } from "../disk/range-lists.ts";
 import type { RequestExecutor, RequestRunner } from "../disk/request-executor.ts";
 import { Operation, Outcome, type RequestTable } from "../disk/request-table.ts";
 import { type SectorCipher, SectorCopy } from "../disk/sector-copy.ts";
+import { type SlotWaits, Wait } from "../disk/slot-waits.ts";
 import { assert } from "../errors.ts";
 import { Arena } from "../ffi/arena.ts";
 import { copyMemory, wipeMemory } from "../ffi/memory.ts";
@@ -43,6 +44,8 @@ export interface LazyOptions {
   readonly engine: IoEngine;
   readonly imageWatchId: number;
   readonly openImageEngine: (image: ImageDescription) => IoEngine;
+  /** Is told what requests wait for, in case anybody looks. */
+  readonly waits: SlotWaits;
   readonly wakeQueue: (queue: number) => void;
   readonly wakeStripeWorker: () => void;
 }
@@ -83,6 +86,7 @@ export class LazyRequests implements RequestRunner {
       isWrittenTracked: stripes.isWrittenTracked,
       isCopyOnRead: stripes.isCopyOnRead,
       wakeStripeWorker: options.wakeStripeWorker,
+      waits: options.waits,
       wakeQueue: options.wakeQueue,
     });
     this.#copy = new SectorCopy(requests, options.cipher);
@@ -112,6 +116,18 @@ export class LazyRequests implements RequestRunner {
     }
   }
 
+  beforeTaking(): void {
+    this.#executor.beforeTaking();
+  }
+
+  beforeAnswers(): void {
+    this.#executor.beforeAnswers(this.finished, this.finishedCount);
+  }
+
+  afterAnswers(): void {
+    this.#executor.afterAnswers();
+  }
+
   complete(id: number, result: number): void {
     this.#executor.complete(id, result);
     if (this.#executor.finishedCount > 0) {
@@ -135,8 +151,7 @@ export class LazyRequests implements RequestRunner {
   }
 
   setWriteThrough(isWriteThrough: boolean): void {
-    const isFetched = this.#state.counter("unfetched") === 0;
-    this.#executor.setWriteThrough(isWriteThrough, isFetched ? "write" : "sync");
+    this.#executor.setWriteThrough(isWriteThrough, this.#state.counter("unfetched") > 0);
   }
 
   grow(sectors: number): void {
@@ -284,6 +299,7 @@ export class LazyRequests implements RequestRunner {
 
   #fromImage(slot: number): void {
     this.#image ??= this.#openImage();
+    this.#options.waits.begin(slot, Wait.image);
     this.#image.admit(slot);
   }
 
@@ -304,6 +320,7 @@ export class LazyRequests implements RequestRunner {
     const isOpen = count > 0 && this.#state.counter("unfetched") > 0;
     for (let i = 0; i < count; i++) {
       const slot = i32(image.finished, i);
+      this.#options.waits.end(slot);
       if (isOpen && this.#requests.outcome[slot] === Outcome.ok) {
         this.#finish(slot, Outcome.ok);
       } else {

@@ -126,7 +126,8 @@ export function checkStripes(
     throw new UbiError(
       "E_STRIPE_SOURCE",
       `${source.name} has stripes of ${source.stripeSectors * SECTOR_BYTES} bytes, the metadata of the disk stripes ` +
-        `of ${disk.stripeSectors * SECTOR_BYTES}; make the metadata with init-metadata -s ${shift}`,
+        `of ${disk.stripeSectors * SECTOR_BYTES}; make the metadata with init-metadata -s ${shift}, or the disk with ` +
+        `init --stripe-size ${sizeFlag(source.stripeSectors * SECTOR_BYTES)}`,
     );
   }
   const stripes = Math.ceil(source.sectors / source.stripeSectors);
@@ -180,4 +181,9 @@ function openImageReader(disk: UnfilledDisk, needs: SourceReaderNeeds): SourceRe
     file[Symbol.dispose]();
     throw error;
   }
+}
+
+/** A power of two of 1 KiB or more, as flags take it. */
+function sizeFlag(bytes: number): string {
+  return bytes < 2 ** 20 ? `${bytes / 2 ** 10}K` : `${bytes / 2 ** 20}M`;
 }

@@ -24,11 +24,28 @@ import type { TouchOrder } from "../stripes/touch-order.ts";
 /** As pairs of a first stripe and the one behind the last, inside the disk. */
 export type StripeOrder = Float64Array;
 
-/** @throws UbiError E_PREFETCH */
-export function readPrefetch(
-  path: string,
-  disk: { readonly stripeSectors: number; readonly stripeCount: number },
+interface StripedDisk {
+  readonly stripeSectors: number;
+  readonly stripeCount: number;
+}
+
+/**
+ * What a disk with stripes to fetch begins with: the order of `prefetch`, empty without one, and a `record` that can be
+ * written.
+ * @throws UbiError E_PREFETCH
+ */
+export function openLists(
+  lists: { readonly prefetch?: string | undefined; readonly record?: string | undefined },
+  disk: StripedDisk,
 ): StripeOrder {
+  if (lists.record !== undefined) {
+    checkRecord(lists.record);
+  }
+  return lists.prefetch === undefined ? new Float64Array(0) : readPrefetch(lists.prefetch, disk);
+}
+
+/** @throws UbiError E_PREFETCH */
+export function readPrefetch(path: string, disk: StripedDisk): StripeOrder {
   const name = `stripe_source.prefetch ${path}`;
   const ranges = parseRangeList(readText(path, name), name);
   const order = new Float64Array(ranges.length * 2);

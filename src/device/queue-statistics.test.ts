@@ -110,11 +110,11 @@ test("begin: counts by operation at once, and lists the request", () => {
   expect(statistics.counter(Counter.inFlight)).toBe(5);
   expect(statistics.counter(Counter.completed)).toBe(0);
   expect(statistics.inFlight()).toEqual([
-    { operation: "write", sector: 32, sectorCount: 2, startedNs: 2000 },
-    { operation: "flush", sector: 0, sectorCount: 0, startedNs: 3000 },
-    { operation: "discard", sector: 64, sectorCount: 16, startedNs: 4000 },
-    { operation: "read", sector: 16, sectorCount: 8, startedNs: 1000 },
-    { operation: "write_zeroes", sector: 128, sectorCount: 1, startedNs: 5000 },
+    { slot: 0, operation: "write", sector: 32, sectorCount: 2, startedNs: 2000 },
+    { slot: 1, operation: "flush", sector: 0, sectorCount: 0, startedNs: 3000 },
+    { slot: 2, operation: "discard", sector: 64, sectorCount: 16, startedNs: 4000 },
+    { slot: 3, operation: "read", sector: 16, sectorCount: 8, startedNs: 1000 },
+    { slot: 4, operation: "write_zeroes", sector: 128, sectorCount: 1, startedNs: 5000 },
   ]);
 });
 

@@ -11,7 +11,7 @@
 import { Operation } from "../disk/request-table.ts";
 import { f64, i32 } from "../ffi/view.ts";
 
-/** Places of the counters; all count from the start of the process. */
+/** Places of the counters; all count from the start of the process, but for `inFlight` and `stopped`. */
 export const Counter = {
   bytesRead: 0,
   bytesWritten: 1,
@@ -30,6 +30,8 @@ export const Counter = {
   writesThrottled: 14,
   readThrottledNs: 15,
   writeThrottledNs: 16,
+  /** 1 while its ring is left alone, until the guest sets it up anew; else 0. */
+  stopped: 17,
 } as const;
 
 const COUNTERS = Object.keys(Counter).length;
@@ -49,13 +51,15 @@ const IN_FLIGHT_START = HISTOGRAM_START + LATENCY_OPERATIONS.length * BUCKETS;
 
 /** A request under way. */
 export interface InFlightEntry {
+  readonly slot: number;
   readonly operation: "read" | "write" | "flush" | "discard" | "write_zeroes";
   readonly sector: number;
   readonly sectorCount: number;
   readonly startedNs: number;
 }
 
-const OPERATION_NAMES = ["read", "write", "flush", "discard", "write_zeroes"] as const;
+/** By `Operation`; the same in answers, metrics and the log. */
+export const OPERATION_NAMES = ["read", "write", "flush", "discard", "write_zeroes"] as const;
 
 export class QueueStatistics {
   readonly #doubles: Float64Array;
@@ -110,6 +114,10 @@ export class QueueStatistics {
     }
   }
 
+  setStopped(isStopped: boolean): void {
+    this.#doubles[Counter.stopped] = isStopped ? 1 : 0;
+  }
+
   /** Adds to a counter of `Counter`. */
   count(counter: number, amount: number): void {
     this.#add(counter, amount);
@@ -137,6 +145,7 @@ export class QueueStatistics {
       const operation = OPERATION_NAMES[Atomics.load(this.#words, slot) - 1];
       if (operation !== undefined) {
         entries.push({
+          slot,
           operation,
           sector: f64(this.#doubles, IN_FLIGHT_START + slot),
           sectorCount: i32(this.#words, this.#slots + slot),

@@ -2,13 +2,16 @@
  * What the main thread tells the stripe worker while that works, and what the worker tells beside the counters of
  * StripeState. Shared memory; whoever asks for something then signals the worker's eventfd.
  *
- *   words    | stop | pause or resume | retry failed | paused | source | give up | grow | failed stripes | the first of them ... |
+ *   words    | stop | pause or resume | retry failed | paused | source | give up | grow | hold | failed stripes | the first of them ... |
+ *            | stripes that are tried again | the first of them, and how often each has failed ... |
  *   doubles  | bytes a second for the background | sectors to grow to |
  */
 import { f64, i32 } from "../ffi/view.ts";
 
 /** Of the failed stripes so many are told by number. */
 const FAILED_LISTED_MAX = 32;
+/** And of those that are tried again: no more are under way at a time. */
+const TRIED_LISTED_MAX = 64;
 
 /** What becomes of the source: it is read, or nobody needs it any more, or there never was one. */
 const SOURCE_STATES = ["none", "open", "closed"] as const;
@@ -21,8 +24,11 @@ const PAUSED = 3;
 const SOURCE = 4;
 const GIVE_UP = 5;
 const GROW = 6;
-const FAILED = 7;
-const FAILED_LIST = 8;
+const HOLD = 7;
+const FAILED = 8;
+const FAILED_LIST = 9;
+const TRIED = FAILED_LIST + FAILED_LISTED_MAX;
+const TRIED_LIST = TRIED + 1;
 
 const PauseWish = { none: 0, pause: 1, resume: 2 } as const;
 
@@ -44,7 +50,7 @@ export class StripeControl {
 
   static create(sourceState: SourceState): StripeControl {
     const control = new StripeControl({
-      words: new SharedArrayBuffer((FAILED_LIST + FAILED_LISTED_MAX) * 4),
+      words: new SharedArrayBuffer((TRIED_LIST + 2 * TRIED_LISTED_MAX) * 4),
       doubles: new SharedArrayBuffer(16),
     });
     control.limit = Number.POSITIVE_INFINITY;
@@ -56,6 +62,11 @@ export class StripeControl {
 
   askToStop(): void {
     Atomics.store(this.#words, STOP, 1);
+  }
+
+  /** Nothing is to be begun until 0 is asked for: another process may have the disk meanwhile. */
+  askToHold(ticket: number): void {
+    Atomics.store(this.#words, HOLD, ticket);
   }
 
   /** Whoever waits for the source is to get an error. */
@@ -97,6 +108,17 @@ export class StripeControl {
     return Array.from({ length: count }, (_, i) => i32(this.#words, FAILED_LIST + i) >>> 0);
   }
 
+  /** How often the fetch of a stripe has failed that is tried again. */
+  failedTries(stripe: number): number {
+    const count = Atomics.load(this.#words, TRIED);
+    for (let i = 0; i < count; i++) {
+      if (i32(this.#words, TRIED_LIST + 2 * i) >>> 0 === stripe) {
+        return i32(this.#words, TRIED_LIST + 2 * i + 1);
+      }
+    }
+    return 0;
+  }
+
   /** Bytes a second that the background may fetch; Infinity for no limit. */
   get limit(): number {
     return f64(this.#doubles, 0);
@@ -131,6 +153,10 @@ export class StripeControl {
 
   get isStopAsked(): boolean {
     return Atomics.load(this.#words, STOP) === 1;
+  }
+
+  get holdTicket(): number {
+    return Atomics.load(this.#words, HOLD);
   }
 
   get isGiveUpAsked(): boolean {
@@ -170,5 +196,18 @@ export class StripeControl {
       listed += 1;
     }
     Atomics.store(this.#words, FAILED, stripes.size);
+  }
+
+  setTried(failures: ReadonlyMap<number, number>): void {
+    let listed = 0;
+    for (const [stripe, count] of failures) {
+      if (listed === TRIED_LISTED_MAX) {
+        break;
+      }
+      this.#words[TRIED_LIST + 2 * listed] = stripe | 0;
+      this.#words[TRIED_LIST + 2 * listed + 1] = count;
+      listed += 1;
+    }
+    Atomics.store(this.#words, TRIED, listed);
   }
 }

@@ -7,6 +7,7 @@ import { createEvent } from "../ffi/event.ts";
 import { createSharedMemory, mapFile, unmap, viewOf } from "../ffi/memory.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
 import { StripeState } from "../stripes/stripe-state.ts";
+import { thisMachine } from "./machine.ts";
 import { type StripeEnds, StripeHost } from "./stripe-host.ts";
 
 const FILE_BYTES = 64 * 1024;
@@ -222,6 +223,7 @@ class World implements Disposable {
     this.buffer = view;
     this.cipher = isEncrypted ? XtsCipher.create(KEY) : undefined;
     this.host = new StripeHost({
+      machine: thisMachine("sync"),
       state: this.state,
       baseEngine,
       metadataEngine,

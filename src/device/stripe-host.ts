@@ -12,7 +12,7 @@ import { FlushGroup } from "../disk/flush-group.ts";
 import { type IoEngine, isPassing, RETRIES_MAX, WATCH_ID } from "../disk/io-engine.ts";
 import { assert, errnoText } from "../errors.ts";
 import { Arena, type ArenaView } from "../ffi/arena.ts";
-import { clockNs, createTimer, drainEvent, setTimer, signalEvent } from "../ffi/event.ts";
+import { drainEvent, signalEvent } from "../ffi/event.ts";
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE } from "../ffi/file.ts";
 import { isZeroMemory } from "../ffi/memory.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
@@ -23,6 +23,7 @@ import type { Fetcher } from "../stripes/fetcher.ts";
 import type { MetadataCommit } from "../stripes/metadata-commit.ts";
 import type { ServiceHost } from "../stripes/stripe-service.ts";
 import type { StripeState } from "../stripes/stripe-state.ts";
+import type { Machine } from "./machine.ts";
 
 /** Who is told of ends: a StripeService. */
 export interface StripeEnds {
@@ -31,6 +32,7 @@ export interface StripeEnds {
 }
 
 export interface StripeHostOptions {
+  readonly machine: Pick<Machine, "clockNs" | "createTimer" | "setTimer">;
   readonly state: StripeState;
   /** Of the base alone, and of the metadata file alone: the host disposes of them. */
   readonly baseEngine: IoEngine;
@@ -76,7 +78,7 @@ export class StripeHost implements ServiceHost, Disposable {
   readonly #arena = new Arena(PLACES * 2 * SECTOR_BYTES);
   readonly #plain: readonly ArenaView<Uint8Array>[];
   readonly #enciphered: readonly ArenaView<Uint8Array>[];
-  readonly #timerFd = createTimer();
+  readonly #timerFd: number;
   readonly #limiter = new LogLimiter();
   /** Places whose sectors could not be enciphered. */
   #unsealed: number[] = [];
@@ -95,6 +97,7 @@ export class StripeHost implements ServiceHost, Disposable {
 
   constructor(options: StripeHostOptions) {
     this.#options = options;
+    this.#timerFd = options.machine.createTimer();
     this.#base = options.baseEngine;
     this.#metadata = options.metadataEngine;
     const buffers = options.state.shared.buffers;
@@ -159,7 +162,7 @@ export class StripeHost implements ServiceHost, Disposable {
 
   flushBase(): void {
     this.#syncRetries = 0;
-    this.#flushes.request(0);
+    this.#flushes.request(0, false);
   }
 
   writeSector(place: number, sector: number): void {
@@ -216,7 +219,9 @@ export class StripeHost implements ServiceHost, Disposable {
     if (dueMs !== this.#timerDueMs) {
       this.#timerDueMs = dueMs;
       const isEver = dueMs < Number.POSITIVE_INFINITY;
-      setTimer(this.#timerFd, isEver ? Math.max(1, (dueMs - clockNs() / 1e6) * 1e6) : 0);
+      const { machine } = this.#options;
+      const delayNs = isEver ? Math.max(1, (dueMs - machine.clockNs() / 1e6) * 1e6) : 0;
+      machine.setTimer(this.#timerFd, delayNs);
     }
     this.#base.submit(1);
   }

@@ -14,17 +14,23 @@ export function openStripeImage(
   metadata: Metadata,
   files: { readonly data: DataFile; readonly metadata: DataFile },
 ): DataFile {
-  const path = imagePathOf(config);
-  checkOther(path, files.data, "the disk itself");
-  checkOther(path, files.metadata, "the metadata file of the disk");
-  const image = openImage(path);
-  try {
-    checkImage(image, metadata, files.data);
-    return image;
-  } catch (error) {
-    image[Symbol.dispose]();
-    throw error;
-  }
+  return openChecked(imagePathOf(config), { ...files, content: metadata }, false);
+}
+
+/** A disk, as far as it can be had. */
+interface ImageUser {
+  readonly data: DataFile;
+  readonly metadata: DataFile | undefined;
+  readonly content: Metadata | undefined;
+}
+
+/**
+ * Looks at an image as `openStripeImage` does, without locking it. Returns its size in bytes.
+ * @throws UbiError E_STRIPE_SOURCE, E_DISK_OPEN, E_DISK_SIZE
+ */
+export function examineStripeImage(path: string, disk: ImageUser): number {
+  using image = openChecked(path, disk, true);
+  return image.geometry.sizeBytes;
 }
 
 // --- internal ---
@@ -44,6 +50,24 @@ function imagePathOf({
   }
   assert(stripeSource.type === "raw", "sources of other types have no image");
   return stripeSource.imagePath;
+}
+
+function openChecked(path: string, disk: ImageUser, isUnlocked: boolean): DataFile {
+  checkOther(path, disk.data, "the disk itself");
+  if (disk.metadata !== undefined) {
+    checkOther(path, disk.metadata, "the metadata file of the disk");
+  }
+  const image = openImage(path, { isUnlocked });
+  try {
+    checkSize(image, disk.data);
+    if (disk.content !== undefined) {
+      checkStripes(image, disk.content);
+    }
+    return image;
+  } catch (error) {
+    image[Symbol.dispose]();
+    throw error;
+  }
 }
 
 /** Before the lock is asked for, which would only say that this process has it. */
@@ -66,7 +90,7 @@ function checkOther(path: string, file: DataFile, what: string): void {
   }
 }
 
-function checkImage(image: DataFile, metadata: Metadata, data: DataFile): void {
+function checkSize(image: DataFile, data: DataFile): void {
   const { sizeBytes } = image.geometry;
   if (sizeBytes > data.geometry.sizeBytes) {
     throw new UbiError(
@@ -75,6 +99,10 @@ function checkImage(image: DataFile, metadata: Metadata, data: DataFile): void {
         "make the disk as large as the image",
     );
   }
+}
+
+function checkStripes(image: DataFile, metadata: Metadata): void {
+  const { sizeBytes } = image.geometry;
   if (stripeBytes(metadata) % image.blockBytes !== 0) {
     throw new UbiError(
       "E_STRIPE_SOURCE",

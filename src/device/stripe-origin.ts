@@ -45,6 +45,8 @@ export async function openStripeSource(
     readonly data: DataFile;
     readonly metadata: DiskMetadata;
     readonly secrets: DiskSecrets;
+    /** Opened and checked already; undefined for an image, and where that is still to be done. */
+    readonly source?: OpenedSource | undefined;
   },
 ): Promise<StripeOrigin> {
   const { data, metadata, secrets } = disk;
@@ -53,10 +55,12 @@ export async function openStripeSource(
     const files = { data, metadata: metadata.file };
     return new ImageOrigin(openStripeImage(config, metadata.metadata, files));
   }
-  const source = await openDiskSource(stripeSource, await secrets.ofSource(), {
-    metadata: metadata.metadata,
-  });
-  return new WorkerOrigin(source);
+  return new WorkerOrigin(
+    disk.source ??
+      (await openDiskSource(stripeSource, await secrets.ofSource(), {
+        metadata: metadata.metadata,
+      })),
+  );
 }
 
 // --- internal ---

@@ -31,6 +31,9 @@ export class StripeThread {
           this.#endProgress();
           void stripes.closeSource();
           return;
+        case "held":
+          stripes.isHeld(event.data.ticket);
+          return;
         case "stopped":
           this.#stopped.resolve();
           return;

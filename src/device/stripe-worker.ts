@@ -5,9 +5,8 @@
  *   turn:  tell what ended -> obey the main thread -> service: begin, commit, wake queues -> hand over -> wait
  */
 import { XtsCipher } from "../disk/cipher.ts";
-import { openEngine } from "../disk/open-engine.ts";
 import { type ErrorCode, UbiError } from "../errors.ts";
-import { clockNs, signalEvent } from "../ffi/event.ts";
+import { signalEvent } from "../ffi/event.ts";
 import { unmap } from "../ffi/memory.ts";
 import { nameThread } from "../ffi/process.ts";
 import { f64 } from "../ffi/view.ts";
@@ -24,6 +23,7 @@ import { StripeService } from "../stripes/stripe-service.ts";
 import { StripeState } from "../stripes/stripe-state.ts";
 import { TouchOrder } from "../stripes/touch-order.ts";
 import { Pulse, type SharedPulse } from "./heartbeat.ts";
+import { type Machine, thisMachine } from "./machine.ts";
 import { type StripeOrder, TouchRecorder } from "./prefetch-file.ts";
 import { type SharedStripeControl, StripeControl } from "./stripe-control.ts";
 import type { StripeDescription } from "./stripe-description.ts";
@@ -68,6 +68,8 @@ export interface FetchBuffers {
 /** To the main thread. `growth` tells the end of what was asked for, with the reason when it failed. */
 export type StripeMessage =
   | { readonly kind: "ready" | "source-closed" | "stopped" }
+  /** Nothing is under way, and nothing begins: as the ticket asked. */
+  | { readonly kind: "held"; readonly ticket: number }
   | {
       readonly kind: "growth";
       readonly sectors: number;
@@ -88,7 +90,8 @@ export function runStripeWorker(data: StripeWorkerData & { readonly pulse: Share
   const pulse = new Pulse(data.pulse);
   let isReading: boolean;
   {
-    using worker = new StripeWorker(data, pulse);
+    const machine = thisMachine(data.ioEngine);
+    using worker = new StripeWorker(data, { machine, pulse, source: openSource(data), tell });
     tell({ kind: "ready" });
     while (worker.turn()) {
       pulse.answer();
@@ -103,30 +106,48 @@ export function runStripeWorker(data: StripeWorkerData & { readonly pulse: Share
 
 // --- internal ---
 
-class StripeWorker implements Disposable {
+/** What the thread itself has. */
+export interface StripeWorkerParts {
+  readonly machine: Machine;
+  readonly pulse: Pulse;
+  /** Opened by and for this thread. */
+  readonly source: StripeSource;
+  readonly tell: (message: StripeMessage) => void;
+}
+
+export class StripeWorker implements Disposable {
   readonly #data: StripeWorkerData;
   readonly #pulse: Pulse;
   readonly #state: StripeState;
   readonly #control: StripeControl;
   readonly #host: StripeHost;
   readonly #service: StripeService;
-  readonly #startedNs = clockNs();
+  readonly #machine: Machine;
+  readonly #tell: (message: StripeMessage) => void;
+  readonly #startedNs: number;
   readonly #fetchedAtStart: number;
   readonly #recorder: TouchRecorder | undefined;
   #isSourceOpen: boolean;
   #isStopping = false;
   #hasGivenUp = false;
+  /** 0 while nothing is held. */
+  #holdTicket = 0;
+  #isHoldTold = false;
   #failedTold = 0;
+  #hasToldTries = false;
 
-  constructor(data: StripeWorkerData, pulse: Pulse) {
-    const { stripes, disk, buffers, ioEngine, recordPath } = data;
+  constructor(data: StripeWorkerData, parts: StripeWorkerParts) {
+    const { stripes, disk, buffers, recordPath } = data;
+    const { machine, source } = parts;
     this.#data = data;
-    this.#pulse = pulse;
+    this.#machine = machine;
+    this.#pulse = parts.pulse;
+    this.#tell = parts.tell;
+    this.#startedNs = machine.clockNs();
     this.#state = new StripeState(stripes.state);
     this.#control = new StripeControl(data.control);
     const entries = entriesOf(buffers.count);
     const file = { isWriteThrough: false };
-    const source = openSource(data);
     const touches = recordPath === undefined ? undefined : new TouchOrder(this.#state.stripesMax);
     this.#recorder =
       recordPath === undefined || touches === undefined
@@ -134,8 +155,9 @@ class StripeWorker implements Disposable {
         : new TouchRecorder(recordPath, touches, stripes.stripeSectors);
     this.#host = new StripeHost({
       state: this.#state,
-      baseEngine: openEngine(ioEngine, entries.base, { ...file, fd: disk.fd }),
-      metadataEngine: openEngine(ioEngine, entries.metadata, { ...file, fd: data.metadataFd }),
+      machine,
+      baseEngine: machine.openEngine(entries.base, { ...file, fd: disk.fd }),
+      metadataEngine: machine.openEngine(entries.metadata, { ...file, fd: data.metadataFd }),
       wakeFd: stripes.stripeWakeFd,
       sourceFd: source.waitFd,
       cipher: disk.cipherContext === 0 ? undefined : XtsCipher.attach(disk.cipherContext),
@@ -180,13 +202,18 @@ class StripeWorker implements Disposable {
     const service = this.#service;
     this.#host.tellEnds(service);
     this.#obey();
-    const nowMs = clockNs() / 1e6;
+    const nowMs = this.#machine.clockNs() / 1e6;
     service.turn(nowMs);
     this.#host.submit(service);
     this.#publish();
     this.#recorder?.advance(nowMs);
     if (this.#isSourceOpen && this.#state.counter("unfetched") === 0 && service.fetcher.isIdle) {
       this.#closeSource();
+    }
+    if (this.#holdTicket !== 0 && !this.#isHoldTold && service.isDrained) {
+      this.#isHoldTold = true;
+      this.#recorder?.write();
+      this.#tell({ kind: "held", ticket: this.#holdTicket });
     }
     if (this.#isStopping && service.isDrained) {
       this.#recorder?.write();
@@ -216,13 +243,19 @@ class StripeWorker implements Disposable {
     if (control.takeRetryWish()) {
       this.#service.retryFailed();
     }
+    const ticket = control.holdTicket;
+    if (ticket !== this.#holdTicket) {
+      this.#holdTicket = ticket;
+      this.#isHoldTold = false;
+      this.#service.hold(ticket !== 0);
+    }
     if (control.isGiveUpAsked && !this.#hasGivenUp) {
       this.#hasGivenUp = true;
       this.#service.giveUp();
     }
     const sectors = control.growthAsked;
-    if (sectors !== undefined && this.#service.mayGrow && control.takeGrowth()) {
-      tell({ kind: "growth", sectors, failure: this.#grow(sectors) });
+    if (sectors !== undefined && this.#service.readyToGrow() && control.takeGrowth()) {
+      this.#tell({ kind: "growth", sectors, failure: this.#grow(sectors) });
     }
     if (control.isStopAsked && !this.#isStopping) {
       this.#isStopping = true;
@@ -271,6 +304,11 @@ class StripeWorker implements Disposable {
       this.#failedTold = failedStripes.size;
       this.#control.setFailed(failedStripes);
     }
+    const { failures } = fetcher;
+    if (failures.size > 0 || this.#hasToldTries) {
+      this.#hasToldTries = failures.size > 0;
+      this.#control.setTried(failures);
+    }
   }
 
   /** Every stripe is on the base for good: nobody reads the source or a fetch buffer any more. */
@@ -287,9 +325,9 @@ class StripeWorker implements Disposable {
       stripes: this.#state.counter("fetched") - this.#fetchedAtStart,
       demanded: this.#state.counter("demandFetches"),
       background: this.#state.counter("backgroundFetches"),
-      seconds: Math.round((clockNs() - this.#startedNs) / 1e8) / 10,
+      seconds: Math.round((this.#machine.clockNs() - this.#startedNs) / 1e8) / 10,
     });
-    tell({ kind: "source-closed" });
+    this.#tell({ kind: "source-closed" });
   }
 }
 

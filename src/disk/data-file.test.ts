@@ -12,6 +12,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { until } from "../../tests/support/until.ts";
 import { UbiError } from "../errors.ts";
 import { DataFile } from "./data-file.ts";
 
@@ -79,6 +80,25 @@ test.each([
   });
 });
 
+test("metadata that is empty is told as that, with what makes or mends it", () => {
+  const path = makeFile(0);
+  expect(() => DataFile.open({ path, what: "metadata", isReadOnly: false })).toThrow(
+    expect.objectContaining({
+      code: "E_METADATA",
+      message: `metadata ${path} is empty; run init-metadata for a new disk, or bring the file back from a copy`,
+    }),
+  );
+});
+
+test("a folder at the place of a file is named as one, whether it is to be written or not", () => {
+  for (const isReadOnly of [false, true]) {
+    expect(refusal(folder, isReadOnly)).toEqual({
+      code: "E_DISK_OPEN",
+      message: expect.stringMatching(/^data .* is (a folder, )?neither a file nor a block device$/),
+    });
+  }
+});
+
 test("data file: what is missing, a folder, a pipe or a terminal is refused, and none of them waited for", () => {
   const directory = join(folder, "directory");
   mkdirSync(directory);
@@ -109,11 +129,17 @@ test("data file: readers share it and keep writers out", () => {
 test("data file: a holder that is dead but not yet waited for is no holder", async () => {
   const path = makeFile(4096);
   // flock ends with the lock taken; sleep, in the shell's place, keeps the description and never waits.
-  const shell = Bun.spawn(["sh", "-c", `exec 9<"${path}"; flock -x 9 & exec sleep 1`]);
-  while (!readFileSync("/proc/locks", "latin1").includes(`:${statSync(path).ino} `)) {
-    await Bun.sleep(5);
-  }
-  await Bun.sleep(100);
+  const shell = Bun.spawn(["sh", "-c", `exec 9<"${path}"; flock -x 9 & exec sleep 3`]);
+  const inode = `:${statSync(path).ino} `;
+  const locks = () => readFileSync("/proc/locks", "latin1").split("\n");
+  const holder = () =>
+    locks()
+      .find((line) => line.includes(inode))
+      ?.split(/\s+/)[4];
+  await until("flock has ended with the lock", () => {
+    const pid = holder();
+    return pid !== undefined && readFileSync(`/proc/${pid}/stat`, "latin1").includes(") Z ");
+  });
   using file = open(path);
   expect(file.sectors).toBe(8);
   await shell.exited;

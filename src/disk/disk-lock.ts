@@ -5,24 +5,37 @@
  */
 import { constants, existsSync, fstatSync, openSync, readFileSync } from "node:fs";
 import { errnoText, errorText, UbiError } from "../errors.ts";
-import { lockFile } from "../ffi/file.ts";
+import { lockFile, markFile } from "../ffi/file.ts";
 import { log } from "../log.ts";
 
-/** How long the I/O of a dead process is waited for. */
-const WAIT_MS = 10_000;
+/** How long a holder is waited for that cannot be seen: dead, or in another namespace of pids. */
+const UNSEEN_WAIT_MS = 10_000;
+const MARK_OFFSET = 2 ** 62;
+/** How often it is told what is waited for. */
+const TELL_MS = 10_000;
 const RETRY_MS = 10;
 /** A process that ends gives its lock up a moment before its claim. */
 const CLAIM_WAIT_MS = 1_000;
 const EAGAIN = -11;
 
+/** What else hears of a wait. */
+export type LockWait = (what: string) => void;
+
 /**
- * Takes the lock, or waits for that of a dead process.
+ * Takes the lock. That of a dead process is waited for as long as it takes: its last writes are still on their way,
+ * and nothing may be read or written before them.
  * @param what the file as the user knows it, for messages
+ * @param onWait called now and then meanwhile
  * @throws UbiError E_DISK_LOCKED naming the holder's pid where it can be seen
  */
-export function lockDisk(fd: number, what: string, mode: "exclusive" | "shared"): void {
-  const deadline = performance.now() + WAIT_MS;
-  let isTold = false;
+export function lockDisk(
+  fd: number,
+  what: string,
+  mode: "exclusive" | "shared",
+  onWait?: LockWait,
+): void {
+  const startMs = performance.now();
+  let toldMs = Number.NEGATIVE_INFINITY;
   for (;;) {
     const result = lockFile(fd, mode);
     if (result === 0) {
@@ -31,13 +44,19 @@ export function lockDisk(fd: number, what: string, mode: "exclusive" | "shared")
     if (result !== EAGAIN) {
       throw new UbiError("E_DISK_LOCKED", `cannot lock ${what}: ${errnoText(result)}`);
     }
-    const pid = lockHolderPid(fd);
-    if (pid !== undefined || performance.now() > deadline) {
-      throw inUse(what, pid);
+    const nowMs = performance.now();
+    const holder = holderOf(fd);
+    if (holder.isAlive || (holder.pid === undefined && nowMs - startMs > UNSEEN_WAIT_MS)) {
+      throw inUse(what, holder.pid);
     }
-    if (!isTold) {
-      log.info("waiting for the last I/O of the process that had the disk before", { disk: what });
-      isTold = true;
+    if (nowMs - toldMs >= TELL_MS) {
+      toldMs = nowMs;
+      const seconds = Math.round((nowMs - startMs) / 1000);
+      log[seconds === 0 ? "info" : "warn"](
+        "waiting for the last I/O of the process that had the disk before",
+        { disk: what, seconds, ...(holder.pid === undefined ? {} : { pid: holder.pid }) },
+      );
+      onWait?.(what);
     }
     Bun.sleepSync(RETRY_MS);
   }
@@ -70,6 +89,17 @@ export function claimDevice(fd: number, what: string): number {
   }
 }
 
+/**
+ * The kernel names the process that took a lock, also when it has handed its file over and ended. So who takes a file
+ * over says that it is the holder: by a record lock on a byte behind the end of any file, for nobody but `holderOf`.
+ */
+export function markHolder(fd: number): void {
+  const result = markFile(fd, MARK_OFFSET);
+  if (result < 0) {
+    log.warn("others cannot see who has the disk", { cause: errnoText(result) });
+  }
+}
+
 /** Who has the file locked, for messages: of one that is locked. */
 export function lockHolder(fd: number): string {
   return holderText(lockHolderPid(fd));
@@ -83,19 +113,34 @@ export function seenLockHolder(fd: number): string | undefined {
 
 /** The living process that holds a lock on the file, from /proc/locks. */
 export function lockHolderPid(fd: number): number | undefined {
+  const { pid, isAlive } = holderOf(fd);
+  return isAlive ? pid : undefined;
+}
+
+// --- internal ---
+
+interface Holder {
+  /** Undefined where the kernel tells none: another namespace has it, or had. */
+  readonly pid: number | undefined;
+  readonly isAlive: boolean;
+}
+
+function holderOf(fd: number): Holder {
   const info = fstatSync(fd, { bigint: true });
   const major = Number(((info.dev >> 8n) & 0xfffn) | ((info.dev >> 32n) & ~0xfffn));
   const minor = Number((info.dev & 0xffn) | ((info.dev >> 12n) & 0xffffff00n));
   const hex = (value: number) => value.toString(16).padStart(2, "0");
   const name = ` ${hex(major)}:${hex(minor)}:${info.ino} `;
-  const line = readLocks().find(
-    (text) => text.includes(name) && text.includes("FLOCK") && !text.includes("->"),
+  const mark = `${name}${BigInt(MARK_OFFSET)} `;
+  const lines = readLocks().filter(
+    (text) =>
+      (text.includes(mark) || (text.includes(name) && text.includes("FLOCK"))) &&
+      !text.includes("->"),
   );
-  const pid = Number(line?.trim().split(/\s+/)[4]);
-  return pid > 0 && isAlive(pid) ? pid : undefined;
+  const pids = lines.map((line) => Number(line.trim().split(/\s+/)[4])).filter((pid) => pid > 0);
+  const living = pids.find(isAlive);
+  return { pid: living ?? pids[0], isAlive: living !== undefined };
 }
-
-// --- internal ---
 
 function inUse(what: string, pid: number | undefined): UbiError {
   const holder = holderText(pid);

@@ -22,6 +22,8 @@ export interface InPlaceOptions {
   readonly registeredBuffer: Int32Array;
   /** The request's outcome is known. */
   readonly finish: (slot: number, outcome: number) => void;
+  /** The disk's I/O of this request failed for good, or stayed short; its outcome follows. */
+  readonly failed: (slot: number, result: number) => void;
 }
 
 export class InPlaceRunner implements Disposable {
@@ -118,6 +120,7 @@ export class InPlaceRunner implements Disposable {
     if (isPassing(result) && retries <= RETRIES_MAX) {
       this.#prepare(slot);
     } else {
+      this.#options.failed(slot, result);
       this.#options.finish(slot, Outcome.ioError);
     }
   }

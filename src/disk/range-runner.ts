@@ -40,6 +40,8 @@ export interface RangeOptions {
   readonly subBlocks: SubBlockWriter;
   /** True while something waits for a buffer: zeros in many pieces let it pass in between. */
   readonly isWaiting: () => boolean;
+  /** The disk's I/O of this request failed for good; its outcome follows. */
+  readonly failed: (slot: number, result: number) => void;
 }
 
 export class RangeRunner {
@@ -125,6 +127,7 @@ export class RangeRunner {
     this.#pool.give(i32(this.#unit, slot), this.#order[slot] ?? 0);
     this.#unit[slot] = -1;
     if (!isDone) {
+      this.#options.failed(slot, result);
       return Outcome.ioError;
     }
     this.#take(slot, f64(this.#underWay, slot));
@@ -140,6 +143,7 @@ export class RangeRunner {
       return this.#step(slot);
     }
     if (result !== EOPNOTSUPP && result !== EINVAL) {
+      this.#options.failed(slot, result);
       return Outcome.ioError;
     }
     if (u8(this.#kind, slot) === Kind.discard) {
@@ -173,8 +177,12 @@ export class RangeRunner {
       }
       // A part of a block cannot be freed, and is zeroed on the spot.
       const isLeft = u8(this.#kind, slot) === Kind.discard;
-      if (!isLeft && !this.#options.subBlocks.zero(f64(this.#sector, slot), edge)) {
-        return Outcome.ioError;
+      if (!isLeft) {
+        const result = this.#options.subBlocks.zero(f64(this.#sector, slot), edge);
+        if (result !== 0) {
+          this.#options.failed(slot, result);
+          return Outcome.ioError;
+        }
       }
       this.#take(slot, edge);
     }

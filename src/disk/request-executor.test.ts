@@ -254,6 +254,17 @@ test("an empty read is done at once", () => {
   expect(outcomes(world.turn())).toEqual([Outcome.ok]);
 });
 
+test("write-through by way of the page cache: a sync follows each write, as the kernel tells a loss only once", () => {
+  using world = new ExecutorWorld({ ...PLAIN, isDirect: false });
+  world.executor.setWriteThrough(true);
+  world.admit({ operation: Operation.write, sector: 0, segments: [4096] });
+  world.turn();
+  expect(world.engine.underWay).toMatchObject([{ kind: "write", isWriteThrough: false }]);
+  expect(world.finishWork(0)).toEqual([]);
+  expect(world.engine.underWay).toMatchObject([{ kind: "sync" }]);
+  expect(outcomes(world.drain())).toEqual([Outcome.ok]);
+});
+
 test("write-through: writes carry it, and a discard ends with a sync", () => {
   using world = new ExecutorWorld(PLAIN);
   world.executor.setWriteThrough(true);
@@ -409,6 +420,48 @@ test.each([
     expect(outcomes(world.drain())).toEqual([outcome]);
   }
   expect(world.contents()).toEqual(before);
+});
+
+test.each([
+  { what: "a write that finds no room", operation: Operation.write, segments: [4096], told: -28 },
+  { what: "a read of a bad sector", operation: Operation.read, segments: [4096], told: EIO },
+  {
+    what: "a read behind a file that was cut off",
+    operation: Operation.read,
+    segments: [4096],
+    told: 0,
+  },
+  { what: "a flush", operation: Operation.flush, segments: [], told: EIO },
+  { what: "zeroes that find no room", operation: Operation.writeZeroes, segments: [16], told: -28 },
+])("$what: the front end hears once what the disk answered", ({ operation, segments, told }) => {
+  using world = new ExecutorWorld(PLAIN);
+  world.fault = () => told;
+  const ranges = [{ sector: 0, sectorCount: 8, flags: 0 }];
+  world.admit({
+    operation,
+    sector: 0,
+    segments,
+    ...(operation === Operation.writeZeroes ? { ranges } : {}),
+  });
+  expect(outcomes(world.drain())).toEqual([Outcome.ioError]);
+  expect(world.failures).toEqual([{ operation, result: told }]);
+});
+
+test("parts of a block that the disk fails: told as well", () => {
+  // Its file ends where the block begins.
+  using world = new ExecutorWorld({ ...PLAIN, sectors: 8, blockBytes: 4096 });
+  world.admit({ operation: Operation.write, sector: 9, segments: [512] });
+  expect(outcomes(world.drain())).toEqual([Outcome.ioError]);
+  expect(world.failures).toMatchObject([{ operation: Operation.write }]);
+});
+
+test("a passing failure is told to nobody", () => {
+  using world = new ExecutorWorld(PLAIN);
+  const results: (number | undefined)[] = [EINTR, 512, EAGAIN, undefined];
+  world.fault = () => results.shift();
+  world.admit({ operation: Operation.read, sector: 0, segments: [4096] });
+  expect(outcomes(world.drain())).toEqual([Outcome.ok]);
+  expect(world.failures).toEqual([]);
 });
 
 test("ranges: lists that are empty, too long or not whole are refused", () => {

@@ -12,6 +12,7 @@ import { assert } from "../errors.ts";
 import { f64, i32 } from "../ffi/view.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import { BufferPool } from "./buffer-pool.ts";
+import { DoubtfulWrites, Durability } from "./doubtful-writes.ts";
 import { FlushGroup } from "./flush-group.ts";
 import { InPlaceRunner } from "./in-place-runner.ts";
 import { type IoEngine, isPassing, RETRIES_MAX } from "./io-engine.ts";
@@ -19,11 +20,13 @@ import { RangeLists } from "./range-lists.ts";
 import { RangeRunner } from "./range-runner.ts";
 import { Operation, Outcome, type RequestTable } from "./request-table.ts";
 import { type SectorCipher, SectorCopy } from "./sector-copy.ts";
+import { SlotWaits, Wait } from "./slot-waits.ts";
 import { SubBlockWriter } from "./sub-block-writer.ts";
 import { TransferRunner } from "./transfer-runner.ts";
 
 /** Ids of the engine above all slots. */
 const FLUSH_ID = 0x2000_0000;
+const EIO = -5;
 
 /** The disk as the executor sees it. */
 export interface ExecutorDisk {
@@ -32,6 +35,8 @@ export interface ExecutorDisk {
   readonly sectors: number;
   /** Smallest unit of I/O for offset and length, bytes: 512 or 4096. */
   readonly blockBytes: number;
+  /** False where the page cache is used. */
+  readonly isDirect: boolean;
   /** Addresses of direct I/O are multiples of this. */
   readonly memoryAlignBytes: number;
   readonly isReadOnly: boolean;
@@ -55,6 +60,10 @@ export interface ExecutorOptions {
   readonly wakeQueue: (queue: number) => void;
   /** A sync of the disk failed; no other one begins before this returns. */
   readonly noteSyncFailure?: () => void;
+  /** The disk's I/O of the request in this slot failed for good: `result` is a negative errno, or the bytes of a short one. */
+  readonly noteFailure?: (slot: number, result: number) => void;
+  /** Is told what requests wait for, in case anybody looks. */
+  readonly waits?: SlotWaits;
   /** Keeps read-modify-writes of all queues apart: 4 bytes. */
   readonly subBlockLock: SharedArrayBuffer;
   /**
@@ -76,6 +85,11 @@ export interface RequestRunner extends Disposable {
    * (the front end has answered others); `flushBatch` must follow before the engine is entered.
    */
   admit(slot: number): void;
+  /** Before requests are taken from the front end. Once a batch. */
+  beforeTaking(): void;
+  /** Before and after the ends of what is in `finished` are shown to the front end; before, outcomes may change. */
+  beforeAnswers(): void;
+  afterAnswers(): void;
   /** Handles a completion whose id is not a watch. */
   complete(id: number, result: number): void;
   /** Ends a batch: what still waited for others is handed to the engine. Once a turn. */
@@ -96,21 +110,28 @@ export class RequestExecutor implements RequestRunner {
   readonly #requests: RequestTable;
   readonly #pool: BufferPool;
   readonly #flushes: FlushGroup;
+  readonly #doubtful: DoubtfulWrites;
   readonly #ranges: RangeRunner;
   readonly #subBlocks: SubBlockWriter;
   readonly #transfers: TransferRunner | InPlaceRunner;
   /** I/O that waits for a buffer, first come first served: a circle. */
   readonly #waiting: Int32Array;
+  readonly #noteFailure: (slot: number, result: number) => void;
+  readonly #waits: SlotWaits;
   #waitingHead = 0;
   #waitingCount = 0;
   #isWriteThrough = false;
   /** Writes are durable by a sync of their own, not by themselves. */
   #areWritesSynced = false;
   #syncRetries = 0;
+  /** Why flushes fail: what the last sync of this queue met, or EIO for one of another queue. */
+  #syncResult = EIO;
 
   constructor(options: ExecutorOptions) {
     const { engine, disk, requests, cipher } = options;
     const slots = requests.slotsMax;
+    this.#noteFailure = options.noteFailure ?? (() => {});
+    this.#waits = options.waits ?? SlotWaits.unseen(slots);
     this.#engine = engine;
     this.#disk = disk;
     this.#requests = requests;
@@ -124,10 +145,16 @@ export class RequestExecutor implements RequestRunner {
       slotsMax: slots,
       host: {
         startSync: () => engine.prepareSync(FLUSH_ID),
-        finish: (slot, isOk) => this.#finish(slot, isOk ? Outcome.ok : Outcome.ioError),
+        finish: (slot, isOk) => this.#endFlush(slot, isOk),
         wake: options.wakeQueue,
         noteFailure: options.noteSyncFailure ?? (() => {}),
       },
+    });
+    this.#doubtful = new DoubtfulWrites({
+      flushes: this.#flushes,
+      requests,
+      durabilityOf: (slot) => this.#durabilityOf(slot),
+      failed: (slot) => this.#noteFailure(slot, EIO),
     });
     const sharedLock = options.subBlockLock;
     this.#subBlocks = new SubBlockWriter({ disk, requests, copy, cipher, sharedLock });
@@ -141,6 +168,7 @@ export class RequestExecutor implements RequestRunner {
       pool: this.#pool,
       subBlocks: this.#subBlocks,
       isWaiting: () => this.#waitingCount > 0,
+      failed: this.#noteFailure,
     });
     this.#transfers = this.#openTransfers(options, copy);
     this.#waiting = new Int32Array(slots);
@@ -177,17 +205,34 @@ export class RequestExecutor implements RequestRunner {
     this.#settleRange(slot, this.#ranges.start(slot, mustLeaveZeros));
   }
 
-  /** @param by what makes a write durable: itself (DSYNC), or a sync behind it that others may share */
-  setWriteThrough(isWriteThrough: boolean, by: "write" | "sync" = "write"): void {
-    const isDurable = isWriteThrough && by === "write";
+  /**
+   * A write is made durable by itself (DSYNC), or by a sync behind it that others may share. Of writes through the page
+   * cache only the latter is certain: the kernel tells of what it could not write back to the first that asks, and that
+   * may be another write's DSYNC.
+   */
+  setWriteThrough(isWriteThrough: boolean, mustBeSynced = false): void {
+    const isDurable = isWriteThrough && !mustBeSynced && this.#disk.isDirect;
     this.#isWriteThrough = isWriteThrough;
-    this.#areWritesSynced = isWriteThrough && by === "sync";
+    this.#areWritesSynced = isWriteThrough && !isDurable;
     this.#engine.setWriteThrough(isDurable);
     this.#subBlocks.setWriteThrough(isDurable);
   }
 
   grow(sectors: number): void {
     this.lists.grow(sectors);
+  }
+
+  beforeTaking(): void {
+    this.#doubtful.look();
+  }
+
+  /** @param finished whose ends are shown, where that is not this executor's own list */
+  beforeAnswers(finished = this.finished, count = this.finishedCount): void {
+    this.#doubtful.beforeAnswers(finished, count);
+  }
+
+  afterAnswers(): void {
+    this.#doubtful.afterAnswers();
   }
 
   flushBatch(): void {
@@ -235,7 +280,9 @@ export class RequestExecutor implements RequestRunner {
     const { engine, disk, requests, cipher, ownBuffers } = options;
     const finish = (slot: number, outcome: number) => this.#settleTransfer(slot, outcome);
     if (ownBuffers !== undefined) {
-      return new InPlaceRunner({ engine, requests, cipher, registeredBuffer: ownBuffers, finish });
+      const failed = this.#noteFailure;
+      const registeredBuffer = ownBuffers;
+      return new InPlaceRunner({ engine, requests, cipher, registeredBuffer, finish, failed });
     }
     return new TransferRunner({
       engine,
@@ -244,6 +291,7 @@ export class RequestExecutor implements RequestRunner {
       pool: this.#pool,
       host: {
         finish,
+        failed: this.#noteFailure,
         wait: (slot) => this.#wait(slot),
         isWaiting: () => this.#waitingCount > 0,
       },
@@ -260,17 +308,25 @@ export class RequestExecutor implements RequestRunner {
       return;
     }
     if (this.#disk.blockBytes > SECTOR_BYTES && !this.#isBlockAligned(slot)) {
-      this.#settleTransfer(slot, this.#subBlocks.run(slot) ? Outcome.ok : Outcome.ioError);
+      this.#runSubBlocks(slot);
       return;
     }
     this.#transfers.start(slot);
+  }
+
+  #runSubBlocks(slot: number): void {
+    const result = this.#subBlocks.run(slot);
+    if (result !== 0) {
+      this.#noteFailure(slot, result);
+    }
+    this.#settleTransfer(slot, result === 0 ? Outcome.ok : Outcome.ioError);
   }
 
   #admitFlush(slot: number): void {
     if (this.#disk.isNull || this.#disk.isReadOnly) {
       this.#finish(slot, Outcome.ok);
     } else {
-      this.#flushes.request(slot);
+      this.#flushes.request(slot, true);
     }
   }
 
@@ -287,16 +343,39 @@ export class RequestExecutor implements RequestRunner {
   }
 
   #settleTransfer(slot: number, outcome: number): void {
-    const requests = this.#requests;
-    if (
-      requests.operation[slot] === Operation.write &&
-      outcome === Outcome.ok &&
-      (this.#areWritesSynced || requests.isDurable[slot] === 1)
-    ) {
-      this.#flushes.request(slot);
+    const isWrite = this.#requests.operation[slot] === Operation.write;
+    if (isWrite && outcome === Outcome.ok && this.#isWriteSynced(slot)) {
+      this.#awaitSync(slot);
     } else {
       this.#finish(slot, outcome);
     }
+  }
+
+  #isWriteSynced(slot: number): boolean {
+    return this.#areWritesSynced || this.#requests.isDurable[slot] === 1;
+  }
+
+  /** As a request that changes the disk is answered at the end of it. */
+  #durabilityOf(slot: number): number {
+    const isWrite = this.#requests.operation[slot] === Operation.write;
+    if (isWrite ? this.#isWriteSynced(slot) : this.#isWriteThrough) {
+      return Durability.bySync;
+    }
+    return this.#isWriteThrough ? Durability.byItself : Durability.byFlush;
+  }
+
+  /** A request that is done is answered when a sync has made it durable. */
+  #awaitSync(slot: number): void {
+    this.#waits.begin(slot, Wait.sync);
+    this.#flushes.request(slot, false);
+  }
+
+  #endFlush(slot: number, isOk: boolean): void {
+    this.#waits.end(slot);
+    if (!isOk) {
+      this.#noteFailure(slot, this.#syncResult);
+    }
+    this.#finish(slot, isOk ? Outcome.ok : Outcome.ioError);
   }
 
   #settleSync(result: number): void {
@@ -306,6 +385,7 @@ export class RequestExecutor implements RequestRunner {
       return;
     }
     this.#syncRetries = 0;
+    this.#syncResult = result < 0 ? result : EIO;
     this.#flushes.ended(result >= 0);
   }
 
@@ -313,7 +393,7 @@ export class RequestExecutor implements RequestRunner {
     if (state === RangeRunner.NO_BUFFER) {
       this.#wait(slot);
     } else if (state === Outcome.ok && this.#isWriteThrough) {
-      this.#flushes.request(slot); // fallocate has no durable form of its own
+      this.#awaitSync(slot); // fallocate has no durable form of its own
     } else if (state !== RangeRunner.UNDER_WAY) {
       this.#finish(slot, state);
     }
@@ -321,6 +401,7 @@ export class RequestExecutor implements RequestRunner {
 
   #wait(slot: number): void {
     assert(this.#waitingCount < this.#waiting.length, "every request waits at most once");
+    this.#waits.begin(slot, Wait.buffer);
     this.#waiting[(this.#waitingHead + this.#waitingCount) % this.#waiting.length] = slot;
     this.#waitingCount += 1;
   }
@@ -346,6 +427,7 @@ export class RequestExecutor implements RequestRunner {
   }
 
   #dropWaiting(): void {
+    this.#waits.end(i32(this.#waiting, this.#waitingHead));
     this.#waitingHead = (this.#waitingHead + 1) % this.#waiting.length;
     this.#waitingCount -= 1;
   }

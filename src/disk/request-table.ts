@@ -65,6 +65,10 @@ export class RequestTable {
     return this.slotsMax - this.#freeCount;
   }
 
+  isTaken(slot: number): boolean {
+    return this.#isTaken[slot] === 1;
+  }
+
   /** A free slot with places for `segments`, or -1 when it must wait for another request to end. */
   take(segments: number): number {
     const isLong = segments > this.segmentsPerSlot;

@@ -21,6 +21,8 @@ import type { SectorCipher, SectorCopy } from "./sector-copy.ts";
 const WINDOW_BYTES = 256 * 1024;
 /** The holder always lets go after its I/O; this only bounds one sleep. */
 const LOCK_WAIT_MS = 100;
+/** What a cipher that fails is told as. */
+const EIO = -5;
 
 export interface SubBlockOptions {
   readonly disk: { readonly fd: number; readonly blockBytes: number };
@@ -53,20 +55,20 @@ export class SubBlockWriter implements Disposable {
     this.#isWriteThrough = isWriteThrough;
   }
 
-  /** Carries the whole request out. False on an I/O error. */
-  run(slot: number): boolean {
+  /** Carries the whole request out: 0, or a negative errno. */
+  run(slot: number): number {
     this.#acquire();
-    const isOk = this.#runLocked(slot);
+    const result = this.#runLocked(slot);
     this.#release();
-    return isOk;
+    return result;
   }
 
-  /** Writes zeros over sectors that lie in one block. False on an I/O error. */
-  zero(sector: number, sectorCount: number): boolean {
+  /** Writes zeros over sectors that lie in one block: 0, or a negative errno. */
+  zero(sector: number, sectorCount: number): number {
     this.#acquire();
-    const isOk = this.#zeroLocked(sector, sectorCount);
+    const result = this.#zeroLocked(sector, sectorCount);
     this.#release();
-    return isOk;
+    return result;
   }
 
   /** Wipes and unmaps the window. */
@@ -92,13 +94,14 @@ export class SubBlockWriter implements Disposable {
     Atomics.notify(this.#lock, 0, 1);
   }
 
-  #zeroLocked(sector: number, sectorCount: number): boolean {
+  #zeroLocked(sector: number, sectorCount: number): number {
     const { fd, blockBytes } = this.#disk;
     const address = this.#window?.address ?? 0;
     const at = sector * SECTOR_BYTES;
     const start = Math.floor(at / blockBytes) * blockBytes;
-    if (readFileAt(fd, start, address, blockBytes) !== 0) {
-      return false;
+    const result = readFileAt(fd, start, address, blockBytes);
+    if (result !== 0) {
+      return result;
     }
     const place = address + (at - start);
     fillMemory(place, 0, sectorCount * SECTOR_BYTES);
@@ -106,12 +109,12 @@ export class SubBlockWriter implements Disposable {
       this.#cipher !== undefined &&
       this.#cipher.encrypt(sector, sectorCount, place, place) !== 0
     ) {
-      return false;
+      return EIO;
     }
-    return writeFileAt(fd, start, address, blockBytes, this.#isWriteThrough) === 0;
+    return writeFileAt(fd, start, address, blockBytes, this.#isWriteThrough);
   }
 
-  #runLocked(slot: number): boolean {
+  #runLocked(slot: number): number {
     this.#copy.rewind(slot);
     const block = this.#disk.blockBytes;
     let at = f64(this.#requests.sector, slot) * SECTOR_BYTES;
@@ -120,12 +123,13 @@ export class SubBlockWriter implements Disposable {
       const start = Math.floor(at / block) * block;
       const stop = Math.min(Math.ceil(end / block) * block, start + WINDOW_BYTES);
       const part = Math.min(end, stop) - at;
-      if (!this.#runWindow({ slot, at, part, start, lengthBytes: stop - start })) {
-        return false;
+      const result = this.#runWindow({ slot, at, part, start, lengthBytes: stop - start });
+      if (result !== 0) {
+        return result;
       }
       at += part;
     }
-    return true;
+    return 0;
   }
 
   #runWindow(window: {
@@ -134,20 +138,21 @@ export class SubBlockWriter implements Disposable {
     readonly part: number;
     readonly start: number;
     readonly lengthBytes: number;
-  }): boolean {
+  }): number {
     const { slot, at, part, start, lengthBytes } = window;
     const address = this.#window?.address ?? 0;
     const fd = this.#disk.fd;
-    if (readFileAt(fd, start, address, lengthBytes) !== 0) {
-      return false;
+    const result = readFileAt(fd, start, address, lengthBytes);
+    if (result !== 0) {
+      return result;
     }
     const inWindow = address + (at - start);
     if (this.#requests.operation[slot] === Operation.read) {
-      return this.#copy.scatter(slot, at / SECTOR_BYTES, inWindow, part);
+      return this.#copy.scatter(slot, at / SECTOR_BYTES, inWindow, part) ? 0 : EIO;
     }
     if (!this.#copy.gather(slot, at / SECTOR_BYTES, inWindow, part)) {
-      return false;
+      return EIO;
     }
-    return writeFileAt(fd, start, address, lengthBytes, this.#isWriteThrough) === 0;
+    return writeFileAt(fd, start, address, lengthBytes, this.#isWriteThrough);
   }
 }

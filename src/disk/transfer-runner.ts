@@ -37,6 +37,8 @@ const Path = { direct: 0, bounce: 1 } as const;
 export interface TransferHost {
   /** The request's outcome is known. */
   finish(slot: number, outcome: number): void;
+  /** The disk's I/O of this request failed for good, or stayed short; its outcome follows. */
+  failed(slot: number, result: number): void;
   /** The I/O goes on by `resume` when a buffer is free. */
   wait(slot: number): void;
   /** True while something waits for a buffer: nobody overtakes it. */
@@ -362,6 +364,7 @@ export class TransferRunner implements Disposable {
       this.#giveBuffer(first);
     }
     if (i32(this.#next, first) < 0) {
+      this.#host.failed(first, result);
       this.#host.finish(first, Outcome.ioError);
       return;
     }

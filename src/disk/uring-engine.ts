@@ -411,6 +411,9 @@ export class UringEngine implements IoEngine {
   }
 
   #next(): number {
+    if (this.room() === 0) {
+      this.submit(0); // as many requests as the kernel has entries for, and a watch beside them
+    }
     assert(this.room() > 0, "the submission ring is sized for all requests");
     const at = (this.#sqTail & (this.#entries - 1)) * SQE_WORDS;
     this.#sqTail = (this.#sqTail + 1) | 0;

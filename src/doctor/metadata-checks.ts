@@ -1,14 +1,16 @@
 /** The metadata of a disk with lazy stripes: that it is there, can be read, and is that of this disk and source. */
+
 import { closeSync, constants, openSync, statSync } from "node:fs";
 import type { DeviceConfig } from "../config/index.ts";
 import { InputFile } from "../copy/input-file.ts";
 import { loadLiveMetadata } from "../copy/metadata-report.ts";
 import { XtsCipher } from "../disk/cipher.ts";
-import { errorText, UbiError } from "../errors.ts";
+import { errorText } from "../errors.ts";
 import { countStripes, type Metadata, stripeBytes, stripesOf } from "../formats/metadata.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import type { CheckContext } from "./check-context.ts";
 import type { Finding } from "./finding.ts";
+import { operatingErrorText } from "./operating-error.ts";
 
 export async function* examineMetadata(context: CheckContext): AsyncGenerator<Finding> {
   const config = await context.config();
@@ -36,7 +38,12 @@ export async function* examineMetadata(context: CheckContext): AsyncGenerator<Fi
     const { fd, sizeBytes } = input;
     context.metadata = await loadLiveMetadata({ path, fd, sizeBytes, cipher });
   } catch (error) {
-    yield { check: "content", verdict: "fail", found: told(error), advice: CONTENT_ADVICE };
+    yield {
+      check: "content",
+      verdict: "fail",
+      found: operatingErrorText(error),
+      advice: CONTENT_ADVICE,
+    };
     return;
   }
   yield* contentFindings(context.metadata, {
@@ -78,7 +85,8 @@ export function* contentFindings(
 // --- internal ---
 
 const CONTENT_ADVICE =
-  "bring it back from a copy, or name the key and the file that belong together";
+  "run ubiblk init-metadata for a new disk; else bring it back from a copy, or name the key and the file that belong together";
+const EMPTY_ADVICE = "run ubiblk init-metadata for a new disk, or bring it back from a copy";
 
 function fileFinding(path: string): Finding {
   const check = "file";
@@ -96,6 +104,9 @@ function fileFinding(path: string): Finding {
     // As a backend does, which writes to it. Nothing is written here.
     const access = stats.isFile() ? constants.O_RDWR : constants.O_RDONLY;
     closeSync(openSync(path, access | constants.O_NONBLOCK));
+    if (stats.isFile() && stats.size === 0) {
+      return { check, verdict: "fail", found: `${path} is empty`, advice: EMPTY_ADVICE };
+    }
     const mode = (stats.mode & 0o7777).toString(8).padStart(4, "0");
     return { check, verdict: "ok", found: `${path}, ${stats.size} bytes, mode ${mode}` };
   } catch (error) {
@@ -115,14 +126,7 @@ function sizeOf(path: DeviceConfig["device"]["dataPath"]): number | undefined {
     using file = new InputFile(path);
     return file.sizeBytes;
   } catch (error) {
-    told(error);
+    operatingErrorText(error);
     return undefined; // told by the subject "data_path"
   }
-}
-
-function told(error: unknown): string {
-  if (!(error instanceof UbiError)) {
-    throw error;
-  }
-  return errorText(error);
 }

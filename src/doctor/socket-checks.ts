@@ -2,26 +2,35 @@
  * The sockets: that they can be made, and who listens there. A `vhost_socket` is not connected to while a backend has
  * the disk: it serves one front end at a time, and what waits behind that would pile up.
  */
+
 import { accessSync, constants, lstatSync, readlinkSync, type Stats, statSync } from "node:fs";
 import { dirname, resolve } from "node:path";
-import type { DeviceConfig } from "../config/index.ts";
+import { type DeviceConfig, socketRights } from "../config/index.ts";
 import { InputFile } from "../copy/input-file.ts";
 import { lockHolderPid } from "../disk/disk-lock.ts";
 import { errnoText, errorText, UbiError } from "../errors.ts";
-import { probeSocket } from "../ffi/socket.ts";
+import { listenAt } from "../ffi/listen-address.ts";
+import { closeDescriptor, probeSocket } from "../ffi/socket.ts";
 import type { CheckContext } from "./check-context.ts";
 import type { Finding } from "./finding.ts";
+import { operatingErrorText } from "./operating-error.ts";
 import { askVersion } from "./rpc-question.ts";
 import { systemText } from "./system-file.ts";
 
 export async function* examineVhostSocket(context: CheckContext): AsyncGenerator<Finding> {
   const config = await context.config();
-  const { vhostSocket } = config.device;
+  const { vhostSocket, vhostSocketMode: mode, vhostSocketOwner: owner } = config.device;
+  const { vhostSocketGroup: group } = config.device;
+  if (vhostSocket !== undefined) {
+    yield* rightsFindings("device.vhost_socket", vhostSocket, { mode, owner, group });
+  }
   yield* placeFindings(vhostSocket, (path) => vhostListener(path, holderOf(config)));
 }
 
 export async function* examineRpcSocket(context: CheckContext): AsyncGenerator<Finding> {
-  const { rpcSocket } = (await context.config()).device;
+  const { device } = await context.config();
+  const { rpcSocket, rpcSocketMode: mode, rpcSocketOwner: owner, rpcSocketGroup: group } = device;
+  yield* rightsFindings("device.rpc_socket", rpcSocket, { mode, owner, group });
   const listener = yield* placeFindings(rpcSocket, connectionState);
   if (rpcSocket !== undefined && listener === "listening") {
     yield await answerFinding(rpcSocket);
@@ -29,8 +38,20 @@ export async function* examineRpcSocket(context: CheckContext): AsyncGenerator<F
 }
 
 export async function* examineMetricsSocket(context: CheckContext): AsyncGenerator<Finding> {
-  const { metricsSocket } = (await context.config()).device;
+  const { device } = await context.config();
+  const { metricsSocket, metricsSocketMode: mode, metricsSocketOwner: owner } = device;
+  const { metricsSocketGroup: group } = device;
+  yield* rightsFindings("device.metrics_socket", metricsSocket, { mode, owner, group });
   yield* placeFindings(metricsSocket, connectionState);
+}
+
+/** It is listened at for a moment, unless somebody does. */
+export async function* examineMetricsAddress(context: CheckContext): AsyncGenerator<Finding> {
+  const config = await context.config();
+  const { metricsAddress } = config.device;
+  if (metricsAddress !== undefined) {
+    yield addressFinding(metricsAddress, holderOf(config));
+  }
 }
 
 /** What is at a socket's path. */
@@ -82,6 +103,43 @@ export function stateFinding(path: string, state: PathState, listener: Listener)
       };
 }
 
+/**
+ * Who may connect. Its user and group have to be known to this machine, also where there is no `path`: a backend looks
+ * them up first.
+ */
+export function* rightsFindings(
+  key: string,
+  path: string | undefined,
+  settings: Parameters<typeof socketRights>[1],
+): Generator<Finding> {
+  const check = "rights";
+  try {
+    const { mode, owner, group } = socketRights(key, settings);
+    if (path !== undefined) {
+      const shown = mode.toString(8).padStart(4, "0");
+      const found = `mode ${shown}, owner ${owner ?? OF_BACKEND}, group ${group ?? OF_BACKEND}`;
+      yield { check, verdict: "ok", found };
+    }
+  } catch (error) {
+    yield { check, verdict: "fail", found: operatingErrorText(error) };
+  }
+}
+
+/** @param pid the process that serves the disk: then it is at its place there */
+export function addressFinding(address: string, pid: number | undefined): Finding {
+  const check = "address";
+  try {
+    closeDescriptor(listenAt(address));
+    return { check, verdict: "ok", found: `${address} is free: nobody serves here now` };
+  } catch (error) {
+    const found = operatingErrorText(error);
+    const isTaken = error instanceof UbiError && error.code === "E_SOCKET_IN_USE";
+    return isTaken && pid !== undefined
+      ? { check, verdict: "ok", found: `a program listens at ${address}` }
+      : { check, verdict: "fail", found };
+  }
+}
+
 /** Who may write to the folder can put another program's socket in the place of ours. */
 export function modeFinding(folder: string, mode: number): Finding {
   const check = "folder";
@@ -96,6 +154,25 @@ export function modeFinding(folder: string, mode: number): Finding {
       };
 }
 
+/** A folder that no socket can be made in. */
+export function missingFolderFinding(folder: string, error: unknown): Finding {
+  const check = "folder";
+  const make = `install -d -m 0750 ${folder}`;
+  return isRuntimeFolder(folder, error)
+    ? {
+        check,
+        verdict: "warn",
+        found: `${folder} is not there: nobody serves here now`,
+        advice: `nothing, when a unit makes it at its start (RuntimeDirectory=); else: ${make}`,
+      }
+    : {
+        check,
+        verdict: "fail",
+        found: `cannot make a socket in ${folder}: ${errorText(error)}`,
+        advice: `make it, writable for the backend's user: ${make}`,
+      };
+}
+
 // --- internal ---
 
 /** sun_path less its NUL (unix(7)). */
@@ -104,6 +181,8 @@ const ECONNREFUSED = -111;
 /** Of /proc/net/unix: number, references, protocol, flags, type, state, inode, name. */
 const LISTENING_FLAGS = "00010000";
 const NAME_FIELD = 7;
+
+const OF_BACKEND = "that of the backend";
 
 /** Returns who listens there; nothing is found about a socket that is not configured. */
 function* placeFindings(
@@ -133,17 +212,17 @@ function folderFinding(path: string): Finding {
     stats = statSync(folder);
     accessSync(folder, constants.W_OK | constants.X_OK);
   } catch (error) {
-    const advice = `make it, writable for the backend's user: install -d -m 0750 ${folder}`;
-    return {
-      check,
-      verdict: "fail",
-      found: `cannot make a socket in ${folder}: ${errorText(error)}`,
-      advice,
-    };
+    return missingFolderFinding(folder, error);
   }
   return stats.isDirectory()
     ? modeFinding(folder, stats.mode)
     : { check, verdict: "fail", found: `${folder} is no folder`, advice: "name another path" };
+}
+
+/** Such folders go with the service that they belong to. */
+function isRuntimeFolder(folder: string, error: unknown): boolean {
+  const isMissing = error instanceof Error && "code" in error && error.code === "ENOENT";
+  return isMissing && /^\/(var\/)?run\/./.test(resolve(folder));
 }
 
 function stateOf(path: string): PathState {
@@ -161,9 +240,7 @@ function holderOf({ device }: DeviceConfig): number | undefined {
     using file = new InputFile(device.dataPath);
     return lockHolderPid(file.fd);
   } catch (error) {
-    if (!(error instanceof UbiError)) {
-      throw error;
-    }
+    operatingErrorText(error);
     return undefined; // told by the subject "data_path"
   }
 }

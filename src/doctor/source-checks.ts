@@ -2,19 +2,24 @@
  * The stripe source: opened as a backend would where its secrets can be read, otherwise as far as it can be seen
  * without them.
  */
+
 import { connect } from "node:net";
 import { resolve } from "node:path";
 import { MAPPING_KEY, METADATA_KEY } from "../archive/archive-manifest.ts";
 import { FilesystemStore } from "../archive/filesystem-store.ts";
 import type { DeviceConfig } from "../config/index.ts";
-import { InputFile } from "../copy/input-file.ts";
 import { openDiskSource, openSource, type WorkerSourceSettings } from "../device/open-source.ts";
-import { errorText, UbiError } from "../errors.ts";
+import { openLists } from "../device/prefetch-file.ts";
+import { examineStripeImage } from "../device/stripe-image.ts";
+import { DataFile } from "../disk/data-file.ts";
+import { errorText } from "../errors.ts";
 import { ARCHIVE_METADATA_BYTES_MAX, decodeArchiveMetadata } from "../formats/archive-metadata.ts";
+import { countStripes, type Metadata, stripeBytes } from "../formats/metadata.ts";
 import { SECTOR_BYTES } from "../formats/virtio-blk.ts";
 import type { OpenedSource } from "../sources/opened-source.ts";
 import type { CheckContext } from "./check-context.ts";
 import type { Finding } from "./finding.ts";
+import { operatingErrorText } from "./operating-error.ts";
 import { examineService } from "./service-checks.ts";
 
 export async function* examineSource(context: CheckContext): AsyncGenerator<Finding> {
@@ -23,8 +28,14 @@ export async function* examineSource(context: CheckContext): AsyncGenerator<Find
   if (settings === undefined) {
     return;
   }
+  const { metadata } = context;
+  if (metadata !== undefined && countStripes(metadata.flags).unfetched === 0) {
+    yield { check: "need", verdict: "ok", found: "all is fetched: a backend does not open it" };
+    return;
+  }
+  yield* listFindings(settings, metadata);
   if (settings.type === "raw") {
-    yield* imageFindings(settings.imagePath, config);
+    yield imageFinding(settings.imagePath, config, metadata);
     return;
   }
   const isRemote = settings.type === "remote" || settings.storage === "s3";
@@ -48,7 +59,6 @@ export async function* examineSource(context: CheckContext): AsyncGenerator<Find
   }
   try {
     const quick = withoutPatience(settings);
-    const { metadata } = context;
     await using source = await (metadata === undefined
       ? openSource(quick, answer.secrets, { signal: AbortSignal.timeout(OPEN_MS) })
       : openDiskSource(quick, answer.secrets, { metadata, signal: AbortSignal.timeout(OPEN_MS) }));
@@ -63,6 +73,8 @@ export async function* examineSource(context: CheckContext): AsyncGenerator<Find
 const OPEN_MS = 8_000;
 const CONNECT_MS = 3_000;
 const OPEN_ADVICE = "do what the message says; stripes that are not fetched yet cannot be had";
+
+const IMAGE_ADVICE = "mend image_path, or give access";
 
 /** The limits of a check instead of those of a service that has all day. */
 function withoutPatience(settings: WorkerSourceSettings): WorkerSourceSettings {
@@ -79,21 +91,60 @@ function contentText({ name, sectors, stripeSectors }: OpenedSource, isFitting: 
   return `${name} has ${stripes} stripes of ${stripeSectors * SECTOR_BYTES} bytes${fit}`;
 }
 
-function* imageFindings(path: string, { device }: DeviceConfig): Generator<Finding> {
+/** The files of `prefetch` and `record`. */
+function* listFindings(
+  { prefetch, record }: NonNullable<DeviceConfig["stripeSource"]>,
+  metadata: Metadata | undefined,
+): Generator<Finding> {
+  const check = "lists";
+  const paths = [prefetch, record].filter((path) => path !== undefined);
+  if (paths.length === 0) {
+    return;
+  }
+  try {
+    openLists({ prefetch, record }, stripedDisk(metadata));
+    yield { check, verdict: "ok", found: paths.join(", ") };
+  } catch (error) {
+    yield { check, verdict: "fail", found: told(error) };
+  }
+}
+
+/** Whether a list can be read does not hang on the stripes of the disk. */
+function stripedDisk(metadata: Metadata | undefined) {
+  return metadata === undefined
+    ? { stripeSectors: 1, stripeCount: 1 }
+    : {
+        stripeSectors: stripeBytes(metadata) / SECTOR_BYTES,
+        stripeCount: metadata.stripeCount,
+      };
+}
+
+function imageFinding(
+  path: string,
+  { device }: DeviceConfig,
+  content: Metadata | undefined,
+): Finding {
   const check = "image";
   try {
-    using image = new InputFile(path, "image");
-    using disk = new InputFile(device.dataPath);
-    yield image.sizeBytes > disk.sizeBytes
-      ? {
-          check,
-          verdict: "fail",
-          found: `image ${path} has ${image.sizeBytes} bytes, the disk only ${disk.sizeBytes}`,
-          advice: "make the disk as large as the image (truncate), then its metadata",
-        }
-      : { check, verdict: "ok", found: `${path}, ${image.sizeBytes} bytes` };
+    using data = openToLook(device.dataPath, "data");
+    using metadata = seenMetadata(device.metadataPath);
+    const bytes = examineStripeImage(path, { data, metadata, content });
+    return { check, verdict: "ok", found: `${path}, ${bytes} bytes` };
   } catch (error) {
-    yield { check, verdict: "fail", found: told(error), advice: "mend image_path, or give access" };
+    return { check, verdict: "fail", found: told(error), advice: IMAGE_ADVICE };
+  }
+}
+
+function openToLook(path: string, what: string): DataFile {
+  return DataFile.open({ path, what, isReadOnly: true, isUnlocked: true });
+}
+
+function seenMetadata(path: string | undefined): DataFile | undefined {
+  try {
+    return path === undefined ? undefined : openToLook(path, "metadata");
+  } catch (error) {
+    told(error);
+    return undefined; // told by the subject "metadata_path"
   }
 }
 
@@ -158,11 +209,8 @@ async function reach(host: string, port: number): Promise<void> {
 
 /** @throws what is no operating error */
 function told(error: unknown): string {
-  if (error instanceof UbiError) {
-    return errorText(error);
-  }
   if (error instanceof DOMException && error.name === "TimeoutError") {
     return `no answer within ${OPEN_MS / 1000} s`;
   }
-  throw error;
+  return operatingErrorText(error);
 }

@@ -45,6 +45,11 @@ export const SUBJECTS: readonly Subject[] = [
     isOfConfig: true,
   },
   {
+    name: "metrics_address",
+    load: async () => (await import("./socket-checks.ts")).examineMetricsAddress,
+    isOfConfig: true,
+  },
+  {
     name: "stripe_source",
     load: async () => (await import("./source-checks.ts")).examineSource,
     isOfConfig: true,

@@ -1,10 +1,11 @@
 /** The ublk driver: only `ubiblk ublk` needs it, so its absence is no warning, and what it lacks is one. */
-import { errorText, UbiError } from "../errors.ts";
+
 import { FEATURE } from "../formats/ublk.ts";
 import { UblkControl } from "../ublk/control.ts";
 import { KernelControlChannel } from "../ublk/control-channel.ts";
 import { type ListedDevice, listDevices } from "../ublk/device-list.ts";
 import type { Finding } from "./finding.ts";
+import { operatingErrorText } from "./operating-error.ts";
 import { systemText } from "./system-file.ts";
 
 export async function* examineUblk(): AsyncGenerator<Finding> {
@@ -12,7 +13,7 @@ export async function* examineUblk(): AsyncGenerator<Finding> {
   try {
     control = new UblkControl(KernelControlChannel.open());
   } catch (error) {
-    yield absenceFinding(told(error), moduleState());
+    yield absenceFinding(operatingErrorText(error), moduleState());
     return;
   }
   using _ = control;
@@ -20,7 +21,7 @@ export async function* examineUblk(): AsyncGenerator<Finding> {
     yield featureFinding(await control.features());
     yield* deviceFindings(await listDevices(control));
   } catch (error) {
-    yield { check: "driver", verdict: "warn", found: told(error) };
+    yield { check: "driver", verdict: "warn", found: operatingErrorText(error) };
   }
 }
 
@@ -80,13 +81,6 @@ export function* deviceFindings(devices: readonly ListedDevice[]): Generator<Fin
 }
 
 // --- internal ---
-
-function told(error: unknown): string {
-  if (!(error instanceof UbiError)) {
-    throw error;
-  }
-  return errorText(error);
-}
 
 function moduleState(): "there" | "absent" | undefined {
   const folder = `/lib/modules/${systemText("/proc/sys/kernel/osrelease")}`;

@@ -9,6 +9,7 @@ const native = link({
   ubi_file_make_blocking: { args: ["i32"], returns: "i32" },
   ubi_file_retire: { args: ["i32"], returns: "i32" },
   ubi_file_lock: { args: ["i32", "u32"], returns: "i32" },
+  ubi_file_mark: { args: ["i32", "f64"], returns: "i32" },
   ubi_file_unlock: { args: ["i32"], returns: "i32" },
   ubi_file_read: { args: ["i32", "f64", "ptr", "u32"], returns: "i32" },
   ubi_file_write: { args: ["i32", "f64", "ptr", "u32", "u32"], returns: "i32" },
@@ -16,6 +17,7 @@ const native = link({
   ubi_file_write_vector: { args: ["i32", "f64", "ptr", "u32", "u32"], returns: "i32" },
   ubi_file_datasync: { args: ["i32"], returns: "i32" },
   ubi_file_will_need: { args: ["i32", "f64", "f64"], returns: "i32" },
+  ubi_file_forget: { args: ["i32", "f64", "f64"], returns: "i32" },
   ubi_file_begin_writeback: { args: ["i32", "f64", "f64"], returns: "i32" },
   ubi_file_allocate: { args: ["i32", "u32", "f64", "f64"], returns: "i32" },
 });
@@ -72,6 +74,14 @@ export function lockFile(fd: number, mode: "exclusive" | "shared"): number {
   return native.ubi_file_lock(fd, mode === "exclusive" ? 1 : 0);
 }
 
+/**
+ * Names this process in /proc/locks as who has the file, beside the lock itself, until it ends or closes any descriptor of
+ * the file. 0 or a negative errno.
+ */
+export function markFile(fd: number, offset: number): number {
+  return native.ubi_file_mark(fd, offset);
+}
+
 /** Gives the lock up before the description is closed. */
 export function unlockFile(fd: number): void {
   native.ubi_file_unlock(fd);
@@ -125,6 +135,14 @@ export function writeVectorAt(
 /** Asks the kernel to read a range into the page cache meanwhile. Only advice: what comes of it is not told. */
 export function willNeedFile(fd: number, offset: number, lengthBytes: number): void {
   native.ubi_file_will_need(fd, offset, lengthBytes);
+}
+
+/**
+ * Lets the page cache drop a range, what is not on disk excepted: a read from here on asks the medium. Only advice: a
+ * length of 0 reaches to the end of the file.
+ */
+export function forgetFile(fd: number, offset: number, lengthBytes: number): void {
+  native.ubi_file_forget(fd, offset, lengthBytes);
 }
 
 /**

@@ -142,7 +142,7 @@ test("guard: its table has places for two memory maps, and says when it is full"
   const start = 2 ** 46;
   const guarded: number[] = [];
   expect(() => {
-    for (let i = 0; i < 2000; i++) {
+    for (let i = 0; i < 4096; i++) {
       guardMemory(start + i * PAGE_SIZE, PAGE_SIZE, PAGE_SIZE);
       guarded.push(start + i * PAGE_SIZE);
     }

@@ -17,6 +17,7 @@ const native = link({
   ubi_memory_load16: { args: ["ptr", "ptr"], returns: "void" },
   ubi_memory_store8: { args: ["ptr", "u32"], returns: "void" },
   ubi_memory_store32: { args: ["ptr", "u32"], returns: "void" },
+  ubi_memory_mark_dirty: { args: ["ptr", "f64", "f64", "f64"], returns: "void" },
   ubi_memory_guard_install: { args: [], returns: "i32" },
   ubi_memory_guard_add: { args: ["f64", "f64", "f64"], returns: "i32" },
   ubi_memory_guard_remove: { args: ["f64"], returns: "i32" },
@@ -110,6 +111,17 @@ export function store8(target: number, value: number): void {
 
 export function store32(target: number, value: number): void {
   native.ubi_memory_store32(target as Pointer, value);
+}
+
+/** A log of dirty pages: one bit for each 4096 bytes from address 0 on. */
+export interface PageLog {
+  readonly address: number;
+  readonly sizeBytes: number;
+}
+
+/** Marks the pages of `lengthBytes` at `place` in a log that others read and clear; none behind its end. */
+export function markDirty(log: PageLog, place: number, lengthBytes: number): void {
+  native.ubi_memory_mark_dirty(log.address as Pointer, log.sizeBytes, place, lengthBytes);
 }
 
 /** From here on a front end that truncates its shared memory breaks its own disk, not this process. */

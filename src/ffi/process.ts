@@ -4,6 +4,7 @@ import { link } from "./library.ts";
 
 const native = link({
   ubi_process_harden: { args: [], returns: "i32" },
+  ubi_process_flush_io: { args: [], returns: "i32" },
   ubi_process_pin: { args: ["u32"], returns: "i32" },
   ubi_process_may_run_on: { args: ["u32"], returns: "i32" },
   ubi_process_name_thread: { args: ["ptr"], returns: "i32" },
@@ -13,6 +14,14 @@ const native = link({
 /** No core dumps and no tracing by the same user: keys are in this memory. 0 or a negative errno. */
 export function hardenProcess(): number {
   return native.ubi_process_harden();
+}
+
+/**
+ * For a process that the kernel writes through: when it needs memory, the kernel does not free some by I/O, which might be
+ * that of the process itself. Counts for the calling thread and those it starts from here on. 0 or a negative errno.
+ */
+export function becomeIoFlusher(): number {
+  return native.ubi_process_flush_io();
 }
 
 /** Pins the calling thread to a CPU. 0 or a negative errno. */

@@ -29,13 +29,23 @@ export interface SocketPlace {
   readonly path: string;
   readonly rights?: SocketRights | undefined;
   readonly inheritedFd?: number | undefined;
+  /** The inherited socket's file was made by us, and is ours to remove. */
+  readonly isFileOurs?: boolean | undefined;
+}
+
+/** A listening socket on its way to another process of ours. */
+export interface HandedSocket {
+  readonly fd: number;
+  /** Or an address with a port. */
+  readonly path: string;
+  readonly isFileOurs: boolean;
 }
 
 export class ListeningSocket implements Disposable {
   readonly path: string;
   readonly fd: number;
   /** Undefined where it is not ours to remove. */
-  readonly #file: Stats | undefined;
+  #file: Stats | undefined;
   #isOurs = true;
   #isDisposed = false;
 
@@ -50,9 +60,11 @@ export class ListeningSocket implements Disposable {
    * @throws UbiError E_SOCKET, E_SOCKET_IN_USE, E_SOCKET_NOT_OURS
    */
   static open(place: string | SocketPlace): ListeningSocket {
-    const { path, rights, inheritedFd } = typeof place === "string" ? { path: place } : place;
+    const given: SocketPlace = typeof place === "string" ? { path: place } : place;
+    const { path, rights, inheritedFd, isFileOurs } = given;
     if (inheritedFd !== undefined) {
-      return new ListeningSocket(path, inheritedFd, undefined);
+      const file = isFileOurs === true ? lstatSync(path, { throwIfNoEntry: false }) : undefined;
+      return new ListeningSocket(path, inheritedFd, file);
     }
     if (new TextEncoder().encode(path).length > PATH_BYTES_MAX) {
       throw new UbiError(
@@ -71,6 +83,16 @@ export class ListeningSocket implements Disposable {
   /** A non-blocking connection, or a negative errno when nobody waits. */
   accept(): number {
     return acceptSocket(this.fd);
+  }
+
+  /** Another process serves the socket from now on: the file stays. */
+  leaveFile(): void {
+    this.#file = undefined;
+  }
+
+  /** For another process, to serve in place of this one. */
+  get handed(): HandedSocket {
+    return { fd: this.fd, path: this.path, isFileOurs: this.#file !== undefined };
   }
 
   /** Somebody else closes the descriptor from now on; the file stays ours to remove. */

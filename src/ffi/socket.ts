@@ -1,6 +1,6 @@
 /** Unix sockets with descriptor passing (ffi/socket.h). Results: counts, descriptors or negative errno. */
 import type { Pointer } from "bun:ffi";
-import { assert } from "../errors.ts";
+import { assert, errnoText, UbiError } from "../errors.ts";
 import { Arena, type ArenaView } from "./arena.ts";
 import { link } from "./library.ts";
 import { i32, u32 } from "./view.ts";
@@ -12,6 +12,7 @@ const native = link({
   ubi_socket_tell: { args: ["ptr", "ptr", "u32", "i32"], returns: "i32" },
   ubi_socket_probe: { args: ["ptr"], returns: "i32" },
   ubi_socket_connect: { args: ["ptr"], returns: "i32" },
+  ubi_socket_pair: { args: ["ptr"], returns: "i32" },
   ubi_socket_accept: { args: ["i32"], returns: "i32" },
   ubi_socket_receive: { args: ["i32", "ptr", "u32", "ptr", "u32", "ptr"], returns: "i32" },
   ubi_socket_send: { args: ["i32", "ptr", "u32", "ptr", "u32"], returns: "i32" },
@@ -65,6 +66,20 @@ export function probeSocket(path: string): number {
 /** A blocking connection to the socket at `path`. */
 export function connectSocket(path: string): number {
   return native.ubi_socket_connect(pathBytes(path));
+}
+
+/**
+ * Two sockets that are connected with each other, non-blocking, and keep the borders of messages.
+ * @throws UbiError E_SOCKET
+ */
+export function pairOfSockets(): readonly [number, number] {
+  using arena = new Arena(64);
+  const { address, view } = arena.signedWords(2);
+  const result = native.ubi_socket_pair(address as Pointer);
+  if (result < 0) {
+    throw new UbiError("E_SOCKET", `cannot make a pair of sockets: ${errnoText(result)}`);
+  }
+  return [i32(view, 0), i32(view, 1)];
 }
 
 /** A non-blocking connection, or -EAGAIN (-11) when nobody waits. */

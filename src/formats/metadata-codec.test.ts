@@ -18,6 +18,7 @@ import {
   decodeMetadata,
   encodeGroup,
   encodeMetadata,
+  readStripeFlags,
   replaceNote,
 } from "./metadata-codec.ts";
 
@@ -125,6 +126,18 @@ test("any metadata comes back, reserved bits included, whatever the size of the 
       expect(decodeMetadata(medium)).toEqual(metadata);
     }),
   );
+});
+
+test("the flags of one stripe are read by themselves, and only when their group is whole", () => {
+  const flags = Uint8Array.from({ length: 1200 }, (_, i) => (i * 37) % 256);
+  const header = { stripeShift: 6, stripeCount: flags.length };
+  const medium = new MemoryMedium(encode({ ...header, flags }));
+  for (const stripe of [0, 1, 507, 508, 1015, 1016, 1199]) {
+    expect(readStripeFlags(medium, header, stripe)).toBe((stripe * 37) % 256);
+  }
+  medium.bytes[1024 + 100] = 0x5a;
+  expect(readStripeFlags(medium, header, 507)).toBe((507 * 37) % 256);
+  expect(() => readStripeFlags(medium, header, 508)).toThrow("group 1 (stripes 508 to 1015");
 });
 
 test("flags may be put into memory that threads share", () => {

@@ -9,6 +9,7 @@ import { assert, UbiError } from "../errors.ts";
 import { viewBytes } from "./little-endian.ts";
 import {
   type ArchiveNote,
+  groupOfStripe,
   groupsOf,
   METADATA_VERSION,
   type Metadata,
@@ -125,6 +126,23 @@ export function replaceNote(medium: MetadataMedium, note: ArchiveNote | undefine
   medium.sync();
 }
 
+/**
+ * The flags of one stripe, as the medium has them now.
+ * @throws UbiError E_METADATA that names the group and does not name the file
+ */
+export function readStripeFlags(
+  medium: MetadataMedium,
+  { stripeCount }: Pick<MetadataHeader, "stripeCount">,
+  stripe: number,
+): number {
+  assert(stripe < stripeCount, "it is a stripe of the disk");
+  const group = groupOfStripe(stripe);
+  medium.read(sectorOfGroup(group), 1);
+  const sector = medium.buffer.subarray(0, SECTOR_BYTES);
+  checkGroup(sector, group, stripeCount);
+  return sector[stripe % STRIPES_PER_GROUP] ?? 0;
+}
+
 /** Fills a sector with the flags of a group. */
 export function encodeGroup(flags: Uint8Array, group: number, sector: Uint8Array): void {
   assert(sector.length === SECTOR_BYTES, "a group has a sector");
@@ -216,8 +234,18 @@ function encodeNote(note: ArchiveNote, bytes: Uint8Array): void {
 }
 
 function decodeGroup(sector: Uint8Array, group: number, flags: Uint8Array): void {
+  const { first, count } = checkGroup(sector, group, flags.length);
+  flags.set(sector.subarray(0, count), first);
+}
+
+/** @returns the stripes of the group */
+function checkGroup(
+  sector: Uint8Array,
+  group: number,
+  stripeCount: number,
+): { readonly first: number; readonly count: number } {
   const first = group * STRIPES_PER_GROUP;
-  const count = Math.min(STRIPES_PER_GROUP, flags.length - first);
+  const count = Math.min(STRIPES_PER_GROUP, stripeCount - first);
   if (viewBytes(sector).getUint32(CRC_OFFSET, true) !== checksum(sector)) {
     throw new UbiError(
       "E_METADATA",
@@ -225,7 +253,7 @@ function decodeGroup(sector: Uint8Array, group: number, flags: Uint8Array): void
         "does not fit: the sector is damaged; bring the file back from a copy",
     );
   }
-  flags.set(sector.subarray(0, count), first);
+  return { first, count };
 }
 
 /** Stripes are added in the last group too, where this program leaves zeros: bytes of another one become no flags. */

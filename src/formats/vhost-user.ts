@@ -106,6 +106,8 @@ export const FLAG_NEED_REPLY = 8;
 /** Of SET_VRING_KICK, _CALL and _ERR: the ring's index in bits 0-7, and this one when no descriptor came. */
 export const VRING_INDEX_MASK = 0xff;
 export const VRING_NO_DESCRIPTOR = 0x100;
+/** Of SET_VRING_ADDR: what is written to the used ring is to be logged. */
+export const VRING_LOG = 1;
 
 export interface MessageHeader {
   readonly request: number;
@@ -141,6 +143,12 @@ export interface ConfigPart {
   readonly offset: number;
   readonly flags: number;
   readonly bytes: Uint8Array;
+}
+
+/** SET_LOG_BASE: where in its file the log of dirty pages lies. */
+export interface LogArea {
+  readonly sizeBytes: number;
+  readonly offsetBytes: number;
 }
 
 /** GET_INFLIGHT_FD and SET_INFLIGHT_FD. */
@@ -319,6 +327,24 @@ export function decodeConfigPart(payload: Uint8Array): ConfigPart {
   }
   checkSize("config space", payload, 12 + size);
   return { offset, flags: view.getUint32(8, true), bytes: payload.subarray(12) };
+}
+
+export function encodeLogArea(area: LogArea): Uint8Array {
+  const bytes = new Uint8Array(16);
+  const view = viewBytes(bytes);
+  writeNumber64(view, 0, area.sizeBytes);
+  writeNumber64(view, 8, area.offsetBytes);
+  return bytes;
+}
+
+/** @throws UbiError E_PROTOCOL */
+export function decodeLogArea(payload: Uint8Array): LogArea {
+  checkSize("log of dirty pages", payload, 16);
+  const view = viewBytes(payload);
+  return {
+    sizeBytes: readNumber64(view, 0, "log size"),
+    offsetBytes: readNumber64(view, 8, "log offset"),
+  };
 }
 
 /** 24 bytes: both known front ends count the padding behind the last field. */

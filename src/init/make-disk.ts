@@ -12,7 +12,7 @@ import { stripeBytes } from "../formats/metadata.ts";
 import { log } from "../log.ts";
 import { dangersOf, documentText, FILE_NAMES } from "./disk-document.ts";
 import { DiskKeys, expectedTables } from "./disk-keys.ts";
-import type { DiskRequest } from "./disk-request.ts";
+import type { DiskRequest, RequestedKey } from "./disk-request.ts";
 import { checkedConfig } from "./document-check.ts";
 import { checkPlace } from "./place-check.ts";
 import { StagingFolder } from "./staging-folder.ts";
@@ -30,6 +30,8 @@ export interface MadeDisk {
   /** The file with the key or the KEK, when one was made. */
   readonly keyPath: string | undefined;
   readonly isEncrypted: boolean;
+  /** A KEK that only a service can read that was given it; and the file that it is. */
+  readonly kekCredential: { readonly name: string; readonly path: string } | undefined;
   readonly vhostSocket: string;
   readonly rpcSocket: string;
   readonly queues: number;
@@ -67,6 +69,8 @@ export async function makeDisk(request: DiskRequest, signal: AbortSignal): Promi
     }),
     signal,
   );
+  await Bun.sleep(0); // a signal of the time in which large metadata was made
+  signal.throwIfAborted();
   staging.publish(names, retired, () => configFile?.commit());
 
   const [keyFile] = keys.files;
@@ -82,6 +86,7 @@ export async function makeDisk(request: DiskRequest, signal: AbortSignal): Promi
     sourceStripes: metadata.sourceStripes,
     keyPath: keyFile === undefined ? undefined : join(folder, keyFile.name),
     isEncrypted: metadata.isEncrypted,
+    kekCredential: credentialOf(request.key),
     vhostSocket: resolve(folder, request.device.vhost_socket),
     rpcSocket: resolve(folder, request.device.rpc_socket),
     queues: request.tuning.num_queues,
@@ -92,6 +97,12 @@ export async function makeDisk(request: DiskRequest, signal: AbortSignal): Promi
 }
 
 // --- internal ---
+
+function credentialOf(key: RequestedKey): MadeDisk["kekCredential"] {
+  return key.kind === "given-kek" && key.credential !== undefined
+    ? { name: key.credential, path: key.path }
+    : undefined;
+}
 
 const PIECE_BYTES = 2 ** 30;
 const EOPNOTSUPP = -95;

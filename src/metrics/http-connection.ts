@@ -43,6 +43,9 @@ export class HttpConnection implements ClientConnection {
     return this.#state === "reading" || this.#state === "answering";
   }
 
+  /** It has a limit of time already. */
+  readonly idleMs = 0;
+
   receive(bytes: Uint8Array): void {
     if (this.#state !== "reading") {
       this.#surplusBytes += bytes.length;

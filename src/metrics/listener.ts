@@ -2,10 +2,11 @@
  * Metrics over HTTP in the process that they are of, on the main thread: no queue waits for it. Clients are few, each
  * has one request and ten seconds, so whoever scrapes costs at most a few answers of memory.
  */
-import { errnoText, UbiError } from "../errors.ts";
+import { UbiError } from "../errors.ts";
+import { hostOf, listenAt } from "../ffi/listen-address.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
-import { ListeningSocket, type SocketPlace } from "../ffi/socket-file.ts";
-import { listenStream, portOf } from "../ffi/stream.ts";
+import { type HandedSocket, ListeningSocket, type SocketPlace } from "../ffi/socket-file.ts";
+import { portOf } from "../ffi/stream.ts";
 import type { AnswerRequest } from "../rpc/answer-lines.ts";
 import { ClientServer } from "../rpc/client-server.ts";
 import { httpAnswer } from "./http-answer.ts";
@@ -18,15 +19,20 @@ export interface MetricPlaces {
   readonly section: string;
   readonly socket: SocketPlace | undefined;
   readonly address: string | undefined;
+  /** What listens at the address already; undefined where nothing does. */
+  readonly addressFd?: number | undefined;
 }
 
+/** The keys of places. */
+type PlaceName = "metrics_socket" | "metrics_address";
+
 const CLIENTS_MAX = 8;
-const BACKLOG = 16;
 
 export class MetricsListener implements Disposable {
   /** The path, the address with its real port, or both. */
   readonly places: readonly string[];
   readonly #opened: DisposableStack;
+  readonly #served: readonly ServedPlace[];
 
   /**
    * Listens at all places until it is disposed.
@@ -34,27 +40,43 @@ export class MetricsListener implements Disposable {
    */
   static start(where: MetricPlaces, answer: AnswerRequest): MetricsListener {
     using opened = new DisposableStack();
-    const places: string[] = [];
-    const { section, socket, address } = where;
+    const served: ServedPlace[] = [];
+    const { section, socket, address, addressFd } = where;
     const own = new OwnText(answer, nowMs);
-    const serve = (open: OpenPlace) => {
+    const serve = (name: PlaceName, open: OpenPlace) => {
       opened.use(open);
-      opened.use(serverAt(open, own));
+      const server = opened.use(serverAt(open, own));
       open.giveAwayDescriptor();
-      places.push(open.path);
+      served.push({ name, open, server });
     };
     if (socket !== undefined) {
-      serve(named(`${section}.metrics_socket`, () => ListeningSocket.open(socket)));
+      const open = () => ListeningSocket.open(socket);
+      serve("metrics_socket", named(`${section}.metrics_socket`, open));
     }
     if (address !== undefined) {
-      serve(named(`${section}.metrics_address`, () => listenAt(address)));
+      const open = () => placeAt(address, addressFd ?? listenAt(address));
+      serve("metrics_address", named(`${section}.metrics_address`, open));
     }
-    return new MetricsListener(places, opened.move());
+    return new MetricsListener(served, opened.move());
   }
 
-  private constructor(places: readonly string[], opened: DisposableStack) {
-    this.places = places;
+  private constructor(served: readonly ServedPlace[], opened: DisposableStack) {
+    this.places = served.map(({ open }) => open.path);
+    this.#served = served;
     this.#opened = opened;
+  }
+
+  /** For another process, to serve in place of this one. */
+  get handed(): ReadonlyMap<PlaceName, HandedSocket> {
+    return new Map(this.#served.map(({ name, open }) => [name, open.handed]));
+  }
+
+  /** Another process serves the sockets from here on; clients that are here are answered. */
+  leave(): void {
+    for (const { open, server } of this.#served) {
+      open.leaveFile();
+      server.stopListening();
+    }
   }
 
   /** Drops the clients, and removes the socket unless another program put its own there. */
@@ -68,8 +90,14 @@ export class MetricsListener implements Disposable {
 /** As a ListeningSocket is one. */
 type OpenPlace = Pick<
   ListeningSocket,
-  "path" | "fd" | "giveAwayDescriptor" | typeof Symbol.dispose
+  "path" | "fd" | "handed" | "leaveFile" | "giveAwayDescriptor" | typeof Symbol.dispose
 >;
+
+interface ServedPlace {
+  readonly name: PlaceName;
+  readonly open: OpenPlace;
+  readonly server: ClientServer;
+}
 
 const nowMs = () => performance.now();
 
@@ -101,26 +129,14 @@ function named(key: string, open: () => OpenPlace): OpenPlace {
   }
 }
 
-const EADDRINUSE = -98;
-
-/** @param address `IP:PORT`, `[IPv6]:PORT` or `localhost:PORT` */
-function listenAt(address: string): OpenPlace {
-  const colon = address.lastIndexOf(":");
-  const name = address.slice(0, colon);
-  const host = name === "localhost" ? "127.0.0.1" : name.replace(/^\[(.*)\]$/, "$1");
-  const fd = listenStream(host, Number(address.slice(colon + 1)), BACKLOG);
-  if (fd < 0) {
-    const isTaken = fd === EADDRINUSE;
-    const why = isTaken ? "another program listens there; choose another port" : errnoText(fd);
-    throw new UbiError(
-      isTaken ? "E_SOCKET_IN_USE" : "E_SOCKET",
-      `cannot listen at ${address}: ${why}`,
-    );
-  }
+function placeAt(address: string, fd: number): OpenPlace {
   let isOurs = true;
+  const path = `${hostOf(address)}:${portOf(fd)}`;
   return {
-    path: `${name}:${portOf(fd)}`,
+    path,
     fd,
+    handed: { fd, path, isFileOurs: false },
+    leaveFile: () => {},
     giveAwayDescriptor: () => {
       isOurs = false;
     },

@@ -55,6 +55,12 @@ export const QUEUE_FAMILIES: readonly MetricFamily[] = [
     samples: (answers) => counts(answers, "bad_chains"),
   },
   {
+    name: "ubiblk_stopped_queue",
+    type: "gauge",
+    help: "1 while the queue is left alone, until the guest resets the disk.",
+    samples: (answers) => counts(answers, "stopped"),
+  },
+  {
     name: "ubiblk_kicks",
     type: "counter",
     help: "Wake-ups from the guest.",
@@ -81,6 +87,12 @@ export const QUEUE_FAMILIES: readonly MetricFamily[] = [
       perQueue(answers, (queue) =>
         queue.oldest_in_flight_ns === null ? 0 : secondsOf(queue.oldest_in_flight_ns),
       ),
+  },
+  {
+    name: "ubiblk_overdue_operations",
+    type: "gauge",
+    help: "Requests in flight that take longer than tuning.overdue_request_ms.",
+    samples: (answers) => counts(answers, "overdue"),
   },
 ];
 

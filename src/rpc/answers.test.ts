@@ -4,8 +4,10 @@ import fc from "fast-check";
 import { DiskLimits } from "../device/disk-limits.ts";
 import type { FetchFacts } from "../device/disk-stripes.ts";
 import { NO_LIMITS } from "../device/limit-settings.ts";
+import { OverdueRequests } from "../device/overdue-requests.ts";
 import { bucketLimitNs, bucketOf, Counter, QueueStatistics } from "../device/queue-statistics.ts";
 import { Operation } from "../disk/request-table.ts";
+import { SlotWaits } from "../disk/slot-waits.ts";
 import { UbiError } from "../errors.ts";
 import { answerLine as lineFor } from "./answer-lines.ts";
 import { diskAnswer, REQUESTS_LISTED_MAX, type RpcFacts } from "./answers.ts";
@@ -14,6 +16,7 @@ import type { DiskControl } from "./disk-commands.ts";
 const CONTROL: DiskControl = {
   stop: () => {},
   resize: async () => ({ bytesBefore: 1024, bytes: 2048, guest: "told" }),
+  upgrade: async () => ({ pause_ms: 12, pid: 77, version: "2.0.0" }),
 };
 
 const answerLine = (facts: RpcFacts, line: string): string => {
@@ -60,6 +63,31 @@ test("status with metadata: counts of stripes, keys in alphabetical order", () =
   expect(ask(facts, "status")).toBe(
     '{"status":{"stripes":{"fetched":2,"source":16,"total":64}}}\n',
   );
+});
+
+test("a request that takes too long: beside the status, which is as it was, and in answers of its own", () => {
+  const { queues, ...facts } = makeFacts(2);
+  const overdue = new OverdueRequests({
+    thresholdMs: 1,
+    queues,
+    waits: queues.map(() => SlotWaits.unseen(SLOTS)),
+    progress: () => undefined,
+  });
+  const late = { ...facts, queues, overdue, nowNs: () => 5e6 };
+  const nothing = '{"count":0,"requests":[],"silent_threads":[],"threshold_ns":1000000}';
+  expect(ask(late, "overdue")).toBe(`{"overdue":${nothing}}\n`);
+  queues[1]?.begin(0, Operation.read, 64, 4096, 1e6);
+  queues[1]?.begin(1, Operation.read, 72, 4096, 4.5e6);
+  const request =
+    '{"age_ns":4000000,"operation":"read","queue":1,"sector":64,"sectors":8,"waits_for":"disk"}';
+  const one = `{"count":1,"requests":[${request}],"silent_threads":[],"threshold_ns":1000000}`;
+  expect(ask(late, "overdue")).toBe(`{"overdue":${one}}\n`);
+  expect(ask(late, "status")).toBe(`{"overdue":${one},"status":null}\n`);
+  expect(ask(late, "statistics")).toContain('"overdue":1');
+  queues[1]?.end(0, true, 5e6);
+  expect(ask(late, "status")).toBe('{"status":null}\n');
+  overdue.silentThreads = ["queue 1"];
+  expect(ask(late, "status")).toContain('"silent_threads":["queue 1"]');
 });
 
 test("status of a disk with stripes to fetch: an object beside the counts", () => {
@@ -157,6 +185,7 @@ test("statistics: all counters, latencies and the age of the oldest request", ()
   queue?.count(Counter.kicks, 3);
   queue?.count(Counter.calls, 2);
   queue?.count(Counter.badChains, 1);
+  queue?.setStopped(true);
   const limitNs = bucketLimitNs(bucketOf(1000));
   expect(ask(facts, "statistics")).toBe(
     '{"statistics":{"queues":[{"bad_chains":1,"bytes_read":512,"bytes_written":0,"calls":2,' +
@@ -164,7 +193,7 @@ test("statistics: all counters, latencies and the age of the oldest request", ()
       '"latency":{"flush":{"count":0,"p50_ns":null,"p99_ns":null,"sum_ns":0},' +
       `"read":{"count":1,"p50_ns":${limitNs},"p99_ns":${limitNs},"sum_ns":1000},` +
       '"write":{"count":0,"p50_ns":null,"p99_ns":null,"sum_ns":0}},' +
-      '"oldest_in_flight_ns":70,"read_ops":1,"write_ops":0,"write_zeroes_ops":1}]}}\n',
+      '"oldest_in_flight_ns":70,"overdue":0,"read_ops":1,"stopped":1,"write_ops":0,"write_zeroes_ops":1}]}}\n',
   );
 });
 
@@ -316,6 +345,7 @@ test("any line: one line of JSON, an object whose keys are sorted on every level
     "statistics",
     "histograms",
     "requests",
+    "overdue",
     "limits",
     "set_limits",
   ];
@@ -394,6 +424,7 @@ function makeFacts(count: number): RpcFacts {
     version: "1.2.3",
     queues,
     limits: new DiskLimits(NO_LIMITS, queues),
+    overdue: new OverdueRequests({ thresholdMs: 0, queues, waits: [], progress: () => undefined }),
     stripes: () => undefined,
     fetch: () => undefined,
     control: CONTROL,

@@ -7,7 +7,6 @@ import type { StripeCounts } from "../device/disk-metadata.ts";
 import {
   bucketLimitNs,
   Counter,
-  type InFlightEntry,
   LATENCY_OPERATIONS,
   percentileNs,
   type QueueStatistics,
@@ -16,7 +15,9 @@ import type { RpcAnswer } from "./answer-lines.ts";
 import { commandDisk, type DiskControl, isDiskCommand } from "./disk-commands.ts";
 import { commandFetch, type FetchControl, fetchFacts, isFetchCommand } from "./fetch-commands.ts";
 import { type LimitControl, limitFacts, setLimits } from "./limit-commands.ts";
+import { type OverdueFacts, overdueAnswer, overdueInStatus } from "./overdue-answer.ts";
 import type { Request } from "./request.ts";
+import { ageNs, requestObject } from "./request-object.ts";
 
 /** Entries of one queue that `requests` lists. */
 export const REQUESTS_LISTED_MAX = 256;
@@ -31,6 +32,7 @@ export interface RpcFacts {
   readonly fetch: () => FetchControl | undefined;
   readonly control: DiskControl;
   readonly limits: LimitControl;
+  readonly overdue: OverdueFacts;
   /** The clock that the statistics were written with. */
   readonly nowNs: () => number;
 }
@@ -45,20 +47,25 @@ export function diskAnswer(
     return { fetch: commandFetch(facts.fetch(), command, request.members) };
   }
   if (isDiskCommand(command)) {
-    return commandDisk(facts.control, command);
+    return commandDisk(facts.control, command, request.members);
   }
   switch (command) {
     case "version":
       return { version: facts.version };
     case "status":
-      return { status: status(facts.stripes(), facts.fetch()) };
+      return {
+        ...overdueInStatus(facts.overdue, facts.nowNs()),
+        status: status(facts.stripes(), facts.fetch()),
+      };
+    case "overdue":
+      return { overdue: overdueAnswer(facts.overdue, facts.nowNs()) };
     case "queues":
       return { queues: facts.queues.map(requestTuples) };
     case "stats":
       return { stats: { queues: facts.queues.map(operationCounts) } };
     case "statistics":
       return {
-        statistics: { queues: facts.queues.map((queue) => allCounts(queue, facts.nowNs())) },
+        statistics: { queues: facts.queues.map((queue) => allCounts(queue, facts)) },
       };
     case "limits":
       return { limits: limitFacts(facts.limits) };
@@ -114,7 +121,8 @@ function operationCounts(queue: QueueStatistics): RpcAnswer {
   };
 }
 
-function allCounts(queue: QueueStatistics, nowNs: number): RpcAnswer {
+function allCounts(queue: QueueStatistics, facts: RpcFacts): RpcAnswer {
+  const nowNs = facts.nowNs();
   const started = queue.inFlight().map((entry) => entry.startedNs);
   return {
     bad_chains: queue.counter(Counter.badChains),
@@ -135,7 +143,9 @@ function allCounts(queue: QueueStatistics, nowNs: number): RpcAnswer {
             nowNs,
             started.reduce((a, b) => Math.min(a, b)),
           ),
+    overdue: started.filter((startedNs) => facts.overdue.isOverdue(startedNs, nowNs)).length,
     read_ops: queue.counter(Counter.readOps),
+    stopped: queue.counter(Counter.stopped),
     write_ops: queue.counter(Counter.writeOps),
     write_zeroes_ops: queue.counter(Counter.writeZeroesOps),
   };
@@ -180,17 +190,4 @@ function requestObjects(queue: QueueStatistics, nowNs: number): readonly RpcAnsw
     .toSorted((a, b) => a.startedNs - b.startedNs)
     .slice(0, REQUESTS_LISTED_MAX)
     .map((entry) => requestObject(entry, nowNs));
-}
-
-function requestObject(entry: InFlightEntry, nowNs: number): RpcAnswer {
-  const { operation, sector, sectorCount, startedNs } = entry;
-  const age_ns = ageNs(nowNs, startedNs);
-  return operation === "flush"
-    ? { age_ns, operation }
-    : { age_ns, operation, sector, sectors: sectorCount };
-}
-
-/** A request may have begun after the clock was read. */
-function ageNs(nowNs: number, startedNs: number): number {
-  return Math.max(0, Math.round(nowNs - startedNs));
 }

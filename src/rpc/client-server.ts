@@ -1,11 +1,14 @@
 /**
- * Serves the clients of a listening socket on Bun's event loop: at most so many at a time, a few more are told that
- * there are too many, and all others are closed at once. What is spoken is the business of each client's connection.
+ * Serves the clients of a listening socket on Bun's event loop: at most so many at a time. When there are as many, one that
+ * has long asked for nothing makes room for the next; without such a one a few more are told that there are too many, and
+ * all others are closed at once. What is spoken is the business of each client's connection.
  */
 import { assert } from "../errors.ts";
 import { LogLimiter, log } from "../log.ts";
 
 const CHECK_INTERVAL_MS = 1_000;
+/** Longer than between two questions of a program that watches. */
+export const YIELD_MS = 10_000;
 
 /** What a connection needs of its socket. */
 export interface ClientSocket {
@@ -23,6 +26,8 @@ export interface ClientSocket {
 export interface ClientConnection {
   /** False from when the client is being dropped. */
   readonly isServed: boolean;
+  /** For how long the client has asked for nothing, and has no answer to come. */
+  readonly idleMs: number;
   /** Bytes came in. */
   receive(bytes: Uint8Array): void;
   /** The client sends no more. */
@@ -72,6 +77,11 @@ export class ClientServer implements Disposable {
     });
   }
 
+  /** Another process serves the socket from here on; clients that are here stay. */
+  stopListening(): void {
+    this.#listener.stop(false);
+  }
+
   /** Drops the clients and closes the socket. */
   [Symbol.dispose](): void {
     clearInterval(this.#timer);
@@ -99,7 +109,7 @@ export class ClientServer implements Disposable {
       terminate: () => socket.terminate(),
     });
     socket.data = connection;
-    const served = [...this.#clients.values()].filter((client) => client.isServed).length;
+    const served = this.#makeRoom();
     this.#clients.set(socket, connection);
     this.#timer ??= setInterval(() => this.#checkTime(), CHECK_INTERVAL_MS);
     if (served >= clientsMax) {
@@ -108,6 +118,19 @@ export class ClientServer implements Disposable {
     } else {
       log.debug(`${what} client connected`, { socket: place });
     }
+  }
+
+  /** How many clients are served then. */
+  #makeRoom(): number {
+    const { place, what, clientsMax } = this.#options;
+    const served = [...this.#clients.values()].filter((client) => client.isServed);
+    const [idlest] = served.toSorted((a, b) => b.idleMs - a.idleMs);
+    if (served.length < clientsMax || idlest === undefined || idlest.idleMs < YIELD_MS) {
+      return served.length;
+    }
+    this.#limiter.info(`idle ${what} client makes room`, { socket: place, clients: clientsMax });
+    idlest.refuse("no request for some time, and others came; connect again");
+    return served.length - 1;
   }
 
   #close(socket: Socket): void {

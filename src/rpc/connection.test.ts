@@ -209,6 +209,22 @@ test("idle time: a request starts it anew, half a request does not", () => {
   expect(client.connection.isServed).toBe(false);
 });
 
+test("idle: from the last answer on, and not while one is to come", async () => {
+  const client = new FakeClient();
+  client.nowMs = 50;
+  expect(client.connection.idleMs).toBe(50);
+  const slow = Promise.withResolvers<string>();
+  client.slow = slow.promise;
+  client.send("slow\n");
+  client.nowMs = 90;
+  expect(client.connection.idleMs).toBe(0);
+  slow.resolve("done\n");
+  await slow.promise;
+  await Promise.resolve();
+  client.nowMs = 100;
+  expect(client.connection.idleMs).toBe(10);
+});
+
 test("client that never reads its answer: closed at the limit", () => {
   const client = new FakeClient({ capacity: 0 });
   client.send("one\n");

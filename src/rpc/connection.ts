@@ -57,6 +57,11 @@ export class RpcConnection implements ClientConnection {
     return this.#state === "open" || this.#state === "ended";
   }
 
+  get idleMs(): number {
+    const isBusy = this.#isAwaiting || this.#outgoing.length > 0;
+    return isBusy ? 0 : this.#options.nowMs() - this.#activeMs;
+  }
+
   /** Bytes came in. */
   receive(bytes: Uint8Array): void {
     if (this.#state !== "open") {

@@ -18,6 +18,12 @@ test("device: what the disk is, keys in alphabetical order", () => {
   );
 });
 
+test("device: of a front end of vhost-user, whether it is there and keeps track of requests", () => {
+  const connected = { isConnected: true, isTracking: true };
+  const answer = deviceAnswer({ ...FACTS, connected }, "device");
+  expect(answer).toMatchObject({ device: { front_end_connected: true, inflight_tracking: true } });
+});
+
 test("any other command: no answer", () => {
   expect(deviceAnswer(FACTS, "version")).toBeUndefined();
 });

@@ -3,7 +3,7 @@
  * right mode before anybody can connect (Bun would go by the process's umask).
  */
 import { UbiError } from "../errors.ts";
-import { ListeningSocket, type SocketPlace } from "../ffi/socket-file.ts";
+import { type HandedSocket, ListeningSocket, type SocketPlace } from "../ffi/socket-file.ts";
 import { type AnswerRequest, answerLine } from "./answer-lines.ts";
 import { ClientServer } from "./client-server.ts";
 import { RpcConnection } from "./connection.ts";
@@ -41,6 +41,17 @@ export class RpcServer implements Disposable {
         }),
     });
     socket.giveAwayDescriptor();
+  }
+
+  /** For another process, to serve in place of this one. */
+  get handed(): HandedSocket {
+    return this.#socket.handed;
+  }
+
+  /** Another process serves the socket from here on; clients that are here are answered. */
+  leave(): void {
+    this.#socket.leaveFile();
+    this.#server.stopListening();
   }
 
   /** Drops the clients and removes the socket, unless another program put its own there. */

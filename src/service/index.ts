@@ -4,14 +4,24 @@
  */
 import type { SocketRights } from "../ffi/socket.ts";
 import type { SocketPlace } from "../ffi/socket-file.ts";
-import type { InheritedSockets, SocketName } from "./inherited-sockets.ts";
+import type { InheritedSocket, SocketName } from "./inherited-sockets.ts";
 import type { ServiceManager } from "./service-manager.ts";
 
-export type { InheritedSocket } from "./inherited-sockets.ts";
+export type { InheritedSocket };
 
 export interface Service {
   readonly manager: ServiceManager | undefined;
-  readonly inherited: InheritedSockets | undefined;
+  readonly inherited: GivenSockets | undefined;
+}
+
+/** Sockets that the process was given. */
+export interface GivenSockets {
+  all(name: SocketName): readonly InheritedSocket[];
+  has(name: SocketName): boolean;
+  placeOf(
+    name: "vhost" | "rpc",
+    wanted: { readonly key: string; readonly path: string | undefined },
+  ): SocketPlace | undefined;
 }
 
 /**

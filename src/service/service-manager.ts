@@ -31,12 +31,33 @@ export class ServiceManager {
     this.#send(`STATUS=${status}`, 0);
   }
 
+  /** The start takes longer, for a reason that is not this program's: the time for it begins anew. */
+  waiting(status: string): void {
+    this.#send(`EXTEND_TIMEOUT_USEC=${EXTENSION_MS * 1000}\nSTATUS=${status}`, 0);
+  }
+
   /** From here on it is a failure when a thread of `heartbeat` does not answer in time. */
   ready(status: string, heartbeat: Heartbeat): void {
     this.#send(`READY=1\nSTATUS=${status}`, PATIENCE_MS);
     if (this.#watchdogMs !== undefined) {
+      this.#send("WATCHDOG=1", 0);
       this.#watchdog = new Watchdog(this.#watchdogMs, heartbeat, () => this.#send("WATCHDOG=1", 0));
     }
+  }
+
+  /** For a process that is to serve in place of this one; the time is meant for whoever is the main process. */
+  get environment(): Readonly<Record<string, string>> {
+    const limit = this.#watchdogMs;
+    return {
+      NOTIFY_SOCKET: this.#path,
+      ...(limit === undefined ? {} : { WATCHDOG_USEC: String(Math.round(limit * 1000)) }),
+    };
+  }
+
+  /** The main process is another one from here on, and this one is not heard any more. */
+  handOver(pid: number): void {
+    this.#watchdog?.[Symbol.dispose]();
+    this.#send(`MAINPID=${pid}`, PATIENCE_MS);
   }
 
   /** The manager waits for the end from here on, with a limit of its own. Before a thread is asked to end. */
@@ -60,4 +81,6 @@ export class ServiceManager {
 
 /** For words that are said once. */
 const PATIENCE_MS = 1_000;
+/** Longer than what `waiting` is told in. */
+const EXTENSION_MS = 60_000;
 const EAGAIN = -11;

@@ -23,11 +23,12 @@ export class Watchdog implements Disposable {
   readonly #tell: () => void;
   readonly #limiter = new LogLimiter(2, 60_000);
   readonly #timer: NodeJS.Timeout;
+  #question: number;
 
   constructor(limitMs: number, heartbeat: Heartbeat, tell: () => void) {
     this.#heartbeat = heartbeat;
     this.#tell = tell;
-    heartbeat.ask();
+    this.#question = heartbeat.ask();
     this.#timer = setInterval(() => this.#look(), Math.min(limitMs / 4, INTERVAL_MS_MAX));
     this.#timer.unref();
   }
@@ -39,14 +40,14 @@ export class Watchdog implements Disposable {
   // --- internal ---
 
   #look(): void {
-    const silent = this.#heartbeat.silent();
+    const silent = this.#heartbeat.silent(this.#question);
     if (silent.length > 0) {
       const threads = silent.join(", ");
       this.#limiter.warn("threads do not answer, so the watchdog is told nothing", { threads });
       return;
     }
     this.#tell();
-    this.#heartbeat.ask();
+    this.#question = this.#heartbeat.ask();
   }
 }
 

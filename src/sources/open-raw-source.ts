@@ -20,10 +20,11 @@ export interface RawReadOptions {
 
 /**
  * Opens an image of any size for reading. It is locked, shared: nobody makes a disk of it meanwhile.
+ * @param options `isUnlocked` for a look at it only
  * @throws UbiError E_DISK_OPEN, E_DISK_SIZE, E_DISK_LOCKED
  */
-export function openImage(path: string): DataFile {
-  return DataFile.open({ path, what: "image", isReadOnly: true, isAnySize: true });
+export function openImage(path: string, options: { readonly isUnlocked?: boolean } = {}): DataFile {
+  return DataFile.open({ ...options, path, what: "image", isReadOnly: true, isAnySize: true });
 }
 
 /**

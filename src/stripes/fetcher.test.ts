@@ -168,6 +168,34 @@ test("a retry that nobody waits for comes also where there is no background", ()
   expect(stripesOf(source)).toEqual([7]);
 });
 
+test("a stripe that was asked for is tried again as a demand, though nobody asks anew and the background is paused", () => {
+  const { fetcher, source } = started({ order: true });
+  fetcher.background.pause();
+  fetcher.demand(7);
+  fetcher.advance(0, true);
+  for (const nowMs of [100, 300]) {
+    source.finish(0, EIO);
+    fetcher.advance(nowMs - 100, true);
+    fetcher.advance(nowMs + 100, true);
+    expect(stripesOf(source)).toEqual([7]);
+  }
+});
+
+test("a stripe that came is nobody's demand when it has to be fetched anew", () => {
+  const { fetcher, source, phase } = started({});
+  fetcher.background.pause();
+  fetcher.demand(7);
+  fetcher.advance(0, true);
+  source.finish(0);
+  fetcher.advance(0, true);
+  fetcher.baseWritten(0, 0);
+  fetcher.forget(7);
+  fetcher.failed(7, EIO);
+  expect(phase(7)).toBe(Phase.unfetched);
+  fetcher.advance(1_000, true);
+  expect(stripesOf(source)).toEqual([]);
+});
+
 test("a demand for a claimed stripe is kept until the claim is given up", () => {
   const { fetcher, source, state } = started({});
   state.take(7, Phase.claimed);

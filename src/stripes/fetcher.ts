@@ -88,6 +88,8 @@ const ECANCELED = -125;
 
 export class Fetcher {
   readonly background: BackgroundOrder;
+  /** Attempts that failed, of stripes that are tried again. */
+  readonly failures = new Map<number, number>();
   readonly #options: FetcherOptions;
   readonly #state: StripeState;
   #source: StripeSource;
@@ -107,7 +109,6 @@ export class Fetcher {
   /** Stripes that may be asked for next. */
   readonly #ahead = new Set<number>();
   #askedMs = Number.NEGATIVE_INFINITY;
-  readonly #failures = new Map<number, number>();
   readonly #retries = new RetryList();
   readonly #slots: FetchSlots;
   /** By buffer: failed syncs of the base when the write began. */
@@ -270,26 +271,26 @@ export class Fetcher {
     this.#host.loaded(stripe, i32(this.#baseFailures, buffer));
   }
 
-  /** The stripe is durable: earlier failures are forgotten. */
-  succeeded(stripe: number): void {
-    this.#failures.delete(stripe);
+  /** The stripe is durable, or was given up: its failures count no more, and nobody waits for it. */
+  forget(stripe: number): void {
+    this.failures.delete(stripe);
+    this.#retries.forget(stripe);
   }
 
   /** A stripe that the fetcher took has to be fetched anew; it fails when that was tried often enough. */
   failed(stripe: number, result: number): void {
-    const failures = (this.#failures.get(stripe) ?? 0) + 1;
+    const failures = (this.failures.get(stripe) ?? 0) + 1;
     const pauseMs = this.#isGivenUp ? undefined : pauseAfter(this.#retry, failures);
     if (pauseMs === undefined) {
-      this.#failures.delete(stripe);
+      this.forget(stripe);
       this.#state.fail(stripe, Phase.failed);
       this.#host.gaveUp(stripe, result);
       return;
     }
-    this.#failures.set(stripe, failures);
+    this.failures.set(stripe, failures);
     this.#state.count("retries", 1);
     this.#state.setPhase(stripe, Phase.unfetched);
     if (!this.#isStopped) {
-      // Who waits for it sees it unfetched and asks again.
       this.#retries.add(stripe, this.#nowMs + pauseMs);
     }
   }
@@ -392,6 +393,7 @@ export class Fetcher {
     if (this.#isStopped || phaseOf(byte) !== Phase.fetching) {
       return;
     }
+    this.#retries.await(stripe);
     const buffer = this.#slots.find(stripe);
     if (buffer >= 0) {
       this.#source.raise(buffer);

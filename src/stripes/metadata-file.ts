@@ -98,6 +98,27 @@ export function appendToMetadata(
   appendStripes(metadata, stripesBefore, medium);
 }
 
+/**
+ * Writes the file once more as it is read, and brings it to disk. What a process before this one wrote may not be durable,
+ * and where a sync of its failed no later sync would write it, though everybody reads it. Nothing else may be written to
+ * it meanwhile.
+ * @throws UbiError E_DISK_IO
+ */
+export function renewMetadata(
+  { path, fd, sizeBytes }: Omit<MetadataFile, "cipher">,
+  { stripeCount }: Pick<Metadata, "stripeCount">,
+): void {
+  using medium = new FileMedium({ path, fd, sizeBytes, cipher: undefined }); // moved as it is
+  const sectors = metadataBytes(stripeCount) / SECTOR_BYTES;
+  const stride = BUFFER_BYTES / SECTOR_BYTES;
+  for (let first = 0; first < sectors; first += stride) {
+    const count = Math.min(stride, sectors - first);
+    medium.read(first, count);
+    medium.write(first, count);
+  }
+  medium.sync();
+}
+
 export class FileMedium implements MetadataMedium, Disposable {
   readonly sizeBytes: number;
   readonly buffer: Uint8Array;

@@ -5,14 +5,14 @@
  *   admit --> base: go ahead     buffer, source: read from there instead     failed: answer an error
  *         \-> parked --> ... advance: stripes changed --> released, with one of the verdicts above
  *
- * A request that covers an unfetched stripe wholly claims it and needs no fetch; its end goes through `ended`,
- * which holds it back until its stripes are durable: before that a crash would bring the source's data back.
- * It waits for all other stripes before it claims any, and claims upwards or not at all: so claims neither
- * block each other nor anybody who waits for something slow.
+ * A request that covers an unfetched stripe wholly claims it and needs no fetch; its end goes through `ended`, which
+ * holds it back until its stripes are durable: before that a crash would bring the source's data back. It waits for all
+ * other stripes before it claims any, and claims upwards or not at all: so claims block nobody who waits for others.
  *
  * Cost on a fetched disk: one atomic load and about 40 ns for a request in one stripe, 80 ns in several. Nothing allocates.
  */
 import { Operation } from "../disk/request-table.ts";
+import type { SlotWaits } from "../disk/slot-waits.ts";
 import { assert } from "../errors.ts";
 import { i32, u8 } from "../ffi/view.ts";
 import { Intent, IntentRing } from "./intent-ring.ts";
@@ -55,6 +55,7 @@ export interface GateOptions {
   readonly directStripes: number;
   /** False: those fetch nothing. */
   readonly isCopyOnRead: boolean;
+  readonly waits?: SlotWaits;
   readonly wakeStripeWorker: () => void;
   readonly wakeQueue: (queue: number) => void;
 }
@@ -110,7 +111,7 @@ export class RequestGate {
     this.#options = options;
     this.#state = options.state;
     this.#ring = new IntentRing(options.ring);
-    this.#lists = new WaitLists(slotsMax);
+    this.#lists = new WaitLists(slotsMax, options.waits);
     this.#stripesPerSector = 1 / options.stripeSectors;
     this.#readyByte = new Uint8Array(8).fill(
       options.isWrittenTracked ? READY_WRITTEN : Phase.ready,

@@ -3,12 +3,17 @@
 interface Retry {
   readonly stripe: number;
   readonly dueMs: number;
-  /** Somebody has asked for the stripe since it failed. */
+  /** Somebody has asked for the stripe, before it failed or since. */
   isAwaited: boolean;
 }
 
 export class RetryList {
   #retries: Retry[] = [];
+  /**
+   * Stripes that were asked for and did not come yet. Whoever waits need not see that one was on its way and failed: it
+   * looks the same as before, so nobody asks again.
+   */
+  readonly #wanted = new Set<number>();
 
   get count(): number {
     return this.#retries.length;
@@ -20,7 +25,7 @@ export class RetryList {
   }
 
   add(stripe: number, dueMs: number): void {
-    this.#retries.push({ stripe, dueMs, isAwaited: false });
+    this.#retries.push({ stripe, dueMs, isAwaited: this.#wanted.has(stripe) });
   }
 
   has(stripe: number): boolean {
@@ -29,11 +34,17 @@ export class RetryList {
 
   /** Somebody waits for the stripe; false when it is not in the list. */
   await(stripe: number): boolean {
+    this.#wanted.add(stripe);
     const retry = this.#retries.find((other) => other.stripe === stripe);
     if (retry !== undefined) {
       retry.isAwaited = true;
     }
     return retry !== undefined;
+  }
+
+  /** The stripe came, or was given up: nobody waits for it any more. */
+  forget(stripe: number): void {
+    this.#wanted.delete(stripe);
   }
 
   /** Takes out what is due. */
@@ -48,5 +59,6 @@ export class RetryList {
 
   clear(): void {
     this.#retries = [];
+    this.#wanted.clear();
   }
 }

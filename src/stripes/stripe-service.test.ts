@@ -149,33 +149,35 @@ test("changes are tracked: a stripe that is replaced, and one that is only fetch
   expect(world.flags[7]).toBe(HAS_SOURCE | FETCHED);
 });
 
-test("the disk grows between rounds, and not while its last stripe, which is short, is in a buffer", () => {
+test("a last stripe that is short is fetched before the disk grows, as far as the disk went", () => {
   const world = started({ isWrittenTracked: true, missingSectors: 24 });
   const last = STRIPES - 1;
-  expect(world.service.mayGrow).toBe(true);
-  world.ring.push(Intent.fetch, last, 1, 0);
+  expect(world.service.readyToGrow()).toBe(false);
   world.turn();
-  expect(world.service.mayGrow).toBe(false);
   world.source.finish(0);
   world.turn();
-  expect(world.service.mayGrow).toBe(false);
+  expect(world.service.readyToGrow()).toBe(false);
   world.service.fetcher.baseWritten(0, 0);
   world.turn();
-  expect(world.service.mayGrow).toBe(false);
+  expect(world.service.readyToGrow()).toBe(false);
   world.commit();
-  expect(world.service.mayGrow).toBe(true);
+  expect(world.service.readyToGrow()).toBe(true);
   expect(world.asked).toContain(`write ${last} (40 sectors)`);
 });
 
-test("a stripe that was short is fetched whole once the disk has grown; new ones are tracked", () => {
-  const world = started({ isWrittenTracked: true, missingSectors: 24 });
+test("a disk of whole stripes grows between rounds, whatever is fetched; new stripes are tracked", () => {
+  const world = started({ isWrittenTracked: true });
+  expect(world.service.readyToGrow()).toBe(true);
+  world.ring.push(Intent.fetch, STRIPES - 1, 1, 0);
+  world.turn();
+  expect(world.service.readyToGrow()).toBe(true);
   const flags = new Uint8Array(2 * STRIPES);
   flags.set(world.service.commit.flags);
   world.service.grow(flags, 2 * STRIPES * STRIPE_SECTORS);
-  world.ring.push(Intent.fetch, STRIPES - 1, 1, 0);
   world.ring.push(Intent.written, 2 * STRIPES - 1, 1, 0);
   world.fetchFirst();
   expect(world.asked).toContain(`write ${STRIPES - 1}`);
+  expect(world.service.readyToGrow()).toBe(false);
   expect(world.phase(2 * STRIPES - 1)).toBe(Phase.ready);
   world.service.commit.sectorWritten(0, true);
   world.service.commit.metadataFlushed(true);

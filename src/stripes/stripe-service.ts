@@ -16,7 +16,14 @@ import { Fetcher, type FetchHost } from "./fetcher.ts";
 import { Intent, IntentRing } from "./intent-ring.ts";
 import { type CommitHost, MetadataCommit } from "./metadata-commit.ts";
 import type { RetryPolicy } from "./retry-policy.ts";
-import { isClaimed, Phase, phaseOf, type StripeState, WRITTEN_BIT } from "./stripe-state.ts";
+import {
+  isClaimed,
+  isUnfetched,
+  Phase,
+  phaseOf,
+  type StripeState,
+  WRITTEN_BIT,
+} from "./stripe-state.ts";
 import type { TouchOrder } from "./touch-order.ts";
 
 /** What the stripe worker does for the service. Ends come back through `service.fetcher` and `.commit`. */
@@ -74,6 +81,7 @@ export class StripeService {
   readonly #wantsWritten = new Set<number>();
   /** Stripes whose last attempt was given up. */
   readonly #failed = new Set<number>();
+  #isHeld = false;
   /** Of the turn. */
   #nowMs = 0;
 
@@ -125,7 +133,10 @@ export class StripeService {
 
   /** When `turn` is to be called though nothing happened; Infinity when there is no such time. */
   get dueMs(): number {
-    return Math.min(this.fetcher.dueMs, this.commit.dueMs);
+    return Math.min(
+      this.#isHeld ? Number.POSITIVE_INFINITY : this.fetcher.dueMs,
+      this.commit.dueMs,
+    );
   }
 
   /** Nothing under way, and no intent waits. */
@@ -140,18 +151,27 @@ export class StripeService {
   /** Nothing changes on the base or in the metadata any more. What comes from the source is dropped once stopped. */
   get isDrained(): boolean {
     const isTold = this.#rings.every((ring) => ring.waiting() === 0);
-    return isTold && !this.fetcher.isWriting && this.commit.uncommitted === 0;
+    const { isBetweenRounds, uncommitted } = this.commit;
+    return isTold && !this.fetcher.isWriting && isBetweenRounds && uncommitted === 0;
   }
 
-  /** Nothing under way depends on the size of the disk. It is so again and again, unless the source hangs. */
-  get mayGrow(): boolean {
+  /**
+   * Makes ready for a growth; true once nothing depends on the size of the disk any more. A last stripe that is short has
+   * to be there before: behind the old end its source may go on, and the new part of the disk is nobody's yet.
+   */
+  readyToGrow(): boolean {
     const last = Math.ceil(this.#diskSectors / this.#stripeSectors) - 1;
-    return this.commit.isBetweenRounds && !this.fetcher.holds(last);
+    const isShort = this.#diskSectors % this.#stripeSectors !== 0;
+    const byte = this.#state.load(last);
+    if (isShort && isUnfetched(byte)) {
+      this.fetcher.demand(last);
+    }
+    return this.commit.isBetweenRounds && !(isShort && phaseOf(byte) !== Phase.ready);
   }
 
   /** The disk is larger, and the metadata file has the flags. Before any queue knows. */
   grow(flags: Uint8Array, diskSectors: number): void {
-    assert(this.mayGrow, "a stripe keeps its length while it is fetched");
+    assert(this.readyToGrow(), "a stripe keeps its length while it is fetched");
     this.commit.grow(flags);
     this.#diskSectors = diskSectors;
     this.#state.stripeCount = flags.length;
@@ -160,6 +180,11 @@ export class StripeService {
   /** Fetches nothing any more; what is on the base already is made durable. */
   stop(): void {
     this.fetcher.stop();
+  }
+
+  /** Begins nothing until it may again, so that it `isDrained` soon. */
+  hold(isHeld: boolean): void {
+    this.#isHeld = isHeld;
   }
 
   /** Whoever waits for the source gets an error from here on. */
@@ -180,7 +205,9 @@ export class StripeService {
     for (const ring of this.#rings) {
       this.#take(ring);
     }
-    this.fetcher.advance(nowMs, this.commit.uncommitted < UNCOMMITTED_MAX);
+    if (!this.#isHeld) {
+      this.fetcher.advance(nowMs, this.commit.uncommitted < UNCOMMITTED_MAX);
+    }
     this.commit.advance(nowMs);
     this.#state.announce((queue) => this.#host.wakeQueue(queue));
   }
@@ -260,7 +287,7 @@ export class StripeService {
       this.#state.count("fetched", 1);
       this.#state.count("unfetched", -1);
       this.#failed.delete(stripe);
-      this.fetcher.succeeded(stripe);
+      this.fetcher.forget(stripe);
       this.fetcher.background.succeeded();
     }
   }

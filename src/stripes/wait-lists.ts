@@ -6,6 +6,7 @@
  *                |
  *               slot --> slot --> slot (in the order of arrival)
  */
+import { SlotWaits, Wait } from "../disk/slot-waits.ts";
 import { assert } from "../errors.ts";
 import { f64, i32, u8 } from "../ffi/view.ts";
 
@@ -26,8 +27,11 @@ export class WaitLists {
   readonly #nextInBucket: Int32Array;
   readonly #nextSlot: Int32Array;
   readonly #buckets: Int32Array;
+  readonly #waits: SlotWaits;
 
-  constructor(slotsMax: number) {
+  /** @param waits is told which stripe each slot waits for */
+  constructor(slotsMax: number, waits = SlotWaits.unseen(slotsMax)) {
+    this.#waits = waits;
     this.byte = new Uint8Array(slotsMax);
     this.untold = new Uint8Array(slotsMax);
     this.asked = new Uint8Array(slotsMax);
@@ -54,12 +58,16 @@ export class WaitLists {
     }
     this.#tail[list] = slot;
     this.#nextSlot[slot] = NONE;
+    this.#waits.begin(slot, Wait.stripe, stripe);
     return list;
   }
 
   /** Removes a list, whose place another one takes. Returns its first slot; `next` leads to the others. */
   remove(list: number): number {
     const head = i32(this.#head, list);
+    for (let slot = head; slot !== NONE; slot = i32(this.#nextSlot, slot)) {
+      this.#waits.end(slot);
+    }
     this.#unlink(list);
     const last = this.count - 1;
     if (list !== last) {

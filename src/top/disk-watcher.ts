@@ -244,7 +244,7 @@ function whatElse(answers: Exchange["answers"]): string {
 function withoutRates(sample: LoadSample): LoadSample {
   const histograms = { read: undefined, write: undefined, flush: undefined };
   const unknown = { rates: undefined, inFlight: undefined, oldestInFlightNs: undefined };
-  return { ...sample, ...unknown, histograms };
+  return { ...sample, ...unknown, stopped: undefined, histograms };
 }
 
 function withoutSpeed(fetch: FetchSample | undefined): FetchSample | undefined {

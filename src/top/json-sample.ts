@@ -29,7 +29,8 @@ function diskValue(disk: DiskView): unknown {
   };
 }
 
-function load({ totals, rates, histograms, inFlight, oldestInFlightNs }: LoadSample): unknown {
+function load(sample: LoadSample): unknown {
+  const { totals, rates, histograms, inFlight, oldestInFlightNs, stopped } = sample;
   return {
     read_ops: totals.read_ops ?? null,
     write_ops: totals.write_ops ?? null,
@@ -51,6 +52,7 @@ function load({ totals, rates, histograms, inFlight, oldestInFlightNs }: LoadSam
     throttled_ns_per_second: sumOf(rates?.read_throttled_ns, rates?.write_throttled_ns),
     in_flight: inFlight ?? null,
     oldest_in_flight_ns: oldestInFlightNs ?? null,
+    stopped: stopped ?? null,
     latency: {
       read: latency(histograms.read),
       write: latency(histograms.write),

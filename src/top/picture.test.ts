@@ -202,6 +202,12 @@ test("a request that is in flight for long: told beside the socket at any width"
   expect(text(lines[2] ?? [], 80)).toBe("/run/disk.rpc  0.6.0  a request takes 7.20s");
 });
 
+test("a queue that is left alone: told beside the socket", () => {
+  const queues = [READER, { ...READER, stopped: 1 }];
+  const lines = wholePicture({ ...picture(), disks: [disk({ queues })] }, 80);
+  expect(text(lines[2] ?? [], 80)).toBe("/run/disk.rpc  0.6.0  1 queue stopped");
+});
+
 test.each<[SortOrder, readonly string[]]>([
   ["queue", ["0", "1"]],
   ["iops", ["1", "0"]],
@@ -302,6 +308,7 @@ const READER: LoadSample = {
   },
   inFlight: 31,
   oldestInFlightNs: 18_286_501,
+  stopped: 0,
 };
 
 /** Many small writes, some of which fail. */
@@ -322,6 +329,7 @@ const WRITER: LoadSample = {
   },
   inFlight: 4,
   oldestInFlightNs: undefined,
+  stopped: 0,
 };
 
 function histogram(...pairs: readonly (readonly [number, number])[]): Histogram {

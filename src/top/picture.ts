@@ -232,9 +232,10 @@ function stateSpans(disk: DiskView): StyledLine {
 
 /** What a narrow screen has no column for, and what nobody should miss. */
 function troubleSpans({ queues }: DiskView): StyledLine {
-  const { rates, oldestInFlightNs: oldestNs = 0 } = sumOfSamples(queues);
+  const { rates, oldestInFlightNs: oldestNs = 0, stopped = 0 } = sumOfSamples(queues);
   const failed = rates?.failed ?? 0;
   return [
+    ...(stopped > 0 ? [span(`  ${counted(stopped, "queue")} stopped`, "bad")] : []),
     ...(failed > 0 ? [span(`  ${countText(failed)} failed/s`, "bad")] : []),
     ...(oldestNs > SLOW_REQUEST_NS
       ? [span(`  a request takes ${latencyText(oldestNs)}`, "bad")]

@@ -35,6 +35,8 @@ export interface QueueReading {
   readonly counters: Counters;
   readonly inFlight: number | undefined;
   readonly oldestInFlightNs: number | undefined;
+  /** 1 when the queue is left alone until the guest sets it up anew. */
+  readonly stopped: number | undefined;
   /** Latencies from the start of the process. */
   readonly histograms: Histograms;
 }
@@ -93,6 +95,7 @@ export function readAnswers(answers: Answers): Reading | undefined {
       counters: countersOf({ ...values, ...recordOf(waits[index]) }),
       inFlight: amountOf(values.in_flight) ?? lengthOf(inFlight, index),
       oldestInFlightNs: amountOf(values.oldest_in_flight_ns),
+      stopped: amountOf(values.stopped),
       histograms: histogramsOf(histograms[index]),
     };
   });

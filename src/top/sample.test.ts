@@ -60,7 +60,7 @@ test("sum: adds rates and what is in flight, merges latencies, keeps the oldest"
   const after = readingOf(
     [
       { read_ops: 10, in_flight: 3, oldest_in_flight_ns: 500 },
-      { read_ops: 20, in_flight: 4, oldest_in_flight_ns: null },
+      { read_ops: 20, in_flight: 4, oldest_in_flight_ns: null, stopped: 1 },
     ],
     [
       { read: [[1000, 10]] },
@@ -76,6 +76,7 @@ test("sum: adds rates and what is in flight, merges latencies, keeps the oldest"
   expect(sum.rates).toEqual({ read_ops: 15 });
   expect(sum.inFlight).toBe(7);
   expect(sum.oldestInFlightNs).toBe(500);
+  expect(sum.stopped).toBe(1);
   expect([...(sum.histograms.read ?? [])]).toEqual([
     [1000, 11],
     [2000, 19],

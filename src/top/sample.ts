@@ -21,6 +21,8 @@ export interface LoadSample {
   readonly histograms: Histograms;
   readonly inFlight: number | undefined;
   readonly oldestInFlightNs: number | undefined;
+  /** Queues that are left alone until the guest sets them up anew. */
+  readonly stopped: number | undefined;
 }
 
 /** Whether `after` was counted by another process than `before`. */
@@ -51,6 +53,7 @@ export function queueSamples(
         : NO_HISTOGRAMS,
       inFlight: queue.inFlight,
       oldestInFlightNs: queue.oldestInFlightNs,
+      stopped: queue.stopped,
     };
   });
 }
@@ -63,11 +66,9 @@ export function sumOfSamples(samples: readonly LoadSample[]): LoadSample {
     totals: sumOfCounters(samples.map((sample) => sample.totals)),
     rates: rates.length === 0 ? undefined : sumOfCounters(rates),
     histograms: mergeHistograms(samples.map((sample) => sample.histograms)),
-    inFlight: samples.reduce<number | undefined>(
-      (sum, { inFlight }) => (inFlight === undefined ? sum : (sum ?? 0) + inFlight),
-      undefined,
-    ),
+    inFlight: sumOf(samples.map(({ inFlight }) => inFlight)),
     oldestInFlightNs: oldest.length === 0 ? undefined : Math.max(...oldest),
+    stopped: sumOf(samples.map(({ stopped }) => stopped)),
   };
 }
 
@@ -90,12 +91,13 @@ function ratesBetween(before: Counters, after: Counters, seconds: number): Count
 
 /** Counters that only some of `all` have count as nothing in the others. */
 function sumOfCounters(all: readonly Counters[]): Counters {
-  return collect((name) =>
-    all.reduce<number | undefined>((sum, counters) => {
-      const value = counters[name];
-      return value === undefined ? sum : (sum ?? 0) + value;
-    }, undefined),
-  );
+  return collect((name) => sumOf(all.map((counters) => counters[name])));
+}
+
+/** Of those that are known; undefined when none is. */
+function sumOf(values: readonly (number | undefined)[]): number | undefined {
+  const known = values.filter((value) => value !== undefined);
+  return known.length === 0 ? undefined : known.reduce((sum, value) => sum + value, 0);
 }
 
 function collect(value: (name: (typeof COUNTER_NAMES)[number]) => number | undefined): Counters {

@@ -6,8 +6,7 @@
  *   add or recover -> open /dev/ublkcN -> stripe worker, queue workers fetch -> start -> node -> symlink
  *   symlink gone -> stop -> queue workers end, flush -> stripe worker ends -> close /dev/ublkcN -> remove
  */
-import { closeSync, fsync, openSync } from "node:fs";
-import { promisify } from "node:util";
+import { open } from "node:fs/promises";
 import type { DeviceConfig } from "../config/index.ts";
 import type { DiskDevice } from "../device/disk-device.ts";
 import type { GrowingFrontEnd, GuestNews } from "../device/disk-growth.ts";
@@ -19,16 +18,20 @@ import { mayRunOn } from "../ffi/process.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
 import { type DeviceInfo, encodeParameters, FEATURE } from "../formats/ublk.ts";
 import { log } from "../log.ts";
-import type { UblkControl } from "./control.ts";
+import { RECOVERY_BUSY_MS, type UblkControl } from "./control.ts";
 import type { DeviceLink } from "./device-link.ts";
-import { openCharacterDevice, waitForBlockDevice, watchServer } from "./device-node.ts";
+import { openCharacterDevice, waitForBlockDevice } from "./device-node.ts";
 import { deviceParameters } from "./device-parameters.ts";
 import { QueueMeeting } from "./queue-meeting.ts";
 import { queueSizes } from "./queue-sizes.ts";
 import type { UblkQueueData, UblkQueueMessage } from "./queue-worker.ts";
+import { runApart } from "./run-apart.ts";
+import { watchServer } from "./server-watch.ts";
 
 /** For every queue to have its memory and its fetches in place. */
-const READY_MS = 30_000;
+const READY_MS = 120_000;
+/** For the kernel to read the partition table, of stripes that may have to be fetched. */
+const PATIENCE_MS = 90_000;
 /** For the queues to end and flush once the device is stopped. */
 const END_MS = 90_000;
 /** Of what programs wrote to a device that may be recovered: the kernel drops it when such a device is stopped. */
@@ -114,19 +117,23 @@ export class UblkBackend implements GrowingFrontEnd {
 
   /**
    * Ends requests under way, makes them durable, removes the device.
+   * @param hold tells what this process must not be ended in: while the driver stops the device it waits for requests, and
+   * a process that ends waits for the driver; undefined when that is over
    * @throws UbiError when one of that cannot be had in time
    */
-  async stop(): Promise<void> {
+  async stop(hold: (work: string | undefined) => void): Promise<void> {
     const { control, info, link } = this.#options;
     link?.[Symbol.dispose]();
     this.#threads.limitPatience();
     this.#options.device.limits.lift(); // the kernel waits for every request
-    if ((info.flags & FEATURE.userRecovery) !== 0) {
-      await this.#syncBlockDevice();
-    }
+    const isSynced =
+      (info.flags & FEATURE.userRecovery) === 0 ||
+      (await Promise.race([this.#syncBlockDevice(), this.failed]));
     this.#isStopping = true;
     this.#threads.expectEnds();
+    hold("the kernel stops the device when the requests under way have ended");
     await Promise.race([control.stop(info.id), this.failed]);
+    hold(undefined);
     await Promise.race([this.#endQueues(), this.failed]);
     await this.#threads.release();
     this.#closeAll();
@@ -134,16 +141,20 @@ export class UblkBackend implements GrowingFrontEnd {
     if (!this.#isFlushed) {
       throw new UbiError("E_DISK_IO", "the disk did not end its flush at the stop");
     }
+    if (!isSynced) {
+      const what = "what programs wrote to it without a sync of their own may be lost";
+      throw new UbiError("E_DISK_IO", `the device could not be synced at the stop: ${what}`);
+    }
   }
 
   // --- internal: start ---
 
   async #start(): Promise<void> {
-    const { control, device, info, isRecovering, link } = this.#options;
+    const { control, device, info, features, isRecovering, link } = this.#options;
     if (isRecovering) {
       await control.startRecovery(info.id);
     }
-    this.#charFd = await openCharacterDevice(info.id);
+    this.#charFd = await openCharacterDevice(info.id, isRecovering ? RECOVERY_BUSY_MS : undefined);
     if (!isRecovering) {
       const isZeroCopy = (info.flags & FEATURE.autoBufferRegistration) !== 0;
       const parameters = deviceParameters(device.description, info.ioBytesMax, isZeroCopy);
@@ -151,13 +162,41 @@ export class UblkBackend implements GrowingFrontEnd {
     }
     this.#startThreads();
     await within(this.#threads.ready, READY_MS, "the queues did not become ready in time");
-    // The kernel reads the partition table meanwhile.
     void this.#options.asked.then(() => this.#threads.limitPatience());
-    const live = isRecovering ? control.endRecovery(info.id) : control.start(info.id);
+    const live = isRecovering ? control.endRecovery(info.id) : this.#startDevice();
     await Promise.race([live, this.failed]);
     this.path = await waitForBlockDevice(info.id);
-    watchServer(info.id);
+    if ((features & FEATURE.updateSize) === 0) {
+      void watchServer(info.id);
+    }
     link?.make(this.path);
+  }
+
+  /**
+   * The kernel reads the partition table meanwhile. Up to some version later than 6.12 a process that ended in the
+   * middle of that would never be gone, so reads that have to wait fail first.
+   */
+  async #startDevice(): Promise<void> {
+    const { control, device, info } = this.#options;
+    let isLate = false;
+    const timer = setTimeout(() => {
+      isLate = true;
+      this.#threads.limitPatience();
+      device.limits.lift();
+    }, PATIENCE_MS);
+    try {
+      await control.start(info.id);
+    } finally {
+      clearTimeout(timer);
+    }
+    if (isLate) {
+      const seconds = PATIENCE_MS / 1000;
+      throw new UbiError(
+        "E_UBLK_DEVICE",
+        `the kernel could not read the partition table of the disk within ${seconds} s; does the disk, or its stripe ` +
+          "source, answer?",
+      );
+    }
   }
 
   #startThreads(): void {
@@ -227,19 +266,17 @@ export class UblkBackend implements GrowingFrontEnd {
     }
   }
 
-  async #syncBlockDevice(): Promise<void> {
+  /** @returns whether all is on the disk that programs left in the kernel's cache */
+  async #syncBlockDevice(): Promise<boolean> {
     try {
-      const fd = openSync(this.path, "r");
-      try {
-        await within(promisify(fsync)(fd), SYNC_MS, "the sync did not end in time");
-      } finally {
-        closeSync(fd);
-      }
+      await within(syncDevice(this.path), SYNC_MS, "the sync did not end in time");
+      return true;
     } catch (error) {
-      log.warn("cannot sync the block device before its end", {
+      log.error("cannot sync the block device before its end", {
         path: this.path,
         cause: errorText(error),
       });
+      return false;
     }
   }
 
@@ -272,6 +309,19 @@ export class UblkBackend implements GrowingFrontEnd {
     } catch (error) {
       log.warn("cannot remove the device", { id: info.id, cause: errorText(error) });
     }
+  }
+}
+
+/** On a machine without the program, this process takes the risk. */
+async function syncDevice(path: string): Promise<void> {
+  if (await runApart('sync "$0"', path)) {
+    return;
+  }
+  const file = await open(path, "r");
+  try {
+    await file.sync();
+  } finally {
+    await file.close();
   }
 }
 

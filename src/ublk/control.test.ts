@@ -103,13 +103,25 @@ test("start: the driver is told which process serves", async () => {
 });
 
 test("recovery: while the old server is closing the device it is asked again", async () => {
-  const driver = new ScriptedDriver({ [CONTROL_CODE.startRecovery]: [EBUSY, EBUSY, 0] });
+  const served: DeviceInfo = { ...WISH, id: 1, state: "live", pid: 5 };
+  const answers = { [CONTROL_CODE.startRecovery]: [EBUSY, EBUSY, 0] };
+  const driver = new ScriptedDriver(answers, served);
   using control = new UblkControl(driver);
   await control.startRecovery(1);
-  expect(driver.asked.length).toBe(3);
+  const asked = driver.asked.filter(({ code }) => code === CONTROL_CODE.startRecovery);
+  expect(asked.length).toBe(3);
+});
+
+test("recovery: one that was stopped has nothing to be gone on with", async () => {
+  const stopped: DeviceInfo = { ...WISH, id: 1, state: "dead", pid: -1 };
+  const answers = { [CONTROL_CODE.startRecovery]: [EBUSY, EBUSY, 0] };
+  using control = new UblkControl(new ScriptedDriver(answers, stopped));
+  await expect(control.startRecovery(1)).rejects.toThrow("device 1 was stopped, or never started");
 });
 
 test("recovery: one that another server began is gone on with", async () => {
-  using control = new UblkControl(new ScriptedDriver({ [CONTROL_CODE.startRecovery]: [EINVAL] }));
+  const quiesced: DeviceInfo = { ...WISH, id: 1, state: "quiesced", pid: 5 };
+  const answers = { [CONTROL_CODE.startRecovery]: [EINVAL] };
+  using control = new UblkControl(new ScriptedDriver(answers, quiesced));
   await control.startRecovery(1);
 });

@@ -26,7 +26,7 @@ const START_MS = 120_000;
 const STOP_MS = 60_000;
 const REMOVE_MS = 30_000;
 /** The old server may still be closing; if it held all requests, 6.12 notices its death when they time out (30 s). */
-const RECOVERY_BUSY_MS = 45_000;
+export const RECOVERY_BUSY_MS = 45_000;
 const RETRY_MS = 50;
 
 const EPERM = -1;
@@ -138,12 +138,20 @@ export class UblkControl implements Disposable {
     return decodeDeviceInfo(buffer);
   }
 
-  /** Makes a device that lost its server ready for another one. */
+  /**
+   * Makes a device that lost its server ready for another one.
+   * @throws UbiError E_UBLK_DEVICE when it is served, or its server died in the middle of a stop that the driver carried out
+   */
   async startRecovery(id: number): Promise<void> {
     const command = { code: CONTROL_CODE.startRecovery, device: id };
     const deadline = performance.now() + RECOVERY_BUSY_MS;
     for (;;) {
       const result = await this.#channel.run(command, QUICK_MS);
+      const isDead = result !== 0 && (await this.info(id))?.state === "dead";
+      if (isDead) {
+        const why = "was stopped, or never started, and no request waits: start without --recover";
+        throw new UbiError("E_UBLK_DEVICE", `ublk device ${id} ${why}`);
+      }
       if (result === EINVAL) {
         return; // a server that died before its queues were ready has asked for it already
       }

@@ -1,7 +1,6 @@
 /** The files that the kernel makes for a device, in /dev with or without udev: waited for, opened, read about. */
-import { closeSync, constants, openSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import { closeSync, constants, openSync, readdirSync, statSync } from "node:fs";
 import { errorText, UbiError } from "../errors.ts";
-import { log } from "../log.ts";
 
 const NODE_MS = 5_000;
 const LOOK_MS = 5;
@@ -13,20 +12,21 @@ export function blockPath(id: number): string {
 
 /**
  * Opens the character device that a server works with.
+ * @param busyMs how long another server may have it: one that has just died may still be closing it
  * @throws UbiError E_UBLK_DEVICE when it does not appear, or another program has it
  */
-export async function openCharacterDevice(id: number): Promise<number> {
+export async function openCharacterDevice(id: number, busyMs = NODE_MS): Promise<number> {
   const path = `/dev/ublkc${id}`;
-  const deadline = performance.now() + NODE_MS;
+  const startMs = performance.now();
   for (;;) {
     try {
       return openSync(path, constants.O_RDWR);
     } catch (error) {
       const code = codeOf(error);
       const isPassing = code === "ENOENT" || code === "ENXIO" || code === "ENODEV";
-      // udev may set the permissions later; a server that has just died may still be closing it.
-      const isSlow = code === "EACCES" || code === "EBUSY";
-      if (!(isPassing || isSlow) || performance.now() > deadline) {
+      const isSlow = code === "EACCES" || code === "EBUSY"; // udev may set the permissions later
+      const limitMs = code === "EBUSY" ? busyMs : NODE_MS;
+      if (!(isPassing || isSlow) || performance.now() - startMs > limitMs) {
         const why = isPassing ? "it did not appear; is /dev a devtmpfs?" : errorText(error);
         throw new UbiError("E_UBLK_DEVICE", `cannot open ${path}: ${why}`, { cause: error });
       }
@@ -46,21 +46,6 @@ export async function waitForBlockDevice(id: number): Promise<string> {
     await Bun.sleep(LOOK_MS);
   }
   return path;
-}
-
-/**
- * Lets the driver look every second whether requests under way still have a server; nothing else comes of it.
- * Drivers before 6.16 see in no other way that a server died which had all requests of a queue in its hands.
- */
-export function watchServer(id: number): void {
-  const path = `/sys/block/ublkb${id}/queue/io_timeout`;
-  try {
-    writeFileSync(path, "1000");
-  } catch (error) {
-    log.warn("requests under way may wait 30 s when this process dies", {
-      cause: `cannot write ${path}: ${errorText(error)}`,
-    });
-  }
 }
 
 /** Whether no server has the device open. */

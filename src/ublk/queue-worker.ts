@@ -13,6 +13,7 @@ import type { DiskDescription, SharedDiskState } from "../device/disk-device.ts"
 import { openDiskRequests, syncDisk } from "../device/disk-requests.ts";
 import { DiskSize } from "../device/disk-size.ts";
 import { Pulse, type SharedPulse } from "../device/heartbeat.ts";
+import { thisMachine } from "../device/machine.ts";
 import { Counter, QueueStatistics } from "../device/queue-statistics.ts";
 import { QueueThrottle } from "../device/queue-throttle.ts";
 import { WakeTimer } from "../device/wake-timer.ts";
@@ -23,13 +24,9 @@ import { SyncEngine } from "../disk/sync-engine.ts";
 import { REGISTERED_BUFFERS_MAX, UringEngine } from "../disk/uring-engine.ts";
 import { assert, errnoText, errorText, UbiError } from "../errors.ts";
 import { clockNs, drainEvent } from "../ffi/event.ts";
-import { mapFile, unmap, viewOf } from "../ffi/memory.ts";
 import { nameThread, pinThread } from "../ffi/process.ts";
 import { f64, i32, join64, low64, u32 } from "../ffi/view.ts";
 import {
-  DESCRIPTOR_BYTES,
-  descriptorsBytes,
-  descriptorsOffset,
   FETCH_ABORTED,
   IO_CODE,
   UBLK_FLAG_FUA,
@@ -39,6 +36,7 @@ import {
 import { SECTOR_BYTES, SEGMENT_BYTES, SEGMENT_UNMAP } from "../formats/virtio-blk.ts";
 import { LogLimiter, log } from "../log.ts";
 import { QueueMeeting } from "./queue-meeting.ts";
+import { RequestDescriptors } from "./request-descriptors.ts";
 import { TagMemory } from "./tag-memory.ts";
 import { TagQueue } from "./tag-queue.ts";
 
@@ -80,21 +78,25 @@ export function runUblkQueueWorker(data: UblkQueueData): void {
   if (data.cpu !== undefined && pinThread(data.cpu) < 0) {
     log.warn("cannot pin the queue to its CPU", { queue: data.queue, cpu: data.cpu });
   }
+  const meeting = new QueueMeeting(data.meeting, data.queues);
   try {
-    serve(data);
+    serve(data, meeting);
     const { disk, shared, wakeFds } = data;
     const isFlushed = disk.isReadOnly || syncDisk({ disk, shared, wakeFds }, SYNC_TIMEOUT_MS);
     tell({ kind: "ended", isFlushed });
   } catch (error) {
+    meeting.fail();
     const code = error instanceof UbiError ? error.code : "E_WORKER";
     tell({ kind: "failed", code, message: `queue ${data.queue}: ${errorText(error)}` });
   }
 }
 
-function serve(data: UblkQueueData): void {
+function serve(data: UblkQueueData, meeting: QueueMeeting): void {
   using worker = new UblkQueueWorker(data);
-  new QueueMeeting(data.meeting, data.queues).come(MEETING_MS);
+  meeting.come(MEETING_MS);
   worker.fetchAll();
+  meeting.come(MEETING_MS);
+  worker.mapDescriptors();
   tell({ kind: "ready" });
   Bun.gc(true); // what the start left behind: a turn allocates nothing, so nothing else would collect it
   while (worker.turn()) {
@@ -111,7 +113,6 @@ const COMMAND_ID = 0x1000_0000;
 const WAKE_ID = WATCH_ID;
 const IMAGE_ID = WATCH_ID + 1;
 const TIMER_ID = WATCH_ID + 2;
-const DESCRIPTOR_WORDS = DESCRIPTOR_BYTES / 4;
 const EIO = -5;
 const EOPNOTSUPP = -95;
 
@@ -134,12 +135,11 @@ class UblkQueueWorker implements Disposable {
   readonly #statistics: QueueStatistics;
   readonly #pulse: Pulse;
   readonly #throttle: QueueThrottle;
-  readonly #timer = new WakeTimer();
+  readonly #timer: WakeTimer;
   /** Requests that wait for the limits of the disk. */
   readonly #held: TagQueue;
   readonly #limiter = new LogLimiter();
-  readonly #descriptorsAddress: number;
-  readonly #descriptors: Uint32Array;
+  readonly #descriptors: RequestDescriptors;
   /** By slot of the request table. */
   readonly #tag: Uint16Array;
   readonly #ownBuffers: Int32Array;
@@ -149,6 +149,8 @@ class UblkQueueWorker implements Disposable {
 
   constructor(data: UblkQueueData) {
     const { disk, shared, queue, depth, ioBytes, isZeroCopy } = data;
+    const machine = thisMachine(data.ioEngine);
+    this.#timer = new WakeTimer(machine);
     this.#queue = queue;
     this.#depth = depth;
     this.#ioBytes = ioBytes;
@@ -182,7 +184,7 @@ class UblkQueueWorker implements Disposable {
       wakeFds: data.wakeFds,
       requests: this.#requests,
       engine: this.#diskEngine,
-      ioEngine: data.ioEngine,
+      machine,
       bufferLimitBytes: data.bufferLimitBytes,
       imageWatchId: IMAGE_ID,
       ownBuffers: this.#ownBuffers,
@@ -195,23 +197,30 @@ class UblkQueueWorker implements Disposable {
     );
     this.#throttle = new QueueThrottle(shared.limits, queue, this.#statistics);
     this.#held = new TagQueue(depth);
-    this.#descriptorsAddress = mapFile({
-      fd: data.charFd,
-      offsetBytes: descriptorsOffset(queue),
-      lengthBytes: descriptorsBytes(depth),
-      writable: false,
-    });
-    this.#descriptors = new Uint32Array(viewOf(this.#descriptorsAddress, depth * DESCRIPTOR_BYTES));
+    this.#descriptors = new RequestDescriptors(data.charFd, queue, depth);
     this.#ring.watch(WAKE_ID, this.#wakeFd);
     this.#ring.watch(TIMER_ID, this.#timer.fd);
   }
 
-  /** Gives all tags to the driver. @throws UbiError when it refuses one */
+  /** Gives all tags to the driver. What comes back is not yet looked at. @throws UbiError when it refuses one */
   fetchAll(): void {
+    const ring = this.#ring;
     for (let tag = 0; tag < this.#depth; tag++) {
       this.#command(IO_CODE.fetch, tag, 0);
     }
-    this.#ring.submit(0);
+    ring.submit(0);
+    const count = ring.completions();
+    for (let i = 0; i < count; i++) {
+      const tag = ring.completedId(i) - COMMAND_ID;
+      if (tag >= 0 && tag < this.#depth && ring.completedResult(i) < 0) {
+        this.#checkFetched(tag, ring.completedResult(i));
+      }
+    }
+  }
+
+  /** When all queues are fetched for. @throws UbiError E_MEMORY */
+  mapDescriptors(): void {
+    this.#descriptors.map();
     this.#complete();
   }
 
@@ -221,17 +230,21 @@ class UblkQueueWorker implements Disposable {
       this.#startHeld();
     }
     this.#executor.flushBatch();
-    this.#commitFinished();
+    const hasChanges = this.#commitFinished();
     if (this.#diskEngine !== this.#ring) {
       this.#diskEngine.submit(0);
       this.#completeDisk();
     }
-    const mayWait = this.#mayWait();
+    // Answers to changes are shown by a submit that does not wait, so that they are looked after at once.
+    const mayWait = !hasChanges && this.#mayWait();
     if (mayWait && this.#held.count > 0) {
       const nowNs = clockNs();
       this.#timer.set(this.#throttle.wakeNs(nowNs), nowNs);
     }
     this.#ring.submit(mayWait ? 1 : 0);
+    if (hasChanges) {
+      this.#executor.afterAnswers();
+    }
     this.#complete();
     return this.#abortedTags < this.#depth;
   }
@@ -243,8 +256,7 @@ class UblkQueueWorker implements Disposable {
     }
     this.#executor[Symbol.dispose]();
     this.#timer[Symbol.dispose]();
-    // The driver lets nobody delete a device that is still mapped.
-    unmap(this.#descriptorsAddress, descriptorsBytes(this.#depth));
+    this.#descriptors[Symbol.dispose]();
     if (this.#requests.inFlight === 0) {
       this.#memory[Symbol.dispose]();
     }
@@ -269,6 +281,7 @@ class UblkQueueWorker implements Disposable {
     }
     this.#nowNs = clockNs();
     this.#throttle.look(this.#nowNs);
+    this.#executor.beforeTaking();
     let fetched = 0;
     for (let i = 0; i < count; i++) {
       const id = ring.completedId(i);
@@ -313,12 +326,16 @@ class UblkQueueWorker implements Disposable {
       }
       return 1;
     }
+    this.#checkFetched(tag, result);
+    this.#abortedTags += 1;
+    return 0;
+  }
+
+  #checkFetched(tag: number, result: number): void {
     if (result !== FETCH_ABORTED) {
       const why = errnoText(result);
       throw new UbiError("E_UBLK_DEVICE", `the ublk driver refuses tag ${tag}: ${why}`);
     }
-    this.#abortedTags += 1;
-    return 0;
   }
 
   #startHeld(): void {
@@ -332,16 +349,17 @@ class UblkQueueWorker implements Disposable {
   }
 
   #mayStart(tag: number): boolean {
-    const at = tag * DESCRIPTOR_WORDS;
-    const operation = this.#operationOf(u32(this.#descriptors, at) & 0xff);
-    const bytes = u32(this.#descriptors, at + 1) * SECTOR_BYTES;
+    const { words } = this.#descriptors;
+    const at = tag * RequestDescriptors.WORDS;
+    const operation = this.#operationOf(u32(words, at) & 0xff);
+    const bytes = u32(words, at + 1) * SECTOR_BYTES;
     const throttle = this.#throttle;
     return !throttle.isOn || operation < 0 || throttle.mayStart(operation, bytes, this.#nowNs);
   }
 
   #admit(tag: number): void {
-    const at = tag * DESCRIPTOR_WORDS;
-    const words = this.#descriptors;
+    const at = tag * RequestDescriptors.WORDS;
+    const { words } = this.#descriptors;
     const flags = u32(words, at);
     const sectors = u32(words, at + 1);
     const sector = join64(u32(words, at + 2), u32(words, at + 3));
@@ -349,7 +367,7 @@ class UblkQueueWorker implements Disposable {
     const isTransfer = kind === UBLK_OPERATION.read || kind === UBLK_OPERATION.write;
     const operation = this.#operationOf(kind);
     // The sector of a flush means nothing.
-    if (operation < 0 || (operation !== Operation.flush && !this.#isInRange(sector, sectors))) {
+    if (operation < 0 || (operation !== Operation.flush && sector + sectors > this.#sectors)) {
       this.#refuse(tag, operation < 0 ? EOPNOTSUPP : EIO, kind, sector, sectors);
       return;
     }
@@ -400,10 +418,6 @@ class UblkQueueWorker implements Disposable {
     }
   }
 
-  #isInRange(sector: number, sectors: number): boolean {
-    return sector + sectors <= this.#sectors;
-  }
-
   /** DISCARD and WRITE_ZEROES have their one range as a list, as the disk's requests know it. */
   #describeRange(slot: number, tag: number, sector: number, sectors: number, flags: number): void {
     const requests = this.#requests;
@@ -428,16 +442,20 @@ class UblkQueueWorker implements Disposable {
 
   // --- internal: answers ---
 
-  #commitFinished(): void {
+  /** The driver sees answers when they are submitted. @returns whether there are any to changes of the disk */
+  #commitFinished(): boolean {
     const executor = this.#executor;
     const count = executor.finishedCount;
     if (count === 0) {
-      return;
+      return false;
     }
     const nowNs = clockNs();
     const requests = this.#requests;
+    executor.beforeAnswers();
+    let hasChanges = false;
     for (let i = 0; i < count; i++) {
       const slot = i32(executor.finished, i);
+      hasChanges ||= requests.operation[slot] !== Operation.read;
       const outcome = requests.outcome[slot] ?? Outcome.ioError;
       this.#statistics.end(slot, outcome === Outcome.ok, nowNs);
       this.#command(IO_CODE.commitAndFetch, this.#tag[slot] ?? 0, this.#resultOf(slot, outcome));
@@ -445,6 +463,7 @@ class UblkQueueWorker implements Disposable {
     }
     executor.finishedCount = 0;
     this.#statistics.count(Counter.calls, 1);
+    return hasChanges;
   }
 
   #resultOf(slot: number, outcome: number): number {

@@ -8,13 +8,19 @@ import type { DiskDevice } from "../device/disk-device.ts";
 import type { GrowingFrontEnd, GuestNews } from "../device/disk-growth.ts";
 import { DiskThreads } from "../device/disk-threads.ts";
 import type { Heartbeat, SharedPulse } from "../device/heartbeat.ts";
-import type { ErrorCode } from "../errors.ts";
+import { assert, type ErrorCode, UbiError } from "../errors.ts";
 import { createEvent, signalEvent } from "../ffi/event.ts";
 import { mayRunOn } from "../ffi/process.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
-import type { SocketPlace } from "../ffi/socket-file.ts";
-import { GuestMemory } from "../virtio/guest-memory.ts";
-import type { ControlMessage, ControlWorkerData } from "./control-worker.ts";
+import type { HandedSocket, SocketPlace } from "../ffi/socket-file.ts";
+import {
+  type ControlMessage,
+  type ControlWorkerData,
+  type RestOutcome,
+  Wish,
+} from "./control-worker.ts";
+import type { FrontEndState } from "./front-end-state.ts";
+import { MemoryTables } from "./memory-tables.ts";
 import { QueueMailbox } from "./queue-mailbox.ts";
 import { queueSizes } from "./queue-sizes.ts";
 import type { QueueWorkerData } from "./queue-worker-data.ts";
@@ -22,15 +28,34 @@ import type { QueueWorkerData } from "./queue-worker-data.ts";
 /** The control worker waits less for a front end's answer, but may be busy ending an earlier one's requests. */
 const NEWS_MS = 10_000;
 
+/** What a rest came to. */
+export interface Rest {
+  readonly outcome: RestOutcome;
+  /** The guest has the write cache on. */
+  readonly isWriteback: boolean;
+}
+
+export interface VhostStart {
+  readonly socket: SocketPlace;
+  /** Where to find what is known of the front end. */
+  readonly frontEnd: FrontEndState;
+  /** All threads are ready; the one that front ends connect to starts behind it. */
+  readonly beforeServing: () => Promise<void>;
+  /** The guest's choice of the write cache, where another process served it before. */
+  readonly isWriteback?: boolean | undefined;
+}
+
 export class VhostBackend implements GrowingFrontEnd {
   readonly #wakeFd = createEvent();
   readonly #queueWakeFds: readonly number[];
-  readonly #stop = new SharedArrayBuffer(4);
+  readonly #wish = new SharedArrayBuffer(4);
   readonly #threads: DiskThreads;
   readonly #stopped = Promise.withResolvers<void>();
-  readonly #listening = Promise.withResolvers<void>();
+  readonly #listening = Promise.withResolvers<HandedSocket>();
+  #socket: HandedSocket | undefined;
   readonly #controlData: ControlWorkerData;
   #news: PromiseWithResolvers<GuestNews> | undefined;
+  #rested: PromiseWithResolvers<Rest> | undefined;
 
   /** Resolves when all is stopped after `stop`; rejects when a worker fails. */
   get ended(): Promise<void> {
@@ -43,25 +68,27 @@ export class VhostBackend implements GrowingFrontEnd {
 
   /**
    * Starts serving at `socket`.
-   * @throws UbiError when the socket cannot be had
+   * @throws UbiError when the socket cannot be had; of `beforeServing`
    */
   static async start(
     config: DeviceConfig,
     device: DiskDevice,
-    socket: SocketPlace,
+    options: VhostStart,
   ): Promise<VhostBackend> {
-    const backend = new VhostBackend(config, device, socket);
+    const backend = new VhostBackend(config, device, options);
     await backend.#threads.ready;
+    await options.beforeServing();
     backend.#startControl();
-    await Promise.race([backend.#listening.promise, backend.#threads.failed]);
+    backend.#socket = await Promise.race([backend.#listening.promise, backend.#threads.failed]);
     return backend;
   }
 
-  private constructor(config: DeviceConfig, device: DiskDevice, socket: SocketPlace) {
+  private constructor(config: DeviceConfig, device: DiskDevice, options: VhostStart) {
     const { tuning } = config;
+    const { socket, isWriteback } = options;
     const queues = tuning.numQueues;
     this.#threads = new DiskThreads(device, queues);
-    const memoryTable = new SharedArrayBuffer(GuestMemory.sharedWords * 8);
+    const memoryTable = new SharedArrayBuffer(MemoryTables.sharedBytes);
     const mailboxes = Array.from(
       { length: queues },
       () => new SharedArrayBuffer(QueueMailbox.sharedBytes),
@@ -71,7 +98,9 @@ export class VhostBackend implements GrowingFrontEnd {
     for (const [queue, mailbox] of mailboxes.entries()) {
       const wakeFds = this.#queueWakeFds;
       const pulse = this.heartbeat.add(`queue ${queue}`, wakeFds[queue] ?? -1);
-      this.#startQueue(queueData({ config, device, queue, mailbox, memoryTable, pulse, wakeFds }));
+      const controlWakeFd = this.#wakeFd;
+      const shared = { memoryTable, mailbox, pulse, wakeFds, controlWakeFd };
+      this.#startQueue(queueData({ config, device, queue, ...shared }));
     }
     this.#controlData = {
       socket,
@@ -83,7 +112,9 @@ export class VhostBackend implements GrowingFrontEnd {
       queueWakeFds: this.#queueWakeFds,
       wakeFd: this.#wakeFd,
       pulse: this.heartbeat.add("vhost control", this.#wakeFd),
-      stop: this.#stop,
+      frontEnd: options.frontEnd.shared,
+      wish: this.#wish,
+      isWriteback,
     };
   }
 
@@ -105,8 +136,7 @@ export class VhostBackend implements GrowingFrontEnd {
   /** Ends requests in flight, flushes, removes the socket. Resolves as `ended` does. */
   async stop(): Promise<void> {
     this.#threads.expectEnds();
-    Atomics.store(new Int32Array(this.#stop), 0, 1);
-    signalEvent(this.#wakeFd);
+    this.#want(Wish.stop);
     this.#threads.limitPatience();
     await this.ended;
     await this.#threads.release();
@@ -115,7 +145,50 @@ export class VhostBackend implements GrowingFrontEnd {
     }
   }
 
+  /**
+   * Ends all requests and makes durable what they wrote. None begins before `resume`, but the front end stays
+   * connected. Undefined when they do not end in time: then all goes on.
+   * @throws UbiError E_DISK_IO when the disk does not make them durable: then all goes on
+   */
+  async rest(): Promise<Rest | undefined> {
+    this.#rested = Promise.withResolvers<Rest>();
+    this.#want(Wish.rest);
+    const rest = await Promise.race([this.#rested.promise, this.#threads.failed]);
+    switch (rest.outcome) {
+      case "resting":
+        return rest;
+      case "busy":
+        this.resume();
+        return undefined;
+      case "not durable":
+        this.resume(); // the next flush of the guest fails
+        throw new UbiError("E_DISK_IO", "the disk did not make durable what was written so far");
+    }
+  }
+
+  /** For another process, to serve in place of this one. */
+  get socket(): HandedSocket {
+    assert(this.#socket !== undefined, "a started backend listens");
+    return this.#socket;
+  }
+
+  /** Goes on as before `rest`. */
+  resume(): void {
+    this.#want(Wish.serve);
+  }
+
+  /** Out of `rest`: lets go of the front end. Another process serves the socket from here on. */
+  leave(): void {
+    this.#threads.expectEnds();
+    this.#want(Wish.leave);
+  }
+
   // --- internal ---
+
+  #want(wish: number): void {
+    Atomics.store(new Int32Array(this.#wish), 0, wish);
+    signalEvent(this.#wakeFd);
+  }
 
   /** Last: no front end finds a socket before every queue can serve it. */
   #startControl(): void {
@@ -133,10 +206,15 @@ export class VhostBackend implements GrowingFrontEnd {
   #hear(message: ControlMessage): void {
     switch (message.kind) {
       case "listening":
-        this.#listening.resolve();
+        this.#listening.resolve(message.socket);
         return;
       case "size-told":
         this.#news?.resolve(message.guest);
+        return;
+      case "rest":
+        this.#rested?.resolve(message);
+        return;
+      case "left":
         return;
       case "failed":
         this.#threads.fail(message.code as ErrorCode, message.message);
@@ -162,8 +240,9 @@ function queueData(options: {
   readonly memoryTable: SharedArrayBuffer;
   readonly pulse: SharedPulse;
   readonly wakeFds: readonly number[];
+  readonly controlWakeFd: number;
 }): QueueWorkerData {
-  const { config, device, queue, mailbox, memoryTable, pulse, wakeFds } = options;
+  const { config, device, queue, ...shared } = options;
   const { tuning } = config;
   const cpu = tuning.cpus?.[queue];
   return {
@@ -176,9 +255,6 @@ function queueData(options: {
     deviceId: config.device.deviceId,
     disk: device.description,
     shared: device.shared,
-    memoryTable,
-    mailbox,
-    pulse,
-    wakeFds,
+    ...shared,
   };
 }

@@ -103,7 +103,7 @@ test("connection: a message that stops half-way is given up, with its descriptor
   closeDescriptor(event);
   const startMs = performance.now();
   expect(() => connection.receive()).toThrow("gave up after 0.06 s");
-  expect(performance.now() - startMs).toBeLessThan(TIMEOUT_MS * 10);
+  expect(performance.now() - startMs).toBeLessThan(TIMEOUT_MS * 50);
 });
 
 test("connection: a stop ends the wait for the rest of a message", () => {

@@ -71,14 +71,15 @@ export class Connection implements Disposable {
     }
   }
 
-  /** @throws UbiError E_SOCKET */
-  reply(request: number, payload: Uint8Array): void {
+  /** `descriptors` go with the first byte, and stay the caller's. @throws UbiError E_SOCKET */
+  reply(request: number, payload: Uint8Array, descriptors: readonly number[] = []): void {
     const message = encodeMessage(request, FLAG_REPLY, payload);
     this.#channel.bytes.set(message);
     const deadline = performance.now() + this.#timeoutMs;
     let sent = 0;
     while (sent < message.length) {
-      const result = this.#channel.send(this.fd, sent, message.length - sent, []);
+      const passed = sent === 0 ? descriptors : [];
+      const result = this.#channel.send(this.fd, sent, message.length - sent, passed);
       if (result === EAGAIN) {
         this.#pause(deadline, "the front end does not read its replies");
       } else if (result < 0) {

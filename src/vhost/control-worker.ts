@@ -8,7 +8,7 @@
  */
 import type { DiskDescription, SharedDiskState } from "../device/disk-device.ts";
 import type { GuestNews } from "../device/disk-growth.ts";
-import { syncDisk } from "../device/disk-requests.ts";
+import { beginSync, type DiskMembers, syncDisk } from "../device/disk-requests.ts";
 import { DiskSize } from "../device/disk-size.ts";
 import { Pulse, type SharedPulse } from "../device/heartbeat.ts";
 import { errnoText, errorText, UbiError } from "../errors.ts";
@@ -16,15 +16,18 @@ import { drainEvent } from "../ffi/event.ts";
 import { installMemoryGuard } from "../ffi/memory.ts";
 import { nameThread } from "../ffi/process.ts";
 import { PollSet } from "../ffi/socket.ts";
-import { ListeningSocket, type SocketPlace } from "../ffi/socket-file.ts";
+import { type HandedSocket, ListeningSocket, type SocketPlace } from "../ffi/socket-file.ts";
 import { encodeU64, requestName } from "../formats/vhost-user.ts";
 import { LogLimiter, log } from "../log.ts";
 import { Connection, closeDescriptors, type Request } from "./connection.ts";
 import type { AnnouncedLimits } from "./features.ts";
+import { FrontEndState } from "./front-end-state.ts";
 import { MemoryMap } from "./memory-map.ts";
 import { QueueCommand, QueueMailbox } from "./queue-mailbox.ts";
-import { Session, type WriteCache } from "./session.ts";
+import { RingEnds } from "./ring-ends.ts";
+import { Session } from "./session.ts";
 import { SizeNews } from "./size-news.ts";
+import type { WriteCache } from "./write-cache.ts";
 
 /** What the control worker is started with. */
 export interface ControlWorkerData {
@@ -37,18 +40,39 @@ export interface ControlWorkerData {
   readonly queueWakeFds: readonly number[];
   readonly wakeFd: number;
   readonly pulse: SharedPulse;
-  /** One word: 1 asks to stop. */
-  readonly stop: SharedArrayBuffer;
+  /** Of FrontEndState. */
+  readonly frontEnd: SharedArrayBuffer;
+  /** One word: a `Wish`. */
+  readonly wish: SharedArrayBuffer;
+  /** The guest's choice, where another process knew it; undefined at a start. */
+  readonly isWriteback: boolean | undefined;
 }
+
+/** What the main thread wants. */
+export const Wish = {
+  serve: 0,
+  stop: 1,
+  /** All requests end and none begin; the front end stays connected, and is not listened to. */
+  rest: 2,
+  /** Out of `rest`: the front end is let go of, and all is left to another process. */
+  leave: 3,
+} as const;
 
 /** What the control worker tells the main thread. */
 export type ControlMessage =
-  | { readonly kind: "listening" }
+  | { readonly kind: "listening"; readonly socket: HandedSocket }
   /** The disk has grown, and the front end was told of it. */
   | { readonly kind: "size-told"; readonly guest: GuestNews }
+  /** Nothing is under way, or it does not end in time; whether the guest has the write cache on. */
+  | { readonly kind: "rest"; readonly outcome: RestOutcome; readonly isWriteback: boolean }
+  | { readonly kind: "left" }
   | { readonly kind: "failed"; readonly code: string; readonly message: string }
   | { readonly kind: "stopped"; readonly isFlushed: boolean };
 
+export type RestOutcome = "resting" | "busy" | "not durable";
+
+/** For requests to end before a rest. */
+const REST_MS = 5_000;
 /** For all requests of a front end that left to end, and the same while the process is to stop. */
 const END_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 30_000;
@@ -69,24 +93,25 @@ const ACCEPT_RETRY_MS = 100;
 export function runControlWorker(data: ControlWorkerData): void {
   nameThread("vhost-control");
   try {
-    tell({ kind: "stopped", isFlushed: serveUntilStopped(data) });
+    tell(serveToTheEnd(data));
   } catch (error) {
     const code = error instanceof UbiError ? error.code : "E_WORKER";
     tell({ kind: "failed", code, message: errorText(error) });
   }
 }
 
-/** The socket's file is gone when this returns: the process ends soon after it is told. */
-function serveUntilStopped(data: ControlWorkerData): boolean {
+/** The socket's file is gone when this returns, unless it was left: the process ends soon after it is told. */
+function serveToTheEnd(data: ControlWorkerData): ControlMessage {
   using worker = new ControlWorker(data);
-  tell({ kind: "listening" });
-  worker.serve();
-  return worker.stopQueues();
+  tell({ kind: "listening", socket: worker.socket });
+  return worker.serve() === "left"
+    ? { kind: "left" }
+    : { kind: "stopped", isFlushed: worker.stopQueues() };
 }
 
 class ControlWorker implements Disposable {
   readonly #data: ControlWorkerData;
-  readonly #stop: Int32Array;
+  readonly #wish: Int32Array;
   readonly #pulse: Pulse;
   readonly #listener: ListeningSocket;
   readonly #poll = new PollSet(4);
@@ -95,35 +120,44 @@ class ControlWorker implements Disposable {
   readonly #mailboxes: readonly QueueMailbox[];
   readonly #memory: MemoryMap;
   readonly #cache: WriteCache;
+  readonly #ringEnds: RingEnds;
   readonly #size: DiskSize;
   readonly #news: SizeNews;
+  readonly #frontEnd: FrontEndState;
   /** A session whose queues did not end their requests: none follows it before they have. */
   #unended: Session | undefined;
 
   constructor(data: ControlWorkerData) {
     this.#data = data;
-    this.#stop = new Int32Array(data.stop);
+    this.#wish = new Int32Array(data.wish);
+    this.#frontEnd = new FrontEndState(data.frontEnd);
     this.#pulse = new Pulse(data.pulse);
     this.#mailboxes = data.mailboxes.map(
       (shared, i) => new QueueMailbox(shared, data.queueWakeFds[i] ?? -1),
     );
     this.#memory = new MemoryMap(data.memoryTable);
-    this.#cache = { isWriteback: !data.disk.isWriteThrough };
+    const { isWriteThrough } = data.disk;
+    this.#cache = { isWriteback: !isWriteThrough && data.isWriteback !== false };
     this.#size = new DiskSize(data.shared.size);
     this.#news = new SizeNews(this.#size, this.#limiter, (guest) =>
       tell({ kind: "size-told", guest }),
     );
     installMemoryGuard();
     this.#listener = ListeningSocket.open(data.socket);
+    this.#ringEnds = new RingEnds(data.isWriteback !== undefined);
     this.#poll.watch(WAKE, data.wakeFd);
     this.#poll.watch(LISTEN, this.#listener.fd);
     this.#poll.watch(CLIENT, NOBODY);
     this.#poll.watch(CHANNEL, NOBODY);
   }
 
-  /** Serves one front end after another until the main thread asks to stop. */
-  serve(): void {
-    while (!this.#isStopping()) {
+  get socket(): HandedSocket {
+    return this.#listener.handed;
+  }
+
+  /** Serves one front end after another until the main thread wants something else for good. */
+  serve(): "stopped" | "left" {
+    while (this.#goesOn(undefined)) {
       this.#wait(undefined);
       const fd = this.#poll.events(LISTEN) === 0 ? EAGAIN : this.#listener.accept();
       if (fd >= 0) {
@@ -133,6 +167,7 @@ class ControlWorker implements Disposable {
         Bun.sleepSync(ACCEPT_RETRY_MS); // it stays in the backlog: no busy loop over it
       }
     }
+    return this.#isStopping() ? "stopped" : "left";
   }
 
   /** Ends the queue workers, then makes durable what they wrote. */
@@ -153,13 +188,49 @@ class ControlWorker implements Disposable {
   // --- internal ---
 
   #syncDisk(): boolean {
+    return this.#data.disk.isReadOnly || syncDisk(this.#members(), SYNC_TIMEOUT_MS);
+  }
+
+  #members(): DiskMembers {
     const { disk, shared, mailboxes, queueWakeFds } = this.#data;
-    const wakeFds = queueWakeFds.slice(0, mailboxes.length);
-    return disk.isReadOnly || syncDisk({ disk, shared, wakeFds }, SYNC_TIMEOUT_MS);
+    return { disk, shared, wakeFds: queueWakeFds.slice(0, mailboxes.length) };
   }
 
   #isStopping(): boolean {
-    return Atomics.load(this.#stop, 0) === 1;
+    return this.#wants(Wish.stop);
+  }
+
+  #wants(wish: number): boolean {
+    return Atomics.load(this.#wish, 0) === wish;
+  }
+
+  /** Whether to go on serving, behind a rest if that is wanted. */
+  #goesOn(session: Session | undefined): boolean {
+    if (this.#wants(Wish.rest)) {
+      this.#rest(session);
+    }
+    return this.#wants(Wish.serve);
+  }
+
+  /** Returns when something else is wanted. What the front end sends meanwhile stays in its socket. */
+  #rest(session: Session | undefined): void {
+    this.#pulse.excuse(BUSY_MS);
+    const isResting = this.#unended === undefined && session?.rest(REST_MS) !== false;
+    const outcome = isResting ? (this.#syncDisk() ? "resting" : "not durable") : "busy";
+    this.#pulse.excuse(0);
+    tell({ kind: "rest", outcome, isWriteback: this.#cache.isWriteback });
+    using wake = new PollSet(1);
+    wake.watch(0, this.#data.wakeFd);
+    while (this.#wants(Wish.rest)) {
+      wake.wait(-1);
+      drainEvent(this.#data.wakeFd);
+      this.#pulse.answer();
+    }
+    if (this.#wants(Wish.serve) && isResting) {
+      session?.resume();
+    } else if (this.#wants(Wish.leave)) {
+      this.#listener.leaveFile();
+    }
   }
 
   #wait(session: Session | undefined): void {
@@ -168,6 +239,7 @@ class ControlWorker implements Disposable {
     if (this.#poll.events(WAKE) !== 0) {
       drainEvent(this.#data.wakeFd);
       this.#pulse.answer();
+      session?.releaseMemory(); // a queue may have been the last to use some
     }
     this.#news.advance(session, this.#poll.events(CHANNEL) !== 0, performance.now());
   }
@@ -183,11 +255,14 @@ class ControlWorker implements Disposable {
       limits: this.#data.limits,
       memory: this.#memory,
       mailboxes: this.#mailboxes,
-      syncDisk: () => this.#syncDisk(),
+      beginSync: () =>
+        this.#data.disk.isReadOnly ? () => true : beginSync(this.#members(), SYNC_TIMEOUT_MS),
       cache: this.#cache,
+      ringEnds: this.#ringEnds,
       limiter: this.#limiter,
     });
     this.#visits.info("front end connected", { socket: this.#listener.path });
+    this.#frontEnd.connected();
     this.#poll.watch(LISTEN, NOBODY); // others wait in the backlog
     this.#poll.watch(CLIENT, fd);
     try {
@@ -202,6 +277,7 @@ class ControlWorker implements Disposable {
       this.#poll.watch(CLIENT, NOBODY);
       this.#poll.watch(LISTEN, this.#listener.fd);
       this.#news.left();
+      this.#frontEnd.left();
       this.#endSession(session);
     }
   }
@@ -229,7 +305,7 @@ class ControlWorker implements Disposable {
   }
 
   #converse(connection: Connection, session: Session): void {
-    while (!this.#isStopping()) {
+    while (this.#goesOn(session)) {
       this.#wait(session);
       if (this.#poll.events(CLIENT) !== 0) {
         const request = connection.receive();
@@ -248,7 +324,7 @@ class ControlWorker implements Disposable {
       log.debug("request", { name: requestName(request.request), bytes: request.payload.length });
       const reply = session.handle(request.request, request.payload, request.descriptors);
       if (reply !== undefined) {
-        connection.reply(request.request, reply);
+        this.#reply(connection, session, request.request, reply);
       } else if (mayAcknowledge) {
         connection.reply(request.request, encodeU64(0n));
       }
@@ -260,6 +336,16 @@ class ControlWorker implements Disposable {
     } finally {
       this.#pulse.excuse(0);
       closeDescriptors(request.descriptors);
+    }
+    this.#frontEnd.track(session.inflight.isTracking);
+  }
+
+  #reply(connection: Connection, session: Session, request: number, payload: Uint8Array): void {
+    const descriptors = session.inflight.takeReplyDescriptors();
+    try {
+      connection.reply(request, payload, descriptors);
+    } finally {
+      closeDescriptors(descriptors);
     }
   }
 }

@@ -23,20 +23,32 @@ export function deviceFeatures(disk: DiskDescription): bigint {
     FEATURE.BLK_MQ,
     FEATURE.RING_INDIRECT_DESC,
     FEATURE.RING_EVENT_IDX,
+    FEATURE.RING_PACKED,
     FEATURE.VHOST_USER_PROTOCOL_FEATURES,
     FEATURE.VERSION_1,
   );
   const readOnly = disk.isReadOnly ? bitMask(FEATURE.BLK_RO) : bitMask(FEATURE.BLK_WRITE_ZEROES);
   const discard = disk.isDiscardOffered ? bitMask(FEATURE.BLK_DISCARD) : 0n;
-  return always | readOnly | discard;
+  return always | readOnly | discard | (isMovable(disk) ? bitMask(FEATURE.LOG_ALL) : 0n);
+}
+
+/**
+ * Whether the guest may be moved while it runs: without logging a front end refuses to. The backend on the other host
+ * begins to serve with what it read when it was started, so nothing but the disk's data may change here; and what
+ * was written has to be on the disk, not in this host's page cache.
+ */
+function isMovable(disk: DiskDescription): boolean {
+  return disk.isDirect && disk.stripes === undefined;
 }
 
 /** The word of GET_PROTOCOL_FEATURES. */
 export const PROTOCOL_FEATURES = bitMask(
   PROTOCOL_FEATURE.MQ,
+  PROTOCOL_FEATURE.LOG_SHMFD,
   PROTOCOL_FEATURE.REPLY_ACK,
   PROTOCOL_FEATURE.BACKEND_REQ,
   PROTOCOL_FEATURE.CONFIG,
+  PROTOCOL_FEATURE.INFLIGHT_SHMFD,
   PROTOCOL_FEATURE.RESET_DEVICE,
   PROTOCOL_FEATURE.CONFIGURE_MEM_SLOTS,
   PROTOCOL_FEATURE.STATUS,
@@ -72,4 +84,12 @@ export function deviceConfig(
     writeZeroesMayUnmap:
       mayWriteZeroes && disk.isDiscardOffered && disk.cipherContext === 0 ? 1 : 0,
   });
+}
+
+/** Where some front ends (Cloud Hypervisor) believe the configuration space to start. */
+const CONFIG_MMIO_OFFSET = 0x100;
+
+/** The offset in the configuration space that a front end means. */
+export function configOffset(offset: number): number {
+  return offset >= CONFIG_MMIO_OFFSET ? offset - CONFIG_MMIO_OFFSET : offset;
 }

@@ -1,4 +1,4 @@
-/** The interrupt of a ring: the front end's descriptor, which may come, change and go while the ring runs. */
+/** The interrupt of a ring, or its error: the front end's descriptor, which may come, change and go while the ring runs. */
 import { signalEvent, signalEventAsking } from "../ffi/event.ts";
 
 export class GuestCall {

@@ -7,6 +7,7 @@ import { createSharedMemory, PAGE_SIZE, store8, viewOf } from "../ffi/memory.ts"
 import type { MemoryRegion } from "../formats/vhost-user.ts";
 import { GuestMemory } from "../virtio/guest-memory.ts";
 import { MemoryMap } from "./memory-map.ts";
+import { MemoryTables } from "./memory-tables.ts";
 
 const BYTES = 16 * PAGE_SIZE;
 const USER = 0x7f00_0000_0000;
@@ -16,14 +17,14 @@ let map: MemoryMap;
 let fd: number;
 
 beforeEach(() => {
-  shared = new SharedArrayBuffer(GuestMemory.sharedWords * 8);
+  shared = new SharedArrayBuffer(MemoryTables.sharedBytes);
   map = new MemoryMap(shared);
   fd = createSharedMemory(BYTES);
 });
 
 afterEach(() => {
   map.replace([], []);
-  map.unmapRetired();
+  map.unmapRetired(map.table);
   closeSync(fd);
 });
 
@@ -104,8 +105,62 @@ test("memory map: what was taken out stays mapped until the queues let go of it"
   expect(map.count).toBe(0);
   expect(loaded().translate(0, 1)).toBe(-1);
   expect(mappingCount()).toBe(mappings);
-  map.unmapRetired();
+  map.unmapRetired(map.table);
   expect(mappingCount()).toBe(mappings - 1);
+});
+
+test("memory map: what an older table had stays mapped while that table is in use", () => {
+  map.replace([region({})], [fd]);
+  const used = map.table;
+  const mappings = mappingCount();
+  map.remove(region({}));
+  map.add(region({}), fd);
+  map.remove(region({}));
+  map.unmapRetired(used);
+  expect(mappingCount()).toBe(mappings + 1);
+  map.unmapRetired(used + 2);
+  expect(mappingCount()).toBe(mappings);
+  map.unmapRetired(used + 3);
+  expect(mappingCount()).toBe(mappings - 1);
+});
+
+test("memory map: a region that is the same in the new table keeps its mapping, one of another file does not", () => {
+  const other = createSharedMemory(BYTES);
+  const high = { guestAddress: 2 ** 30, userAddress: USER + 2 ** 30 };
+  map.replace([region({}), region(high)], [fd, fd]);
+  const before = loaded();
+  const again = openSync(`/proc/self/fd/${fd}`, "r+");
+  map.replace([region(high), region({})], [other, again]);
+  closeSync(again);
+  closeSync(other);
+  expect(loaded().translate(0, 1)).toBe(before.translate(0, 1));
+  expect(loaded().translate(2 ** 30, 1)).not.toBe(before.translate(2 ** 30, 1));
+});
+
+test.each([
+  { name: "elsewhere for the guest", change: { guestAddress: PAGE_SIZE } },
+  { name: "elsewhere for the front end", change: { userAddress: USER + PAGE_SIZE } },
+  { name: "of another size", change: { sizeBytes: BYTES / 4 } },
+  { name: "at another offset of its file", change: { mmapOffset: BYTES / 2 } },
+])("memory map: a region that is $name is mapped anew", ({ change }) => {
+  const half = { sizeBytes: BYTES / 2 };
+  map.replace([region(half)], [fd]);
+  const before = loaded().translate(0, 1);
+  map.replace([region({ ...half, ...change })], [fd]);
+  const { guestAddress } = { guestAddress: 0, ...change };
+  expect(loaded().translate(guestAddress, 1)).not.toBe(before);
+});
+
+test("memory map: a front end that takes memory away again and again under requests is refused", () => {
+  const exchange = () => {
+    for (let i = 0; i < 600; i++) {
+      map.add(region({ sizeBytes: PAGE_SIZE }), fd);
+      map.remove(region({ sizeBytes: PAGE_SIZE }));
+    }
+  };
+  expect(exchange).toThrow("more than 512 memory regions");
+  map.unmapRetired(map.table);
+  map.replace([], []);
 });
 
 test("memory map: a region that is not there is not removed", () => {
@@ -146,7 +201,7 @@ function region(fields: Partial<MemoryRegion>): MemoryRegion {
 /** The table as a queue worker reads it. */
 function loaded(): GuestMemory {
   const memory = new GuestMemory();
-  memory.load(new Float64Array(shared));
+  new MemoryTables(shared).loadInForce(memory);
   return memory;
 }
 

@@ -1,88 +1,104 @@
 /**
  * The front end's memory in this process: maps the regions it passes, translates its user addresses for
  * ring set-up, and unmaps what is gone, but only when no queue can be using it any more.
+ *
+ *   table 1   | A | B |          A stays the mapping it was; B is retired, and unmapped when no
+ *   table 2   | A |   | C |      request is under way that was translated by table 1
  */
 import { fstatSync, type Stats } from "node:fs";
 import { errorText, UbiError } from "../errors.ts";
-import {
-  guardMemory,
-  mapFile,
-  PAGE_SIZE,
-  pageSizeOf,
-  unguardMemory,
-  unmap,
-} from "../ffi/memory.ts";
+import { memoryFaults, PAGE_SIZE } from "../ffi/memory.ts";
 import { MEMORY_SLOTS_MAX, type MemoryRegion } from "../formats/vhost-user.ts";
-import { GuestMemory } from "../virtio/guest-memory.ts";
+import { GuardedMapping } from "./guarded-mapping.ts";
+import { MemoryTables, RETIRED_MAX } from "./memory-tables.ts";
 
 interface MappedRegion extends MemoryRegion {
   readonly hostAddress: number;
-  readonly mapAddress: number;
-  readonly mapBytes: number;
+  readonly mapping: GuardedMapping;
+  /** Which file it is, while it is mapped. */
+  readonly file: string;
+  /** `memoryFaults` when it was mapped. */
+  readonly faults: number;
+}
+
+interface RetiredRegion {
+  readonly region: MappedRegion;
+  /** The first table without it. */
+  readonly table: number;
 }
 
 export class MemoryMap {
-  readonly #shared: Float64Array;
+  readonly #tables: MemoryTables;
   #regions: readonly MappedRegion[] = [];
-  #retired: readonly MappedRegion[] = [];
+  #retired: readonly RetiredRegion[] = [];
+  #table = 0;
 
-  /** @param shared where the queue workers find the table: `GuestMemory.sharedWords` doubles */
+  /** @param shared where the queue workers find the tables: `MemoryTables.sharedBytes` */
   constructor(shared: SharedArrayBuffer) {
-    this.#shared = new Float64Array(shared);
+    this.#tables = new MemoryTables(shared);
   }
 
   get count(): number {
     return this.#regions.length;
   }
 
-  /** Replaces all regions. The queues must take the table over before `unmapRetired`. */
+  /** Number of the table in force; each change makes a new one. */
+  get table(): number {
+    return this.#table;
+  }
+
+  /** The first guest address behind all regions. */
+  get guestEnd(): number {
+    return Math.max(0, ...this.#regions.map((each) => each.guestAddress + each.sizeBytes));
+  }
+
+  /** `memoryFaults` when the oldest mapping of the table was made: memory was cut off when there are more now. */
+  get faults(): number {
+    return Math.min(memoryFaults(), ...this.#regions.map(({ faults }) => faults));
+  }
+
+  /** Replaces all regions; one that is the same as before keeps its mapping. */
   replace(regions: readonly MemoryRegion[], descriptors: readonly number[]): void {
-    const mapped: MappedRegion[] = [];
+    const now: MappedRegion[] = [];
     try {
       for (const [i, region] of regions.entries()) {
-        mapped.push(mapRegion(region, descriptors[i] ?? -1, mapped));
+        const fd = descriptors[i] ?? -1;
+        checkRegion(region, fd, now);
+        now.push(this.#sameRegion(region, fd) ?? mapRegion(region, fd));
       }
+      this.#change(now);
     } catch (error) {
-      for (const region of mapped) {
-        unmapRegion(region);
+      for (const region of now.filter((each) => !this.#regions.includes(each))) {
+        region.mapping[Symbol.dispose]();
       }
       throw error;
     }
-    this.#retired = [...this.#retired, ...this.#regions];
-    this.#regions = mapped;
-    this.#store();
   }
 
   add(region: MemoryRegion, descriptor: number): void {
     if (this.#regions.length >= MEMORY_SLOTS_MAX) {
       throw new UbiError("E_PROTOCOL", `more than ${MEMORY_SLOTS_MAX} memory regions`);
     }
-    this.#regions = [...this.#regions, mapRegion(region, descriptor, this.#regions)];
-    this.#store();
+    checkRegion(region, descriptor, this.#regions);
+    this.#change([...this.#regions, mapRegion(region, descriptor)]);
   }
 
-  /** The queues must take the table over before `unmapRetired`. */
   remove(region: MemoryRegion): void {
-    const found = this.#regions.find(
-      (mapped) =>
-        mapped.guestAddress === region.guestAddress &&
-        mapped.userAddress === region.userAddress &&
-        mapped.sizeBytes === region.sizeBytes,
-    );
+    const found = this.#regions.find((mapped) => isSamePlace(mapped, region));
     if (found === undefined) {
       throw new UbiError("E_PROTOCOL", "REM_MEM_REG: there is no such memory region");
     }
-    this.#retired = [...this.#retired, found];
-    this.#regions = this.#regions.filter((mapped) => mapped !== found);
-    this.#store();
+    this.#change(this.#regions.filter((mapped) => mapped !== found));
   }
 
-  /** Unmaps what `replace` and `remove` took out of the table. */
-  unmapRetired(): void {
-    for (const region of this.#retired) {
-      unmapRegion(region);
+  /** Unmaps what no table from `oldestTable` on has. */
+  unmapRetired(oldestTable: number): void {
+    for (const { region, table } of this.#retired) {
+      if (table <= oldestTable) {
+        region.mapping[Symbol.dispose]();
+      }
     }
-    this.#retired = [];
+    this.#retired = this.#retired.filter(({ table }) => table > oldestTable);
   }
 
   /**
@@ -108,33 +124,52 @@ export class MemoryMap {
 
   // --- internal ---
 
-  #store(): void {
-    GuestMemory.store(this.#shared, this.#regions);
+  #change(regions: readonly MappedRegion[]): void {
+    const gone = this.#regions.filter((region) => !regions.includes(region));
+    if (this.#retired.length + gone.length > RETIRED_MAX) {
+      const count = `more than ${RETIRED_MAX} memory regions`;
+      throw new UbiError("E_MEMORY", `${count} were taken away while requests use them`);
+    }
+    this.#table += 1;
+    const table = this.#table;
+    this.#retired = [...this.#retired, ...gone.map((region) => ({ region, table }))];
+    this.#regions = regions;
+    const retired = this.#retired.map(({ region }) => region);
+    this.#tables.store(regions, retired);
+  }
+
+  /** The mapping that is there already; none when pages of it may have been cut off and covered. */
+  #sameRegion(region: MemoryRegion, fd: number): MappedRegion | undefined {
+    return this.#regions.find(
+      (mapped) =>
+        isSamePlace(mapped, region) &&
+        mapped.mmapOffset === region.mmapOffset &&
+        mapped.faults === memoryFaults() &&
+        mapped.file === fileOf(fd),
+    );
   }
 }
 
-function mapRegion(
-  region: MemoryRegion,
-  fd: number,
-  others: readonly MappedRegion[],
-): MappedRegion {
-  checkRegion(region, others);
-  const pageSize = pageSizeOf(fd);
-  const offsetBytes = Math.floor(region.mmapOffset / pageSize) * pageSize;
-  const skip = region.mmapOffset - offsetBytes;
-  const mapBytes = Math.ceil((skip + region.sizeBytes) / pageSize) * pageSize;
-  checkFile(fd, region.mmapOffset + region.sizeBytes);
-  const mapAddress = mapFile({ fd, offsetBytes, lengthBytes: mapBytes, writable: true });
-  try {
-    guardMemory(mapAddress, mapBytes, pageSize);
-  } catch (error) {
-    unmap(mapAddress, mapBytes);
-    throw error;
-  }
-  return { ...region, hostAddress: mapAddress + skip, mapAddress, mapBytes };
+function isSamePlace(a: MemoryRegion, b: MemoryRegion): boolean {
+  return (
+    a.guestAddress === b.guestAddress &&
+    a.userAddress === b.userAddress &&
+    a.sizeBytes === b.sizeBytes
+  );
 }
 
-function checkRegion(region: MemoryRegion, others: readonly MappedRegion[]): void {
+function fileOf(fd: number): string {
+  const { dev, ino } = fstatSync(fd, { bigint: true });
+  return `${dev}:${ino}`;
+}
+
+function mapRegion(region: MemoryRegion, fd: number): MappedRegion {
+  const faults = memoryFaults();
+  const mapping = new GuardedMapping(fd, region.mmapOffset, region.sizeBytes);
+  return { ...region, hostAddress: mapping.address, mapping, file: fileOf(fd), faults };
+}
+
+function checkRegion(region: MemoryRegion, fd: number, others: readonly MemoryRegion[]): void {
   if (region.sizeBytes === 0) {
     throw new UbiError("E_PROTOCOL", "a memory region has no size");
   }
@@ -151,29 +186,22 @@ function checkRegion(region: MemoryRegion, others: readonly MappedRegion[]): voi
   if (isOverlapping) {
     throw new UbiError("E_PROTOCOL", "two memory regions overlap in the guest's address space");
   }
+  checkFile("a memory region", fd, region.mmapOffset + region.sizeBytes);
 }
 
 /** A file that is too short would end in SIGBUS at the first access behind its end. */
-function checkFile(fd: number, endBytes: number): void {
+export function checkFile(what: string, fd: number, endBytes: number): void {
   let file: Stats;
   try {
     file = fstatSync(fd);
   } catch (error) {
-    throw new UbiError(
-      "E_PROTOCOL",
-      `a memory region has no usable descriptor: ${errorText(error)}`,
-    );
+    throw new UbiError("E_PROTOCOL", `${what} has no usable descriptor: ${errorText(error)}`);
   }
   // Only of a file is the size known: memory may come from a device as well.
   if (file.isFile() && file.size < endBytes) {
     throw new UbiError(
       "E_PROTOCOL",
-      `a memory region ends at byte ${endBytes} of a file of ${file.size} bytes`,
+      `${what} ends at byte ${endBytes} of a file of ${file.size} bytes`,
     );
   }
-}
-
-function unmapRegion(region: MappedRegion): void {
-  unguardMemory(region.mapAddress);
-  unmap(region.mapAddress, region.mapBytes);
 }

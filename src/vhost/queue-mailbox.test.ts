@@ -2,7 +2,7 @@ import { expect, test } from "bun:test";
 import { AssertionError } from "../errors.ts";
 import { createEvent, drainEvent } from "../ffi/event.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
-import { QueueCommand, QueueMailbox, RingState } from "./queue-mailbox.ts";
+import { QueueCommand, QueueMailbox, RingState, WITHDRAWN } from "./queue-mailbox.ts";
 
 test("mailbox: a command without an answer ends with its deadline and stays posted", () => {
   using boxes = new Boxes();
@@ -19,6 +19,22 @@ test("mailbox: a late answer frees it", () => {
   boxes.queue.answer(0);
   expect(boxes.queue.pending()).toBe(0);
   expect(boxes.control.isBusy()).toBe(false);
+});
+
+test("mailbox: a command without an answer is taken back, if the queue says so", () => {
+  using boxes = new Boxes();
+  boxes.control.command(QueueCommand.stop, [], 5);
+  expect(boxes.control.withdraw(5)).toBe(-1);
+  expect(boxes.queue.pending()).toBe(QueueCommand.withdrawn);
+  boxes.queue.answer(WITHDRAWN);
+  expect(boxes.control.isBusy()).toBe(false);
+});
+
+test("mailbox: what was carried out after all is not taken back", () => {
+  using boxes = new Boxes();
+  boxes.control.command(QueueCommand.stop, [], 5);
+  boxes.queue.answer(77);
+  expect(boxes.control.withdraw(5)).toBe(77);
 });
 
 test("mailbox: two commands at a time are a programmer's error", () => {

@@ -19,4 +19,6 @@ export interface QueueWorkerData {
   readonly mailbox: SharedArrayBuffer;
   readonly pulse: SharedPulse;
   readonly wakeFds: readonly number[];
+  /** Of the control worker. */
+  readonly controlWakeFd: number;
 }

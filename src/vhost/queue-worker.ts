@@ -11,45 +11,30 @@
 import { openDiskRequests } from "../device/disk-requests.ts";
 import { DiskSize } from "../device/disk-size.ts";
 import { Pulse } from "../device/heartbeat.ts";
+import type { Machine } from "../device/machine.ts";
 import { Counter, QueueStatistics } from "../device/queue-statistics.ts";
 import { QueueThrottle } from "../device/queue-throttle.ts";
 import { WakeTimer } from "../device/wake-timer.ts";
 import { type IoEngine, WATCH_ID } from "../disk/io-engine.ts";
-import { openEngine } from "../disk/open-engine.ts";
 import type { RequestRunner } from "../disk/request-executor.ts";
-import { Operation, Outcome, RequestTable } from "../disk/request-table.ts";
-import { clockNs, drainEvent, signalEventAsking, threadCpuNs } from "../ffi/event.ts";
-import { memoryFaults, store8 } from "../ffi/memory.ts";
-import { nameThread, pinThread } from "../ffi/process.ts";
-import { f64, i32, u32 } from "../ffi/view.ts";
-import { DEVICE_ID_BYTES, REQUEST_TYPE, STATUS } from "../formats/virtio-blk.ts";
-import { LogLimiter, log } from "../log.ts";
-import { BlockChain } from "../virtio/block-chain.ts";
+import { Outcome, RequestTable } from "../disk/request-table.ts";
+import { drainEvent, signalEvent } from "../ffi/event.ts";
+import { i32 } from "../ffi/view.ts";
+import { STATUS } from "../formats/virtio-blk.ts";
+import { LogLimiter } from "../log.ts";
+import { BlockChain, NO_TICKET } from "../virtio/block-chain.ts";
+import { DirtyLog } from "../virtio/dirty-log.ts";
 import { GuestMemory } from "../virtio/guest-memory.ts";
-import { SplitRing } from "../virtio/split-ring.ts";
+import type { Ring } from "../virtio/ring.ts";
 import { DeviceId } from "./device-id.ts";
 import { GuestCall } from "./guest-call.ts";
+import { GuestSlots } from "./guest-slots.ts";
 import { IdleSpin } from "./idle-spin.ts";
-import { QueueCommand, QueueMailbox, RingState } from "./queue-mailbox.ts";
+import { MemoryTables } from "./memory-tables.ts";
+import { QueueCommand, QueueMailbox, RingState, WITHDRAWN } from "./queue-mailbox.ts";
 import type { QueueWorkerData } from "./queue-worker-data.ts";
 import { operationOf, TO_DISK, verdictOf } from "./request-policy.ts";
-
-/** Runs the worker of this thread until it is told to exit. */
-export function runQueueWorker(data: QueueWorkerData): void {
-  nameThread(`vhost-queue-${data.queue}`);
-  if (data.cpu !== undefined) {
-    const result = pinThread(data.cpu);
-    if (result < 0) {
-      log.warn("cannot pin the queue to its CPU", { queue: data.queue, cpu: data.cpu });
-    }
-  }
-  using worker = new QueueWorker(data);
-  postMessage("ready");
-  Bun.gc(true); // what the start left behind: a turn allocates nothing, so nothing else would collect it
-  while (worker.turn()) {
-    // Everything happens in a turn.
-  }
-}
+import { startRing } from "./ring-start.ts";
 
 const WAKE_ID = WATCH_ID;
 const FIRST_KICK_ID = WATCH_ID + 1;
@@ -61,7 +46,7 @@ const LOOKS_PER_CLOCK = 32;
 const EARLY_ANSWERS = 8;
 const MEMORY_LOST = "the front end cut off its shared memory";
 
-class QueueWorker implements Disposable {
+export class QueueWorker implements Disposable {
   readonly #queue: number;
   readonly #disk: {
     sectors: number;
@@ -73,44 +58,46 @@ class QueueWorker implements Disposable {
   readonly #requests: RequestTable;
   readonly #executor: RequestRunner;
   readonly #memory = new GuestMemory();
-  readonly #memoryTable: Float64Array;
+  readonly #tables: MemoryTables;
+  readonly #dirtyLog = new DirtyLog(MemoryTables.forMapped());
   readonly #chain = new BlockChain(this.#memory);
   readonly #deviceId: DeviceId;
   readonly #mailbox: QueueMailbox;
+  readonly #controlWakeFd: number;
   readonly #statistics: QueueStatistics;
   readonly #pulse: Pulse;
   readonly #throttle: QueueThrottle;
-  readonly #timer = new WakeTimer();
+  readonly #machine: Machine;
+  readonly #timer: WakeTimer;
   readonly #limiter = new LogLimiter();
   /** Waiting for the guest alone, and for the disk as well: their gaps have nothing in common. */
   readonly #guestSpin: IdleSpin;
   readonly #diskSpin: IdleSpin;
-  // Columns by slot, beside those of the request table:
-  readonly #head: Uint16Array;
-  readonly #statusAddress: Float64Array;
+  readonly #slots: GuestSlots;
 
-  #ring: SplitRing | undefined;
+  #ring: Ring | undefined;
   #kickId = FIRST_KICK_ID;
   #kickFd = -1;
   readonly #guestCall = new GuestCall();
-  #errorFd = -1;
+  readonly #guestError = new GuestCall();
   /** Used elements pushed since the last publish. */
   #pushed = 0;
   /** Chains wait for a free slot, or for the limits of the disk. */
   #isStarved = false;
   #isBroken = false;
   #isExiting = false;
-  #faultsAtLoad = 0;
   #nowNs = 0;
 
-  constructor(data: QueueWorkerData) {
+  constructor(data: QueueWorkerData, machine: Machine) {
     const { disk, shared, queue } = data;
+    this.#machine = machine;
+    this.#timer = new WakeTimer(machine);
     this.#queue = queue;
     const { sectors, isReadOnly, isDiscardOffered } = disk;
     this.#disk = { sectors, isReadOnly, isDiscardOffered };
     this.#size = new DiskSize(shared.size);
     this.#requests = new RequestTable(data.slots, data.segmentsPerSlot);
-    this.#engine = openEngine(data.ioEngine, data.slots, disk);
+    this.#engine = machine.openEngine(data.slots, disk);
     this.#executor = openDiskRequests({
       disk,
       shared,
@@ -118,23 +105,21 @@ class QueueWorker implements Disposable {
       wakeFds: data.wakeFds.slice(0, data.queues),
       requests: this.#requests,
       engine: this.#engine,
-      ioEngine: data.ioEngine,
+      machine,
       bufferLimitBytes: data.bufferLimitBytes,
       imageWatchId: IMAGE_ID,
     });
-    this.#memoryTable = new Float64Array(data.memoryTable);
+    this.#tables = new MemoryTables(data.memoryTable);
     this.#deviceId = new DeviceId(data.deviceId);
     this.#mailbox = new QueueMailbox(data.mailbox, data.wakeFds[queue] ?? -1);
+    this.#controlWakeFd = data.controlWakeFd;
     this.#pulse = new Pulse(data.pulse);
-    this.#statistics = new QueueStatistics(
-      shared.statistics[queue] ?? new SharedArrayBuffer(0),
-      data.slots,
-    );
+    const statistics = shared.statistics[queue] ?? new SharedArrayBuffer(0);
+    this.#statistics = new QueueStatistics(statistics, data.slots);
     this.#throttle = new QueueThrottle(shared.limits, queue, this.#statistics);
     this.#guestSpin = new IdleSpin("guest", data.pollTimeoutUs);
     this.#diskSpin = new IdleSpin("disk", data.pollTimeoutUs);
-    this.#head = new Uint16Array(data.slots);
-    this.#statusAddress = new Float64Array(data.slots);
+    this.#slots = new GuestSlots(this.#requests, this.#dirtyLog);
     this.#engine.watch(WAKE_ID, this.#mailbox.wakeFd);
     this.#engine.watch(TIMER_ID, this.#timer.fd);
   }
@@ -148,8 +133,9 @@ class QueueWorker implements Disposable {
       }
     }
     const ring = this.#ring;
-    const isTaking = ring !== undefined && this.#mailbox.pending() === 0;
-    const taken = isTaking ? this.#takeAll(ring) : 0;
+    const isDraining = this.#mailbox.pending() !== 0;
+    const isTaking = ring !== undefined && (!isDraining || ring.againCount > 0);
+    const taken = isTaking ? this.#takeAll(ring, isDraining) : 0;
     this.#executor.flushBatch();
     const isIdle = taken === 0 && this.#executor.finishedCount === 0 && this.#pushed === 0;
     if (isIdle) {
@@ -174,8 +160,7 @@ class QueueWorker implements Disposable {
     const mailbox = this.#mailbox;
     switch (mailbox.pending()) {
       case QueueCommand.start:
-        this.#start();
-        mailbox.answer(0);
+        mailbox.answer(this.#start() ? 0 : 1);
         return;
       case QueueCommand.setCall:
         this.#guestCall.set(mailbox.argument(0), mailbox.argument(1) === 1);
@@ -184,8 +169,26 @@ class QueueWorker implements Disposable {
         }
         mailbox.answer(0);
         return;
+      case QueueCommand.setError:
+        this.#guestError.set(mailbox.argument(0), true);
+        if (this.#isBroken) {
+          this.#guestError.signal(); // whoever asks late is told as well
+        }
+        mailbox.answer(0);
+        return;
+      case QueueCommand.reloadMemory:
+        this.#reloadMemory(mailbox.argument(0), mailbox.argument(1));
+        mailbox.answer(0);
+        return;
+      case QueueCommand.setLog:
+        this.#dirtyLog.set(mailbox.logArguments());
+        mailbox.answer(0);
+        return;
+      case QueueCommand.withdrawn:
+        mailbox.answer(WITHDRAWN);
+        return;
       default:
-        if (this.#requests.inFlight > 0) {
+        if (this.#requests.inFlight > 0 || (!this.#isBroken && this.#ring?.againCount)) {
           return; // the others wait for the last request; no new ones are taken meanwhile
         }
         this.#obeyIdle();
@@ -199,14 +202,12 @@ class QueueWorker implements Disposable {
       case QueueCommand.stop:
         mailbox.answer(this.#stop());
         return;
-      case QueueCommand.reloadMemory:
-        this.#memory.load(this.#memoryTable);
-        this.#faultsAtLoad = memoryFaults();
-        mailbox.answer(0);
-        return;
       case QueueCommand.setWriteThrough:
         this.#executor.setWriteThrough(mailbox.argument(0) === 1);
         mailbox.answer(0);
+        return;
+      case QueueCommand.withdrawn: // since it was looked at above
+        mailbox.answer(WITHDRAWN);
         return;
       default:
         this.#isExiting = true;
@@ -214,24 +215,34 @@ class QueueWorker implements Disposable {
     }
   }
 
-  #start(): void {
+  /** From here on chains are translated by the new table; requests under way go on by the one they were. */
+  #reloadMemory(table: number, faults: number): void {
+    this.#tables.loadInForce(this.#memory);
+    this.#tables.loadMapped(this.#dirtyLog.regions);
+    this.#slots.changeTable(table, faults);
+    this.#mailbox.setOldestTable(this.#slots.oldestTable);
+  }
+
+  #start(): boolean {
     const mailbox = this.#mailbox;
-    const areas = {
-      entries: mailbox.argument(0),
-      descriptors: mailbox.argument(1),
-      available: mailbox.argument(2),
-      used: mailbox.argument(3),
-    };
-    this.#ring = new SplitRing(areas, mailbox.argument(4), mailbox.argument(5) === 1);
+    const { ring, fault } = startRing(mailbox, this.#dirtyLog, this.#limiter);
+    this.#ring = ring;
     this.#executor.setWriteThrough(mailbox.argument(6) === 1);
     this.#kickFd = mailbox.argument(7);
     this.#guestCall.set(mailbox.argument(8), mailbox.argument(9) === 1);
-    this.#errorFd = mailbox.argument(10);
+    this.#guestError.set(mailbox.argument(10), true);
     this.#isBroken = false;
     this.#isStarved = false;
-    mailbox.setRingState(RingState.running);
+    this.#setState(RingState.running);
     this.#kickId = this.#kickId === LAST_KICK_ID ? FIRST_KICK_ID : this.#kickId + 1;
     this.#engine.watch(this.#kickId, this.#kickFd);
+    if (!ring.isFresh) {
+      this.#guestCall.signal(); // for what an earlier backend may have shown, and did not live to call for
+    }
+    if (fault !== undefined) {
+      this.#break(ring, fault);
+    }
+    return fault === undefined;
   }
 
   #stop(): number {
@@ -239,23 +250,28 @@ class QueueWorker implements Disposable {
     if (this.#ring !== undefined) {
       this.#engine.unwatch(this.#kickId);
       drainEvent(this.#kickFd);
-      this.#throttle.cancel(clockNs());
+      this.#throttle.cancel(this.#machine.clockNs());
     }
     this.#ring = undefined;
     this.#kickFd = -1;
     this.#guestCall.set(-1, false);
-    this.#errorFd = -1;
-    this.#mailbox.setRingState(RingState.stopped);
+    this.#guestError.set(-1, false);
+    this.#setState(RingState.stopped);
     return next;
   }
 
   // --- internal: taking chains ---
 
-  #takeAll(ring: SplitRing): number {
+  #takeAll(ring: Ring, isDraining: boolean): number {
     if (this.#isBroken) {
       return 0;
     }
-    const waiting = ring.waiting();
+    let waiting = isDraining ? ring.againCount : ring.waiting();
+    // Before all else: a ring on a page that was cut off looks empty for ever.
+    if (this.#slots.isMemoryLost()) {
+      this.#break(ring, MEMORY_LOST);
+      return 0;
+    }
     if (waiting === 0) {
       return 0;
     }
@@ -263,22 +279,22 @@ class QueueWorker implements Disposable {
       this.#break(ring, "the available index jumped by more than the ring holds");
       return 0;
     }
-    if (this.#isMemoryLost()) {
-      this.#break(ring, MEMORY_LOST);
-      return 0;
-    }
     if (this.#size.hasGrown()) {
       this.#grow(); // behind the ring's index: whoever put these chains there may know of the new size
     }
-    this.#nowNs = clockNs();
+    this.#nowNs = this.#machine.clockNs();
     if (!this.#throttle.mayGo(this.#nowNs)) {
       this.#isStarved = true;
       return 0;
     }
     ring.disableKicks();
+    this.#executor.beforeTaking();
     let taken = 0;
     while (taken < waiting && !this.#isBroken && this.#takeOne(ring)) {
       taken += 1;
+      if (taken === waiting && !isDraining) {
+        waiting += ring.waitingBehind(taken);
+      }
       if (this.#executor.finishedCount >= EARLY_ANSWERS) {
         this.#publish();
       }
@@ -295,40 +311,40 @@ class QueueWorker implements Disposable {
   }
 
   /** Takes the next chain; false when it has to wait, for a free slot or for its tokens. */
-  #takeOne(ring: SplitRing): boolean {
+  #takeOne(ring: Ring): boolean {
     const head = ring.peek();
     const chain = this.#chain;
     const verdict = chain.read(ring, head)
       ? verdictOf(chain, this.#disk, this.#deviceId)
       : STATUS.IOERR;
+    const { ticket } = chain;
+    if (ticket === NO_TICKET) {
+      this.#break(ring, "a chain is longer than the free part of the ring");
+      return false;
+    }
     if (verdict !== TO_DISK) {
-      ring.take();
-      this.#answerAtOnce(ring, head, verdict);
+      this.#answerAtOnce(ring, ring.take(ticket), verdict);
       return true;
     }
     const operation = operationOf(chain.type);
     const throttle = this.#throttle;
-    const mayStart = !throttle.isOn || throttle.mayStart(operation, chain.dataBytes, this.#nowNs);
+    const isLimited = throttle.isOn && ring.againCount === 0; // what is done again has paid
+    const mayStart = !isLimited || throttle.mayStart(operation, chain.dataBytes, this.#nowNs);
     const slot = mayStart ? this.#requests.take(chain.dataCount) : -1;
     if (slot < 0) {
       return false;
     }
-    ring.take();
-    this.#admit(slot, head, operation);
-    if (throttle.isOn) {
+    chain.ticket = ring.take(ticket);
+    this.#admit(slot, operation);
+    if (isLimited) {
       throttle.started(operation, this.#executor.lists.bytes(slot), this.#nowNs);
     }
     return true;
   }
 
-  #answerAtOnce(ring: SplitRing, head: number, status: number): void {
+  #answerAtOnce(ring: Ring, ticket: number, status: number): void {
     const chain = this.#chain;
-    const isId = chain.type === REQUEST_TYPE.GET_ID && status === STATUS.OK;
-    let written = 0;
-    if (chain.statusAddress !== 0) {
-      store8(chain.statusAddress, status);
-      written = (isId ? DEVICE_ID_BYTES : 0) + 1;
-    }
+    const written = this.#slots.answerChain(chain, status);
     if (status === STATUS.IOERR) {
       this.#statistics.count(Counter.badChains, 1);
       this.#limiter.warn("refused a request of the guest", {
@@ -338,23 +354,13 @@ class QueueWorker implements Disposable {
         bytes: chain.dataBytes,
       });
     }
-    ring.push(head, written);
+    ring.push(ticket, written);
     this.#pushed += 1;
   }
 
-  #admit(slot: number, head: number, operation: number): void {
+  #admit(slot: number, operation: number): void {
     const chain = this.#chain;
-    const requests = this.#requests;
-    const place = i32(requests.segmentStart, slot);
-    for (let i = 0; i < chain.dataCount; i++) {
-      requests.segmentAddress[place + i] = f64(chain.address, chain.dataStart + i);
-      requests.segmentLength[place + i] = u32(chain.length, chain.dataStart + i);
-    }
-    requests.operation[slot] = operation;
-    requests.sector[slot] = chain.sector;
-    requests.bytes[slot] = chain.dataBytes;
-    this.#head[slot] = head;
-    this.#statusAddress[slot] = chain.statusAddress;
+    this.#slots.fill(slot, operation, chain);
     this.#statistics.begin(slot, operation, chain.sector, chain.dataBytes, this.#nowNs);
     this.#executor.admit(slot);
   }
@@ -362,32 +368,32 @@ class QueueWorker implements Disposable {
   // --- internal: waiting and completing ---
 
   /** Nothing to do: looks for work a short while where that pays, then sleeps. */
-  #rest(ring: SplitRing | undefined): void {
-    const startNs = clockNs();
+  #rest(ring: Ring | undefined): void {
+    const startNs = this.#machine.clockNs();
     const spin = this.#requests.inFlight === 0 ? this.#guestSpin : this.#diskSpin;
     const limitNs = spin.limitNs();
     let nowNs = startNs;
     while (nowNs - startNs < limitNs) {
       for (let i = 0; i < LOOKS_PER_CLOCK; i++) {
         if (this.#hasNews(ring)) {
-          spin.learn(clockNs() - startNs);
+          spin.learn(this.#machine.clockNs() - startNs);
           this.#engine.submit(0);
           return;
         }
       }
-      nowNs = clockNs();
+      nowNs = this.#machine.clockNs();
     }
     this.#timer.set(this.#throttle.wakeNs(nowNs), nowNs);
     const isMeasured = spin.isMeasured();
-    const cpuNs = isMeasured ? threadCpuNs() : 0;
+    const cpuNs = isMeasured ? this.#machine.threadCpuNs() : 0;
     this.#engine.submit(this.#maySleep(ring) ? 1 : 0);
     if (isMeasured) {
-      spin.learnSleep(threadCpuNs() - cpuNs);
+      spin.learnSleep(this.#machine.threadCpuNs() - cpuNs);
     }
-    spin.learn(clockNs() - startNs);
+    spin.learn(this.#machine.clockNs() - startNs);
   }
 
-  #hasNews(ring: SplitRing | undefined): boolean {
+  #hasNews(ring: Ring | undefined): boolean {
     return (
       this.#engine.hasWork() ||
       // A command that waits for requests under way is no news, or a slow disk would keep this thread busy.
@@ -397,7 +403,7 @@ class QueueWorker implements Disposable {
   }
 
   /** Asks for kicks; false when chains came in meanwhile. */
-  #maySleep(ring: SplitRing | undefined): boolean {
+  #maySleep(ring: Ring | undefined): boolean {
     if (ring === undefined || this.#isBroken) {
       return true;
     }
@@ -435,8 +441,9 @@ class QueueWorker implements Disposable {
       return;
     }
     if (finished > 0) {
-      const nowNs = clockNs();
-      const isLost = this.#isMemoryLost();
+      const nowNs = this.#machine.clockNs();
+      const isLost = this.#slots.isMemoryLost();
+      executor.beforeAnswers();
       for (let i = 0; i < finished; i++) {
         this.#end(ring, i32(executor.finished, i), nowNs, isLost);
       }
@@ -447,30 +454,26 @@ class QueueWorker implements Disposable {
     }
     this.#pushed = 0;
     ring.disableKicks(); // what the driver adds in answer is looked for before the next sleep
-    if (ring.publish()) {
+    const isCallWanted = ring.publish();
+    executor.afterAnswers();
+    if (isCallWanted) {
       this.#call();
     }
+    if (this.#dirtyLog.isOn) {
+      this.#dirtyLog.tell();
+    }
   }
 
-  /** What was moved while memory was cut off may have come from or gone to the pages that cover the hole. */
-  #isMemoryLost(): boolean {
-    return memoryFaults() !== this.#faultsAtLoad;
-  }
-
-  #end(ring: SplitRing, slot: number, nowNs: number, isLost: boolean): void {
+  #end(ring: Ring, slot: number, nowNs: number, isLost: boolean): void {
     const requests = this.#requests;
     const outcome = isLost ? Outcome.ioError : (requests.outcome[slot] ?? Outcome.ioError);
-    const statusAddress = f64(this.#statusAddress, slot);
-    let written = 0;
-    if (statusAddress !== 0) {
-      store8(statusAddress, outcome);
-      written = 1;
-    }
-    if (requests.operation[slot] === Operation.read && outcome === Outcome.ok) {
-      written += f64(requests.bytes, slot);
-    }
+    const written = this.#slots.answer(slot, outcome);
     this.#statistics.end(slot, outcome === Outcome.ok, nowNs);
-    ring.push(this.#head[slot] ?? 0, written);
+    ring.push(this.#slots.ticket(slot), written);
+    if (this.#slots.hasOld && this.#slots.endOld(slot)) {
+      this.#mailbox.setOldestTable(this.#slots.oldestTable);
+      signalEvent(this.#controlWakeFd);
+    }
     requests.give(slot);
   }
 
@@ -480,14 +483,18 @@ class QueueWorker implements Disposable {
     }
   }
 
+  #setState(state: number): void {
+    this.#mailbox.setRingState(state);
+    this.#statistics.setStopped(state === RingState.broken);
+  }
+
   /** The guest broke the rules of the ring: it is left alone until it is set up anew. */
-  #break(ring: SplitRing, why: string): void {
+  #break(ring: Ring, why: string): void {
     this.#isBroken = true;
-    this.#throttle.cancel(clockNs()); // or it would wake this thread again and again
-    this.#mailbox.setRingState(RingState.broken);
-    this.#limiter.warn("queue stopped", { queue: this.#queue, why, next: ring.nextAvailable });
-    if (this.#errorFd >= 0) {
-      signalEventAsking(this.#errorFd);
-    }
+    this.#throttle.cancel(this.#machine.clockNs()); // or it would wake this thread again and again
+    this.#setState(RingState.broken);
+    const event = "queue stopped until the guest resets the disk";
+    this.#limiter.warn(event, { queue: this.#queue, why, next: ring.nextAvailable });
+    this.#guestError.signal();
   }
 }

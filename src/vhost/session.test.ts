@@ -1,7 +1,6 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { openDescriptors } from "../../tests/support/open-descriptors.ts";
 import {
-  GUEST,
   MEMORY_BYTES,
   QUEUES,
   ringAddress,
@@ -15,8 +14,6 @@ import {
   decodeConfigPart,
   decodeVringState,
   encodeConfigPart,
-  encodeMemoryRegion,
-  encodeMemoryTable,
   encodeU64,
   encodeVringAddress,
   encodeVringState,
@@ -48,7 +45,7 @@ test("features: those of a disk, and the protocol's bit", () => {
 });
 
 test("features: one that was not offered is a mistake", () => {
-  expect(front.refusal(REQUEST.SET_FEATURES, encodeU64(1n << 34n))).toContain("0x400000000");
+  expect(front.refusal(REQUEST.SET_FEATURES, encodeU64(1n << 40n))).toContain("0x10000000000");
   expect(front.refusal(REQUEST.SET_PROTOCOL_FEATURES, encodeU64(1n << 63n))).toContain("offered");
 });
 
@@ -172,44 +169,6 @@ test("config: a driver with FLUSH has its writes cached", () => {
   expect(front.mailbox(0).started()?.isWriteThrough).toBe(0);
 });
 
-test("memory: as many descriptors as regions", () => {
-  const table = encodeMemoryTable([front.region]);
-  expect(front.refusal(REQUEST.SET_MEM_TABLE, table)).toContain("1 regions with 0 descriptors");
-  expect(front.refusal(REQUEST.SET_MEM_TABLE, table, 2)).toContain("1 regions with 2 descriptors");
-  expect(front.refusal(REQUEST.ADD_MEM_REG, encodeMemoryRegion(front.region), 2)).toContain(
-    "2 descriptors instead of one",
-  );
-});
-
-test("memory: regions are added and removed one by one", () => {
-  front.sendWithMemory(REQUEST.ADD_MEM_REG, encodeMemoryRegion(front.region));
-  expect(front.memory.count).toBe(1);
-  front.send(REQUEST.REM_MEM_REG, encodeMemoryRegion(front.region));
-  expect(front.memory.count).toBe(0);
-  expect(front.refusal(REQUEST.REM_MEM_REG, encodeMemoryRegion(front.region))).toContain("no such");
-});
-
-test("memory: a running ring is stopped for a change, and takes the new table over before it goes on", () => {
-  front.negotiate(FEATURE.BLK_FLUSH);
-  front.setUpRing(0);
-  front.mailbox(0).commands.length = 0;
-  const more = { ...front.region, guestAddress: GUEST * 4, userAddress: USER + 2 ** 32 };
-  front.sendWithMemory(REQUEST.ADD_MEM_REG, encodeMemoryRegion(more));
-  const order = front.mailbox(0).commands.map(({ command }) => command);
-  expect(order).toEqual([QueueCommand.stop, QueueCommand.reloadMemory, QueueCommand.start]);
-});
-
-test("memory: a running ring whose region is taken away rests until it is back", () => {
-  front.negotiate(FEATURE.BLK_FLUSH);
-  front.setUpRing(0);
-  front.mailbox(0).commands.length = 0;
-  const commands = () => front.mailbox(0).commands.map(({ command }) => command);
-  front.send(REQUEST.REM_MEM_REG, encodeMemoryRegion(front.region));
-  expect(commands()).toEqual([QueueCommand.stop, QueueCommand.reloadMemory]);
-  front.sendWithMemory(REQUEST.ADD_MEM_REG, encodeMemoryRegion(front.region));
-  expect(commands().slice(2)).toEqual([QueueCommand.reloadMemory, QueueCommand.start]);
-});
-
 test("rings: one that does not exist is a mistake, in every request", () => {
   const state = encodeVringState({ index: QUEUES, value: 1 });
   const { SET_VRING_NUM, SET_VRING_BASE, GET_VRING_BASE, SET_VRING_ENABLE } = REQUEST;
@@ -267,6 +226,67 @@ test("rings: one starts when it has everything, whatever came last", () => {
   expect(start).toMatchObject({ entries: 128, nextAvailable: 7, hasEventIndex: 1, callFd: -1 });
   expect(front.mailbox(0).started()).toBeUndefined();
 });
+
+test("packed rings: positions, areas and sizes are of their own kind", () => {
+  const index = 0;
+  front.negotiate(FEATURE.RING_PACKED);
+  front.shareMemory();
+  front.send(REQUEST.SET_VRING_NUM, encodeVringState({ index, value: 100 }));
+  front.send(REQUEST.SET_VRING_BASE, encodeVringState({ index, value: 0x8007_8007 }));
+  front.send(REQUEST.SET_VRING_ADDR, encodeVringAddress(ringAddress(index)));
+  front.sendEvent(REQUEST.SET_VRING_KICK, index);
+  front.send(REQUEST.SET_VRING_ENABLE, encodeVringState({ index, value: 1 }));
+  const started = front.mailbox(index).started();
+  expect(started).toMatchObject({ entries: 100, nextAvailable: 0x8007, isPacked: 1 });
+  front.mailbox(index).nextAvailable = 0x0063;
+  const base = front.ask(REQUEST.GET_VRING_BASE, encodeVringState({ index, value: 0 }));
+  expect(decodeVringState(base).value).toBe(0x0063_0063);
+});
+
+test("packed rings: one that nobody gave a base begins in its first lap", () => {
+  const index = 0;
+  front.negotiate(FEATURE.RING_PACKED);
+  front.shareMemory();
+  const base = front.ask(REQUEST.GET_VRING_BASE, encodeVringState({ index, value: 0 }));
+  expect(decodeVringState(base).value).toBe(0x8000_8000);
+});
+
+test.each([
+  { value: 0x8005_8006, why: "requests under way" },
+  { value: 0x8064_8064, why: "base 100 in a packed ring of 100" },
+])("packed rings: base $value is refused", ({ value, why }) => {
+  const index = 0;
+  front.negotiate(FEATURE.RING_PACKED);
+  front.shareMemory();
+  front.send(REQUEST.SET_VRING_NUM, encodeVringState({ index, value: 100 }));
+  front.send(REQUEST.SET_VRING_ADDR, encodeVringAddress(ringAddress(index)));
+  front.send(REQUEST.SET_VRING_ENABLE, encodeVringState({ index, value: 1 }));
+  front.sendEvent(REQUEST.SET_VRING_KICK, index);
+  expect(front.refusal(REQUEST.SET_VRING_BASE, encodeVringState({ index, value }))).toContain(why);
+});
+
+test("packed rings: a driver that changes the kind of ring sets it up anew", () => {
+  front.negotiate();
+  front.setUpRing(0); // as the firmware does it
+  front.negotiate(FEATURE.RING_PACKED);
+  const { index, value } = { index: 0, value: 256 };
+  const started = front.mailbox(0).started();
+  front.send(REQUEST.SET_VRING_NUM, encodeVringState({ index, value }));
+  expect(front.mailbox(0).started()).toEqual(started ?? {}); // nothing since
+  front.send(REQUEST.SET_VRING_ADDR, encodeVringAddress(ringAddress(index)));
+  expect(front.mailbox(0).started()).toMatchObject({ nextAvailable: 0x8000, isPacked: 1 });
+});
+
+test.each(["descriptors", "available", "used"] as const)(
+  "packed rings: %s that are not aligned are refused",
+  (area) => {
+    front.negotiate(FEATURE.RING_PACKED);
+    front.shareMemory();
+    front.send(REQUEST.SET_VRING_NUM, encodeVringState({ index: 0, value: 3 }));
+    const address = { ...ringAddress(0), [area]: ringAddress(0)[area] + 2 };
+    expect(front.refusal(REQUEST.SET_VRING_ADDR, encodeVringAddress(address))).toContain("align");
+  },
+);
 
 test("rings: without protocol features one starts without being enabled", () => {
   front.send(REQUEST.SET_FEATURES, encodeU64(bitMask(FEATURE.VERSION_1)));

@@ -6,9 +6,11 @@
  */
 
 import type { DiskDescription } from "../device/disk-device.ts";
-import { assert, UbiError } from "../errors.ts";
+import { UbiError } from "../errors.ts";
 import {
+  bitMask,
   decodeConfigPart,
+  decodeLogArea,
   decodeMemoryRegion,
   decodeMemoryTable,
   decodeU64,
@@ -28,17 +30,20 @@ import {
 import { CONFIG_BYTES, CONFIG_WRITEBACK_OFFSET, FEATURE } from "../formats/virtio-blk.ts";
 import { type LogLimiter, log } from "../log.ts";
 import { BackChannel } from "./back-channel.ts";
+import { DirtyLogMap } from "./dirty-log-map.ts";
 import {
   type AnnouncedLimits,
+  configOffset,
   deviceConfig,
   deviceFeatures,
   PROTOCOL_FEATURES,
 } from "./features.ts";
+import { InflightKeeper } from "./inflight-memory.ts";
 import type { MemoryMap } from "./memory-map.ts";
+import { oneDescriptor, takeDescriptor } from "./message-descriptors.ts";
+import type { RingEnds } from "./ring-ends.ts";
 import { type RingMailbox, Vring } from "./vring.ts";
-
-/** Where some front ends (Cloud Hypervisor) believe the configuration space to start. */
-const CONFIG_MMIO_OFFSET = 0x100;
+import type { WriteCache } from "./write-cache.ts";
 
 export interface SessionOptions {
   readonly disk: DiskDescription;
@@ -47,29 +52,25 @@ export interface SessionOptions {
   readonly limits: AnnouncedLimits;
   readonly memory: MemoryMap;
   readonly mailboxes: readonly RingMailbox[];
-  /** Makes durable what was written so far; false when the disk cannot. */
-  readonly syncDisk: () => boolean;
+  /** What it returns makes durable what was written by then; false when the disk cannot, or could not since. */
+  readonly beginSync: () => () => boolean;
   readonly cache: WriteCache;
+  /** Where the rings of this process stopped last. */
+  readonly ringEnds: RingEnds;
   /** For lines that the guest can cause as often as it likes. */
   readonly limiter: LogLimiter;
 }
 
-/**
- * The guest's choice. It outlives the connection: a front end that connects again does not tell it anew,
- * and a guest that turned the cache off sends no flushes.
- */
-export interface WriteCache {
-  isWriteback: boolean;
-}
-
 export class Session {
+  readonly inflight: InflightKeeper;
   readonly #disk: DiskDescription;
   readonly #sectors: () => number;
   readonly #limits: AnnouncedLimits;
   readonly #memory: MemoryMap;
   readonly #rings: readonly Vring[];
   readonly #offered: bigint;
-  readonly #syncDisk: () => boolean;
+  readonly #beginSync: () => () => boolean;
+  readonly #dirtyLog = new DirtyLogMap();
   #features = 0n;
   #protocolFeatures = 0n;
   #isOwned = false;
@@ -85,18 +86,31 @@ export class Session {
     this.#sectors = options.sectors;
     this.#limits = options.limits;
     this.#memory = options.memory;
-    this.#syncDisk = options.syncDisk;
+    this.#beginSync = options.beginSync;
     this.#offered = deviceFeatures(options.disk);
     this.#cache = options.cache;
     this.#limiter = options.limiter;
     const context = {
       memory: options.memory,
+      dirtyLog: this.#dirtyLog,
+      isLogging: () => hasBit(this.#features, FEATURE.LOG_ALL),
       hasEventIndex: () => hasBit(this.#features, FEATURE.RING_EVENT_IDX),
+      isPacked: () => hasBit(this.#features, FEATURE.RING_PACKED),
       isWriteThrough: () => this.#isWriteThrough(),
+      notesOf: (ring: number) => this.inflight.notesOf(ring),
+      forgetNotes: (ring: number) => this.inflight.forget(ring),
+      ends: options.ringEnds,
       timeLeftMs: () => this.#deadlineMs - performance.now(),
       limiter: options.limiter,
     };
     this.#rings = options.mailboxes.map((mailbox, i) => new Vring(i, mailbox, context));
+    this.inflight = new InflightKeeper({
+      rings: this.#rings,
+      isNegotiated: () => hasBit(this.#protocolFeatures, PROTOCOL_FEATURE.INFLIGHT_SHMFD),
+      isPacked: context.isPacked,
+      cache: options.cache,
+      limiter: options.limiter,
+    });
   }
 
   /** Whether a request that asks for it gets an acknowledgement. */
@@ -149,8 +163,32 @@ export class Session {
         return this.#setStatus(decodeU64(payload));
       case REQUEST.SET_BACKEND_REQ_FD:
         return this.#setBackChannel(descriptors);
+      case REQUEST.GET_INFLIGHT_FD:
+      case REQUEST.SET_INFLIGHT_FD:
+        return this.inflight.handle(request, payload, descriptors);
       default:
         return this.#handleMemory(request, payload, descriptors);
+    }
+  }
+
+  /**
+   * Ends the requests of all rings and takes no new ones, until `resume`. False, and all as before, when they do not end
+   * in time.
+   */
+  rest(timeoutMs: number): boolean {
+    const deadlineMs = performance.now() + timeoutMs;
+    const areResting = this.#rings.every((ring) =>
+      ring.rest(Math.max(0, deadlineMs - performance.now())),
+    );
+    if (!areResting) {
+      this.resume();
+    }
+    return areResting;
+  }
+
+  resume(): void {
+    for (const ring of this.#rings) {
+      ring.settleIfMapped();
     }
   }
 
@@ -172,8 +210,20 @@ export class Session {
     if (failure !== undefined) {
       throw failure;
     }
+    this.inflight[Symbol.dispose]();
+    this.releaseMemory(); // or what was taken away under requests may leave no room
     this.#memory.replace([], []);
-    this.#settleMemory();
+    this.#reloadMemory();
+    for (const ring of this.#rings) {
+      ring.forgetLog();
+    }
+    this.#dirtyLog[Symbol.dispose]();
+  }
+
+  /** Unmaps what the front end took back and no request uses any more. */
+  releaseMemory(): void {
+    const tables = this.#rings.map(({ oldestTable }) => oldestTable);
+    this.#memory.unmapRetired(Math.min(this.#memory.table, ...tables));
   }
 
   // --- internal ---
@@ -204,6 +254,11 @@ export class Session {
         const region = decodeMemoryRegion(payload);
         return this.#changeMemory(() => this.#memory.remove(region));
       }
+      case REQUEST.SET_LOG_BASE:
+        return this.#setLogBase(payload, descriptors);
+      case REQUEST.SET_LOG_FD:
+        this.#dirtyLog.setEvent(takeDescriptor(request, descriptors));
+        return this.#followLog();
       default:
         return this.#handleRing(request, payload, descriptors);
     }
@@ -293,11 +348,22 @@ export class Session {
     if (unknown !== 0n) {
       throw new UbiError("E_PROTOCOL", `features 0x${unknown.toString(16)} were not offered`);
     }
+    if ((this.#features ^ features) === bitMask(FEATURE.LOG_ALL)) {
+      this.#features = features;
+      return this.#followLog();
+    }
     const running = this.#rings.filter((ring) => ring.isRunning);
     for (const ring of running) {
       ring.stop();
     }
+    const isOtherLayout = hasBit(this.#features ^ features, FEATURE.RING_PACKED);
     this.#features = features;
+    if (isOtherLayout) {
+      for (const ring of this.#rings) {
+        ring.forgetLayout();
+      }
+      this.inflight[Symbol.dispose](); // it has the layout of the other kind
+    }
     for (const ring of running) {
       ring.settle();
     }
@@ -333,7 +399,8 @@ export class Session {
 
   /**
    * Only the writeback byte can be written, and a disk configured as write-through stays that. A driver
-   * that turns the cache off sends no flush any more, so what was written before is made durable here.
+   * that turns the cache off sends no flush any more, so what was written before is made durable here. Whichever choice is
+   * the safer one is noted for as long as the other may be in force: this process may die while a ring drains.
    */
   #setConfig(payload: Uint8Array): undefined {
     const part = decodeConfigPart(payload);
@@ -342,11 +409,16 @@ export class Session {
       return undefined;
     }
     const wasWriteThrough = this.#isWriteThrough();
+    const sync = this.#beginSync();
     this.#cache.isWriteback = wanted !== 0 && !this.#disk.isWriteThrough;
+    if (!this.#cache.isWriteback) {
+      this.inflight.noteCache();
+    }
     for (const ring of this.#rings) {
       ring.setWriteThrough(this.#isWriteThrough());
     }
-    if (!wasWriteThrough && this.#isWriteThrough() && !this.#syncDisk()) {
+    this.inflight.noteCache();
+    if (!wasWriteThrough && this.#isWriteThrough() && !sync()) {
       throw new UbiError("E_DISK_IO", "the disk cannot make durable what was written so far");
     }
     this.#limiter.info("the guest set the write cache", { writeback: this.#cache.isWriteback });
@@ -365,32 +437,54 @@ export class Session {
   #resetDevice(): undefined {
     for (const ring of this.#rings) {
       ring.reset();
+      ring.forgetNotes();
     }
     this.#status = 0n;
     return undefined;
   }
 
   /**
-   * Changes the table while no ring uses it, and drops old mappings when none can use them any more. A ring
-   * whose own memory went rests until it comes back.
+   * Changes the table under running rings: requests under way go on by the old one, which keeps its memory
+   * mapped for them. A ring whose own memory went rests until it comes back.
    */
   #changeMemory(change: () => void): undefined {
-    for (const ring of this.#rings) {
-      ring.stop();
-    }
     change();
-    this.#settleMemory();
+    for (const ring of this.#rings) {
+      ring.leaveLostMemory();
+    }
+    this.#reloadMemory();
     for (const ring of this.#rings) {
       ring.settleIfMapped();
     }
     return undefined;
   }
 
-  #settleMemory(): void {
+  /** Always answered: a front end that waits for an acknowledgement takes the answer for one. */
+  #setLogBase(payload: Uint8Array, descriptors: readonly number[]): Uint8Array {
+    const request = REQUEST.SET_LOG_BASE;
+    if (!hasBit(this.#protocolFeatures, PROTOCOL_FEATURE.LOG_SHMFD)) {
+      throw new UbiError("E_PROTOCOL", `${requestName(request)} was not negotiated`);
+    }
+    const fd = oneDescriptor(request, descriptors);
+    this.#dirtyLog.replace(decodeLogArea(payload), fd, this.#memory.guestEnd);
+    this.#followLog();
+    return encodeU64(0n);
+  }
+
+  /** The queues mark what they write in the log as it is now; the one before is let go. */
+  #followLog(): undefined {
+    for (const ring of this.#rings) {
+      ring.followLog();
+    }
+    this.#dirtyLog.dropOld();
+    return undefined;
+  }
+
+  #reloadMemory(): void {
     for (const ring of this.#rings) {
       ring.reloadMemory();
     }
-    this.#memory.unmapRetired();
+    this.releaseMemory();
   }
 
   #ring(index: number): Vring {
@@ -403,28 +497,4 @@ export class Session {
     }
     return ring;
   }
-}
-
-function configOffset(offset: number): number {
-  return offset >= CONFIG_MMIO_OFFSET ? offset - CONFIG_MMIO_OFFSET : offset;
-}
-
-function oneDescriptor(request: number, descriptors: readonly number[]): number {
-  const [fd, ...others] = descriptors;
-  if (fd === undefined || others.length > 0) {
-    const count = descriptors.length;
-    throw new UbiError(
-      "E_PROTOCOL",
-      `${requestName(request)}: ${count} descriptors instead of one`,
-    );
-  }
-  return fd;
-}
-
-/** Takes the one descriptor of a message out of the list: it now belongs to the ring. */
-function takeDescriptor(request: number, descriptors: number[]): number {
-  const fd = oneDescriptor(request, descriptors);
-  descriptors.length = 0;
-  assert(fd >= 0, "received descriptors are valid");
-  return fd;
 }

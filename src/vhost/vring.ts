@@ -8,38 +8,45 @@
 import { UbiError } from "../errors.ts";
 import { checkEvent, relieveEvent } from "../ffi/event.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
-import type { VringAddress } from "../formats/vhost-user.ts";
 import {
-  AVAILABLE_ALIGN,
-  DESCRIPTORS_ALIGN,
-  isRingSize,
-  RING_ENTRIES_MAX,
-  ringLayout,
-  USED_ALIGN,
-} from "../formats/virtio-ring.ts";
+  FIRST_POSITION,
+  isPackedSize,
+  PACKED_ENTRIES_MAX,
+  PLACE_MASK,
+} from "../formats/packed-ring.ts";
+import type { VringAddress } from "../formats/vhost-user.ts";
+import { isRingSize, RING_ENTRIES_MAX, ringLayout } from "../formats/virtio-ring.ts";
 import { type LogLimiter, log } from "../log.ts";
-import type { MemoryMap } from "./memory-map.ts";
+import type { RingNotes } from "../virtio/split-ring.ts";
 import {
   QueueCommand,
   type QueueMailbox,
   START_FIELDS,
   type StartArguments,
 } from "./queue-mailbox.ts";
+import type { RingEnds } from "./ring-ends.ts";
+import { type LogContext, RingLog } from "./ring-log.ts";
+import { packedPlace, type RingPlace, splitPlace } from "./ring-place.ts";
 
 /** How long a queue may take to end its requests before the front end is given up. */
 const DRAIN_TIMEOUT_MS = 60_000;
 const MAY_BLOCK = 2;
 
 /** The control worker's side of a queue's mailbox. */
-export type RingMailbox = Pick<QueueMailbox, "command" | "isBusy">;
+export type RingMailbox = Pick<QueueMailbox, "command" | "isBusy" | "oldestTable" | "withdraw">;
 
 /** What the rings of one device have in common while a front end is connected. */
-export interface RingContext {
-  readonly memory: MemoryMap;
+export interface RingContext extends LogContext {
   readonly hasEventIndex: () => boolean;
+  readonly isPacked: () => boolean;
   readonly isWriteThrough: () => boolean;
+  /** Where a ring notes its requests under way, if the front end keeps that. */
+  readonly notesOf: (ring: number) => RingNotes | undefined;
+  /** What a ring noted counts no more. */
+  readonly forgetNotes: (ring: number) => void;
   /** How long queues may still take to end their requests: infinite while the session lasts. */
   readonly timeLeftMs: () => number;
+  readonly ends: RingEnds;
   readonly limiter: LogLimiter;
 }
 
@@ -49,12 +56,19 @@ export class Vring {
   readonly #context: RingContext;
   #entries = 0;
   #address: VringAddress | undefined;
-  /** Index of the next chain to take; of a ring that was reset the one it had, for GET_VRING_BASE. */
-  #base = 0;
+  readonly #log: RingLog;
+  /** Where the running ring lies. */
+  #place: RingPlace | undefined;
+  /** Index, or position in a packed ring, of the next chain to take; of a ring that was reset the one it had, for GET_VRING_BASE. */
+  #base: number | undefined;
   #isReset = false;
+  /** A backend that was killed may have left the ring at this base. */
+  #isForeign = false;
   #kickFd = -1;
   #callFd = -1;
   #errorFd = -1;
+  /** The queue is being told of it. */
+  #newFd = -1;
   #isEnabled = false;
   #isRunning = false;
 
@@ -62,6 +76,9 @@ export class Vring {
     this.index = index;
     this.#mailbox = mailbox;
     this.#context = context;
+    this.#log = new RingLog(context, (values) => {
+      this.#command(QueueCommand.setLog, values);
+    });
   }
 
   get isRunning(): boolean {
@@ -70,10 +87,14 @@ export class Vring {
 
   /** SET_VRING_NUM. Sizes do not depend on the configured queue size. */
   setEntries(entries: number): void {
-    if (!isRingSize(entries)) {
+    const isPacked = this.#context.isPacked();
+    if (!(isPacked ? isPackedSize(entries) : isRingSize(entries))) {
+      const limit = isPacked
+        ? `1 to ${PACKED_ENTRIES_MAX}`
+        : `a power of two up to ${RING_ENTRIES_MAX}`;
       throw new UbiError(
         "E_PROTOCOL",
-        `ring ${this.index}: ${entries} entries, but it must be a power of two up to ${RING_ENTRIES_MAX}`,
+        `ring ${this.index}: ${entries} entries, but it must be ${limit}`,
       );
     }
     this.stop();
@@ -83,6 +104,11 @@ export class Vring {
 
   /** SET_VRING_ADDR. */
   setAddress(address: VringAddress): void {
+    if (this.#isRunning && this.#address !== undefined && isSamePlace(address, this.#address)) {
+      this.#address = address; // only what is logged has changed
+      this.followLog();
+      return;
+    }
     this.stop();
     this.#address = address;
     if (this.#entries > 0) {
@@ -93,14 +119,16 @@ export class Vring {
 
   /** SET_VRING_BASE. */
   setBase(base: number): void {
-    if (base > 0xffff) {
+    const next = this.#context.isPacked() ? this.#positionOf(base) : base;
+    if (next > 0xffff) {
       throw new UbiError(
         "E_PROTOCOL",
         `ring ${this.index}: base ${base} is not an index of a split ring`,
       );
     }
     this.stop();
-    this.#base = base;
+    this.#base = next;
+    this.#isForeign = this.#context.ends.mayBeLeft(this.index, next);
     this.#isReset = false;
     this.settle();
   }
@@ -116,9 +144,7 @@ export class Vring {
   /** SET_VRING_CALL: takes the descriptor over; -1 for none. */
   setCall(fd: number): void {
     const kind = fd < 0 ? 0 : this.#check("call", fd);
-    if (this.#isRunning) {
-      this.#command(QueueCommand.setCall, [fd, kind === MAY_BLOCK ? 1 : 0]);
-    }
+    this.#replace(QueueCommand.setCall, [fd, kind === MAY_BLOCK ? 1 : 0]);
     this.#callFd = replaced(this.#callFd, fd);
   }
 
@@ -127,12 +153,8 @@ export class Vring {
     if (fd >= 0) {
       this.#check("error", fd);
     }
-    const wasRunning = this.#isRunning;
-    this.stop();
+    this.#replace(QueueCommand.setError, [fd]);
     this.#errorFd = replaced(this.#errorFd, fd);
-    if (wasRunning) {
-      this.settle();
-    }
   }
 
   /** SET_VRING_ENABLE. */
@@ -148,15 +170,40 @@ export class Vring {
   takeBase(): number {
     this.stop();
     this.#dropDescriptors();
-    return this.#base;
+    this.forgetNotes();
+    const base = this.#base ?? this.#firstBase();
+    // Of a packed ring where the next used descriptor goes as well: all that was taken has been used.
+    return this.#context.isPacked() ? base * 0x1_0000 + base : base;
   }
 
   /** Stops the ring; its requests end first. */
   stop(): void {
     if (this.#isRunning) {
-      this.#base = this.#command(QueueCommand.stop, []);
-      this.#isRunning = false;
+      this.#hasStopped(this.#command(QueueCommand.stop, []));
     }
+  }
+
+  /**
+   * Stops the ring as `stop` does, or leaves it running when its requests do not end in time, or it is left alone: no
+   * other process would know that.
+   * @throws UbiError E_DISK_IO when the queue does not answer at all
+   */
+  rest(timeoutMs: number): boolean {
+    if (!this.#isRunning) {
+      return true;
+    }
+    if (this.#mailbox.isBusy() || this.#isForeign) {
+      return false;
+    }
+    const answer = this.#mailbox.command(QueueCommand.stop, [], timeoutMs, () => this.#relieve());
+    const base = answer >= 0 ? answer : this.#mailbox.withdraw(DRAIN_TIMEOUT_MS);
+    if (this.#mailbox.isBusy()) {
+      throw stuck(this.index);
+    }
+    if (base >= 0) {
+      this.#hasStopped(base);
+    }
+    return base >= 0;
   }
 
   /** Starts the ring when it has all it needs. */
@@ -167,23 +214,63 @@ export class Vring {
       return;
     }
     const areas = this.#areas(address);
-    this.#base = this.#isReset ? 0 : this.#base;
+    const notes = this.#notes();
+    if (!this.#hasLog(address)) {
+      const { limiter } = this.#context;
+      limiter.info("a ring rests until there is a log for all memory", { ring: this.index });
+      return;
+    }
+    this.#log.tell(address);
+    const base = this.#isReset ? this.#firstBase() : (this.#base ?? this.#firstBase());
+    const isPacked = this.#context.isPacked();
+    if (isPacked && (base & PLACE_MASK) >= this.#entries) {
+      const place = base & PLACE_MASK;
+      throw new UbiError(
+        "E_PROTOCOL",
+        `ring ${this.index}: base ${place} in a packed ring of ${this.#entries} entries`,
+      );
+    }
+    this.#base = base;
     this.#isReset = false;
     const start: StartArguments = {
       entries: this.#entries,
       ...areas,
-      nextAvailable: this.#base,
+      nextAvailable: base,
       hasEventIndex: this.#context.hasEventIndex() ? 1 : 0,
       isWriteThrough: this.#context.isWriteThrough() ? 1 : 0,
       kickFd: this.#kickFd,
       callFd: this.#callFd,
       mayCallBlock: this.#callFd >= 0 && checkEvent(this.#callFd) === MAY_BLOCK ? 1 : 0,
       errorFd: this.#errorFd,
+      isPacked: isPacked ? 1 : 0,
+      notesAddress: notes?.address ?? 0,
+      notesEntries: notes?.entries ?? 0,
+      isForeign: this.#isForeign ? 1 : 0,
     };
     const values = START_FIELDS.map((field) => start[field]);
-    this.#command(QueueCommand.start, values);
+    const isLeftAlone = this.#command(QueueCommand.start, values) === 1;
+    this.#isForeign &&= isLeftAlone;
+    this.#place = areas;
     this.#isRunning = true;
-    log.debug("ring started", { ring: this.index, entries: this.#entries, base: this.#base });
+    log.debug("ring started", { ring: this.index, entries: this.#entries, base, packed: isPacked });
+  }
+
+  /**
+   * The front end has been told where a packed ring stopped, or the driver begins anew: from here on the front end
+   * knows best. Else only the notes say where such a ring goes on; a split ring says it itself.
+   */
+  forgetNotes(): void {
+    if (this.#context.isPacked()) {
+      this.#context.forgetNotes(this.index);
+    }
+  }
+
+  /** The driver negotiated the other kind of ring: what was said of this one has another meaning there. */
+  forgetLayout(): void {
+    this.stop();
+    this.#entries = 0;
+    this.#address = undefined;
+    this.#base = undefined;
   }
 
   /** `settle` for a ring that may have lost its memory: it then stays stopped. */
@@ -191,20 +278,50 @@ export class Vring {
     try {
       this.settle();
     } catch (error) {
-      if (!(error instanceof UbiError && error.code === "E_PROTOCOL")) {
-        throw error;
-      }
       const { limiter } = this.#context;
       limiter.info("a ring rests until its memory is back", {
         ring: this.index,
-        why: error.message,
+        why: expectProtocolError(error).message,
       });
     }
   }
 
-  /** Makes a running worker's queue take over the memory table, after its requests ended. */
+  /**
+   * Stops a ring that lies elsewhere by the new memory table, or nowhere, or whose log has no bits for all of it;
+   * its requests end first.
+   */
+  leaveLostMemory(): void {
+    const address = this.#address;
+    if (this.#isRunning && address && !(this.#isInPlace(address) && this.#hasLog(address))) {
+      this.stop();
+    }
+  }
+
+  /** Something about the log has changed: a running ring goes on with it, unless it must log and cannot. */
+  followLog(): void {
+    const address = this.#address;
+    if (this.#isRunning && address && this.#hasLog(address)) {
+      this.#log.tell(address);
+    } else {
+      this.stop();
+      this.settleIfMapped();
+    }
+  }
+
+  /** The log is about to go. */
+  forgetLog(): void {
+    this.#log.forget();
+  }
+
+  /** The queue translates by the new memory table from here on. */
   reloadMemory(): void {
-    this.#command(QueueCommand.reloadMemory, []);
+    const { table, faults } = this.#context.memory;
+    this.#command(QueueCommand.reloadMemory, [table, faults]);
+  }
+
+  /** The oldest memory table that the queue's requests still use. */
+  get oldestTable(): number {
+    return this.#mailbox.oldestTable();
   }
 
   setWriteThrough(isWriteThrough: boolean): void {
@@ -227,25 +344,69 @@ export class Vring {
 
   // --- internal ---
 
-  #areas(address: VringAddress) {
-    const layout = ringLayout(this.#entries);
+  #hasStopped(base: number): void {
+    this.#base = base;
+    this.#isRunning = false;
+    if (!this.#isForeign) {
+      this.#context.ends.stopped(this.index, base);
+    }
+  }
+
+  #firstBase(): number {
+    return this.#context.isPacked() ? FIRST_POSITION : 0;
+  }
+
+  /** Of a packed ring: where to take on in the lower half, where to use on in the upper one, which may be left out. */
+  #positionOf(base: number): number {
+    const next = base & 0xffff;
+    const used = base >>> 16;
+    if (used !== 0 && used !== next) {
+      throw new UbiError(
+        "E_PROTOCOL",
+        `ring ${this.index}: base 0x${base.toString(16)} has requests under way, which only the backend knew that took them`,
+      );
+    }
+    return next;
+  }
+
+  #hasLog(address: VringAddress): boolean {
+    return this.#log.isReady(address, this.#usedBytes());
+  }
+
+  /** Of a used ring that is logged at an address of its own: not of a packed ring, which lies in guest memory. */
+  #usedBytes(): number {
+    return this.#context.isPacked() ? 0 : ringLayout(this.#entries).usedBytes;
+  }
+
+  #isInPlace(address: VringAddress): boolean {
+    const place = this.#place;
+    if (place === undefined) {
+      return false;
+    }
+    try {
+      const now = this.#areas(address);
+      const isSame = now.descriptors === place.descriptors && now.used === place.used;
+      return isSame && now.available === place.available;
+    } catch (error) {
+      expectProtocolError(error);
+      return false;
+    }
+  }
+
+  #areas(address: VringAddress): RingPlace {
+    const { index } = this;
     const { memory } = this.#context;
-    const name = `of ring ${this.index}`;
-    return {
-      descriptors: memory.translateUser(
-        `descriptor table ${name}`,
-        address.descriptors,
-        layout.descriptorsBytes,
-        DESCRIPTORS_ALIGN,
-      ),
-      available: memory.translateUser(
-        `available ring ${name}`,
-        address.available,
-        layout.availableBytes,
-        AVAILABLE_ALIGN,
-      ),
-      used: memory.translateUser(`used ring ${name}`, address.used, layout.usedBytes, USED_ALIGN),
-    };
+    const ring = { index, entries: this.#entries, memory };
+    return this.#context.isPacked() ? packedPlace(ring, address) : splitPlace(ring, address);
+  }
+
+  #notes(): RingNotes | undefined {
+    const notes = this.#context.notesOf(this.index);
+    if (notes !== undefined && notes.entries < this.#entries) {
+      const counts = `${this.#entries} entries, its in-flight region is for ${notes.entries}`;
+      throw new UbiError("E_PROTOCOL", `ring ${this.index} has ${counts}`);
+    }
+    return notes;
   }
 
   #check(what: string, fd: number): number {
@@ -260,6 +421,15 @@ export class Vring {
     return kind;
   }
 
+  /** The queue signals the first of these from here on. */
+  #replace(command: number, values: readonly [number, ...number[]]): void {
+    if (this.#isRunning) {
+      this.#newFd = values[0];
+      this.#command(command, values);
+      this.#newFd = -1;
+    }
+  }
+
   #dropDescriptors(): void {
     this.#kickFd = replaced(this.#kickFd, -1);
     this.#callFd = replaced(this.#callFd, -1);
@@ -268,9 +438,11 @@ export class Vring {
   /**
    * The flags of a descriptor are the front end's to change: made to block, with a full counter, it would
    * hold the queue in its call for ever. A counter that is not full is left alone, it is a call not yet seen.
+   * No such descriptor is signalled by this thread: nobody would relieve it.
    */
   #relieve(): void {
-    for (const fd of [this.#callFd, this.#errorFd]) {
+    const { eventFds } = this.#context.dirtyLog;
+    for (const fd of [this.#callFd, this.#errorFd, this.#newFd, ...eventFds]) {
       if (fd >= 0) {
         relieveEvent(fd);
       }
@@ -290,11 +462,23 @@ export class Vring {
   }
 }
 
+function isSamePlace(a: VringAddress, b: VringAddress): boolean {
+  return a.descriptors === b.descriptors && a.available === b.available && a.used === b.used;
+}
+
 function replaced(old: number, fd: number): number {
   if (old >= 0) {
     closeDescriptor(old);
   }
   return fd;
+}
+
+/** @throws whatever else it is */
+function expectProtocolError(error: unknown): UbiError {
+  if (error instanceof UbiError && error.code === "E_PROTOCOL") {
+    return error;
+  }
+  throw error;
 }
 
 function stuck(ring: number): UbiError {

@@ -15,6 +15,7 @@
 import { Arena } from "../ffi/arena.ts";
 import { copyMemory, load16 } from "../ffi/memory.ts";
 import { f64, join64, u32 } from "../ffi/view.ts";
+import { PACKED_INDIRECT, PACKED_NEXT, PACKED_WRITE } from "../formats/packed-ring.ts";
 import { REQUEST_HEADER_BYTES, REQUEST_TYPE } from "../formats/virtio-blk.ts";
 import {
   DESCRIPTOR_BYTES,
@@ -23,6 +24,8 @@ import {
   DESCRIPTOR_WRITE,
 } from "../formats/virtio-ring.ts";
 import type { GuestMemory } from "./guest-memory.ts";
+import type { PackedRing } from "./packed-ring.ts";
+import type { Ring } from "./ring.ts";
 import type { SplitRing } from "./split-ring.ts";
 
 /**
@@ -36,9 +39,14 @@ const DESCRIPTOR_WORDS = DESCRIPTOR_BYTES / 4;
 const LENGTH_MAX = 2 ** 32 - 1;
 const UNMAPPED = -1;
 
+/** Of a chain whose end is not to be found. */
+export const NO_TICKET = -1;
+
 export class BlockChain {
   /** Of the last chain read: */
   type = 0;
+  /** What its ring takes and answers it by; NO_TICKET breaks a packed ring, where the next chain is not to be found either. */
+  ticket = 0;
   sector = 0;
   /** Places of the data segments in `address` and `length`, and their number. */
   dataStart = 0;
@@ -59,6 +67,7 @@ export class BlockChain {
   #count = 0;
   #readableCount = 0;
   #readableBytes = 0;
+  #totalBytes = 0;
   /** Of the last descriptor: its first segment, its length and its direction. */
   #lastStart = 0;
   #lastLength = 0;
@@ -69,14 +78,15 @@ export class BlockChain {
   }
 
   /** Reads the chain that starts at `head`. True when it holds a request. */
-  read(ring: SplitRing, head: number): boolean {
+  read(ring: Ring, head: number): boolean {
     this.type = 0;
     this.sector = 0;
     this.statusAddress = 0;
     this.dataCount = 0;
     this.dataBytes = 0;
     this.isDataMapped = true;
-    if (!this.#walk(ring, head)) {
+    this.ticket = head;
+    if (!(ring.isPacked ? this.#walkPacked(ring, head) : this.#walk(ring, head))) {
       return false;
     }
     const hasHeader = this.#readHeader();
@@ -144,6 +154,79 @@ export class BlockChain {
       index = flags >>> 16;
     }
     return false; // more descriptors than there are: it goes in circles
+  }
+
+  /** The same for a packed ring, where even a bad chain is followed to its end: what comes next lies behind it. */
+  #walkPacked(ring: PackedRing, place: number): boolean {
+    const words = ring.descriptors;
+    const { entries, longest } = ring;
+    let index = place;
+    let isGood = true;
+    this.#count = 0;
+    this.#readableCount = 0;
+    this.#readableBytes = 0;
+    this.#totalBytes = 0;
+    this.#isLastWritable = false;
+    for (let number = 1; number <= longest; number++) {
+      const at = index * DESCRIPTOR_WORDS;
+      const address = join64(u32(words, at), u32(words, at + 1));
+      const length = u32(words, at + 2);
+      const tail = u32(words, at + 3);
+      const isLast = (tail & PACKED_NEXT) === 0;
+      if ((tail & PACKED_INDIRECT) !== 0) {
+        isGood = isGood && isLast && number === 1 && this.#appendTable(address, length);
+      } else {
+        isGood = isGood && this.#append(address, length, (tail & PACKED_WRITE) !== 0);
+      }
+      if (isLast) {
+        this.ticket = (tail & 0xffff) + number * 0x1_0000;
+        return isGood;
+      }
+      index = index + 1 === entries ? 0 : index + 1;
+    }
+    this.ticket = NO_TICKET;
+    return false; // longer than what is free of the ring
+  }
+
+  /** All entries of the table belong to the chain, one behind the other, and only WRITE has a meaning (2.8.7). */
+  #appendTable(address: number, length: number): boolean {
+    const table = this.#openTable(address, length);
+    if (table === UNMAPPED) {
+      return false;
+    }
+    const words = this.#window.view;
+    const entries = length / DESCRIPTOR_BYTES;
+    for (let index = 0; index < entries; index++) {
+      const at = (index < WINDOW_ENTRIES ? index : this.#fetch(table, index)) * DESCRIPTOR_WORDS;
+      const isWritable = (u32(words, at + 3) & PACKED_WRITE) !== 0;
+      const start = join64(u32(words, at), u32(words, at + 1));
+      if (!this.#append(start, u32(words, at + 2), isWritable)) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  /** One descriptor more. False when it cannot belong to a request. */
+  #append(address: number, length: number, isWritable: boolean): boolean {
+    this.#totalBytes += length;
+    if (this.#totalBytes > LENGTH_MAX || (this.#isLastWritable && !isWritable)) {
+      return false;
+    }
+    const start = this.#count;
+    const count = this.#add(start, address, length);
+    if (count < 0) {
+      return false;
+    }
+    this.#count = count;
+    if (!isWritable) {
+      this.#readableCount = count;
+      this.#readableBytes += length;
+    }
+    this.#lastStart = start;
+    this.#lastLength = length;
+    this.#isLastWritable = isWritable;
+    return true;
   }
 
   /** Where an indirect table lies, or UNMAPPED; its beginning is then in the window. */

@@ -33,7 +33,7 @@ test("guest memory: addresses that no number holds exactly are outside", () => {
 });
 
 test("guest memory: a new table replaces the old one and what was remembered of it", () => {
-  const shared = new Float64Array(GuestMemory.sharedWords);
+  const shared = new Float64Array(GuestMemory.sharedWords());
   const memory = new GuestMemory();
   GuestMemory.store(shared, [{ guestAddress: 0x1000, sizeBytes: 16, hostAddress: 0x100 }]);
   memory.load(shared);
@@ -69,7 +69,7 @@ test("guest memory: finds what a linear search finds, in tables of any size and 
 // --- internal ---
 
 function loaded(regions: readonly GuestRegion[]): GuestMemory {
-  const shared = new Float64Array(GuestMemory.sharedWords);
+  const shared = new Float64Array(GuestMemory.sharedWords());
   GuestMemory.store(shared, regions);
   const memory = new GuestMemory();
   memory.load(shared);

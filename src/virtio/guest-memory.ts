@@ -22,21 +22,32 @@ export const REGIONS_MAX = 509;
 const WORDS = 3;
 
 export class GuestMemory {
-  readonly #guest = new Float64Array(REGIONS_MAX);
-  readonly #size = new Float64Array(REGIONS_MAX);
-  readonly #host = new Float64Array(REGIONS_MAX);
+  readonly #guest: Float64Array;
+  readonly #size: Float64Array;
+  readonly #host: Float64Array;
   #count = 0;
   #last = 0;
   #lastGuest = 0;
   #lastSize = 0;
   #lastHost = 0;
 
-  /** Words of Float64 that `store` writes. */
-  static readonly sharedWords = 1 + REGIONS_MAX * WORDS;
+  constructor(regionsMax = REGIONS_MAX) {
+    this.#guest = new Float64Array(regionsMax);
+    this.#size = new Float64Array(regionsMax);
+    this.#host = new Float64Array(regionsMax);
+  }
+
+  /** Words of Float64 that `store` needs. */
+  static sharedWords(regionsMax = REGIONS_MAX): number {
+    return 1 + regionsMax * WORDS;
+  }
 
   /** Writes a table for other threads' `load`. The regions do not overlap. */
   static store(shared: Float64Array, regions: readonly GuestRegion[]): void {
-    assert(regions.length <= REGIONS_MAX, "the number of regions is checked before");
+    assert(
+      GuestMemory.sharedWords(regions.length) <= shared.length,
+      "the number of regions is checked before",
+    );
     const sorted = regions.toSorted((a, b) => a.guestAddress - b.guestAddress);
     shared[0] = sorted.length;
     sorted.forEach((region, i) => {

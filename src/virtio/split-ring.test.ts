@@ -12,7 +12,7 @@ test("split ring: heads are taken in the order in which they were offered", () =
   guest.offer(3, 1, 7);
   const heads = [0, 1, 2].map(() => {
     const head = guest.ring.peek();
-    guest.ring.take();
+    guest.ring.take(guest.ring.peek());
     return head;
   });
   expect(heads).toEqual([3, 1, 7]);
@@ -36,7 +36,7 @@ test("split ring: the indexes run over 65535", () => {
   expect(ring.waiting()).toBe(4);
   for (let i = 0; i < 4; i++) {
     ring.push(ring.peek(), i);
-    ring.take();
+    ring.take(ring.peek());
   }
   ring.publish();
   expect(ring.nextAvailable).toBe(2);
@@ -92,8 +92,8 @@ test("split ring: without event indexes the flag decides about calls and kicks",
 test("split ring: with event indexes a kick is asked for at the next chain", () => {
   using guest = new GuestArena({ entries: ENTRIES, hasEventIndex: true });
   guest.offer(1, 2, 3);
-  guest.ring.take();
-  guest.ring.take();
+  guest.ring.take(guest.ring.peek());
+  guest.ring.take(guest.ring.peek());
   guest.ring.enableKicks();
   expect(guest.used[2 + ENTRIES * 4]).toBe(2);
 });

@@ -116,8 +116,11 @@ export function attach(backend: Backend, queueDepth: number, dataBytesMax: numbe
     timeoutMs: 30_000,
     usesEventIndex: true,
     isIndirect: false,
+    isPacked: false,
     usesReplyAck: true,
     usesMemorySlots: false,
+    isReconnecting: false,
+    usesInflight: false,
   });
 }
 

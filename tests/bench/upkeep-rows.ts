@@ -110,8 +110,11 @@ async function idleFigures(
     timeoutMs: 10_000,
     usesEventIndex: true,
     isIndirect: false,
+    isPacked: false,
     usesReplyAck: true,
     usesMemorySlots: false,
+    isReconnecting: false,
+    usesInflight: false,
   });
   await Bun.sleep(SETTLE_MS);
   const beforeNs = backendCpuNs(backend.pid);

@@ -30,11 +30,13 @@ const folder = mkdtempSync(join(tmpdir(), "ubiblk-engine-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 
 const engines = [
-  { name: "io_uring", open: (fd: number) => new UringEngine(REQUESTS_MAX, file(fd)) },
-  { name: "sync", open: (fd: number) => new SyncEngine(REQUESTS_MAX, file(fd)) },
+  { name: "io_uring", Engine: UringEngine },
+  { name: "sync", Engine: SyncEngine },
 ] as const;
 
-for (const { name, open } of engines) {
+for (const { name, Engine } of engines) {
+  const open = (fd: number) => new Engine(REQUESTS_MAX, file(fd));
+
   test(`${name}: a write and a read move all bytes`, () => {
     using bench = new Bench(open);
     bench.fill(0, 4096, 5);
@@ -221,6 +223,25 @@ for (const { name, open } of engines) {
     expect(bench.signals(1)).toEqual([WATCH_ID]);
     event.signal();
     expect(bench.signals(1)).toEqual([WATCH_ID]);
+  });
+
+  test(`${name}: as many requests as a kernel has entries for, and a watch beside them`, () => {
+    const count = 32_768;
+    using bench = new Bench((fd) => new Engine(count, file(fd)));
+    using event = new TestEvent();
+    bench.engine.watch(WATCH_ID, event.fd);
+    for (let id = 0; id < count; id++) {
+      bench.engine.prepareRead(id, (id % 64) * 512, bench.memory.address, 512);
+    }
+    event.signal();
+    const ids: number[] = [];
+    while (ids.length <= count) {
+      ids.push(...bench.results(1).map(([id]) => id));
+    }
+    expect(ids.toSorted((a, b) => a - b)).toEqual([
+      ...Array.from({ length: count }, (_, id) => id),
+      WATCH_ID,
+    ]);
   });
 
   test(`${name}: watches and requests end in one wait`, () => {

@@ -23,3 +23,18 @@ test("a stop reaches also a thread that is still loading its part", async () => 
   await expect(run).rejects.toThrow("stop");
   expect(performance.now() - startMs).toBeLessThan(SOON_MS);
 });
+
+test("what is thrown over a note ends the run", async () => {
+  const part = `onmessage = () => postMessage({ kind: "ended" }); postMessage({ kind: "note", note: "stripe 7" })`;
+  const run = runWorkers<number, string>({
+    role: "noting",
+    data: [0],
+    signal: new AbortController().signal,
+    onStop: () => {},
+    onNote: (note) => {
+      throw new UbiError("E_DISK_IO", `cannot look up ${note}`);
+    },
+    spawn: () => new Worker(URL.createObjectURL(new Blob([part]))),
+  });
+  await expect(run).rejects.toThrow("cannot look up stripe 7");
+});

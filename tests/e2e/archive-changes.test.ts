@@ -117,10 +117,24 @@ test("a run that is killed with -9: whatever it left, the next archive is the di
   }
 }, 120_000);
 
-test("what cannot be tracked is refused", async () => {
+test("a dry run tells what the run reads, and notes nothing", async () => {
+  await using disk = await trackedDisk(true);
+  expect(await changes(disk, "--dry-run")).toEqual({ from_disk: 0, from_source: 6, unchanged: 0 });
+  expect(await changes(disk)).toEqual({ from_disk: 0, from_source: 6, unchanged: 0 });
+  await write(disk, [1 * MIB, 7 * MIB + 512]);
+  const told = { from_disk: 2, from_source: 0, unchanged: 5 };
+  expect(await changes(disk, "--dry-run")).toEqual(told);
+  const line = await archive(disk, "--incremental", "--track-changes", "--dry-run");
+  expect(line.stderr).toContain("would archive 12.0 MiB: 13 stripes, 2 from the disk, 0 from its");
+  expect(line.stderr).toContain("5 not changed");
+  expect(await changes(disk)).toEqual(told);
+  expect(await changes(disk, "--dry-run")).toMatchObject({ from_disk: 0, unchanged: 7 });
+});
+
+test.each([[[]], [["--dry-run"]]])("what cannot be tracked is refused: %j", async (flags) => {
   await using disk = await trackedDisk(false);
   disk.configure({ device: "" });
-  const result = await archive(disk, "--track-changes");
+  const result = await archive(disk, "--track-changes", ...flags);
   expect(result.exitCode).toBe(1);
   expect(result.stderr).toContain("E_CONFIG: --track-changes: device.track_written is off");
 });
@@ -155,8 +169,8 @@ function archive(disk: LazyDisk, ...flags: readonly string[]): Promise<CommandRe
 }
 
 /** Where a run took the stripes from. */
-async function changes(disk: LazyDisk) {
-  const result = await archive(disk, "--incremental", "--track-changes", "--json");
+async function changes(disk: LazyDisk, ...flags: readonly string[]) {
+  const result = await archive(disk, "--incremental", "--track-changes", "--json", ...flags);
   expect(result.stderr).toBe("");
   const done = doneEvent(result);
   return {

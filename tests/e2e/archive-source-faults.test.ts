@@ -111,7 +111,7 @@ test("a source that hangs: SIGTERM ends the run at once", async () => {
     const begunMs = performance.now();
     child.kill("SIGTERM");
     expect(await child.exited).toBe(130);
-    expect(performance.now() - begunMs).toBeLessThan(2_000);
+    expect(performance.now() - begunMs).toBeLessThan(5_000);
     expect(await new Response(child.stderr).text()).toContain("E_INTERRUPTED");
   }
 }, 60_000);

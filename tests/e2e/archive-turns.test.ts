@@ -157,10 +157,11 @@ describe("in a bucket", () => {
     const isList = (what: string) => what === "GET ";
     const before = server.seen.length;
     const hasListed = () => server.seen.slice(before).some(({ what }) => isList(what));
-    let delayMs = 2500;
+    const archived = Promise.withResolvers<void>();
+    let isHeld = true;
     server.fault = (what) => {
-      const fault = isList(what) ? { delayMs } : undefined;
-      delayMs = isList(what) ? 0 : delayMs;
+      const fault = isList(what) && isHeld ? { until: archived.promise } : undefined;
+      isHeld &&= !isList(what);
       return fault;
     };
     const pruned = disk.tool("prune");
@@ -169,6 +170,7 @@ describe("in a bucket", () => {
     }
     change(disk, "changed");
     expectSuccess(await disk.archive("--incremental"));
+    archived.resolve();
     expectRefused(await pruned, "was changed meanwhile");
     expectSuccess(await disk.tool("verify"));
   }, 60_000);
@@ -185,15 +187,16 @@ describe("in a bucket", () => {
       "source2.toml",
       disk.bytesOf("source.toml").toString().replace('source.file = "kek"', 'source.file = "kek2"'),
     );
-    server.fault = (what) =>
-      what.startsWith("PUT") && what.endsWith("metadata.json") ? { delayMs: 2000 } : undefined;
+    const refused = Promise.withResolvers<void>();
+    const isPublished = (what: string) => what.startsWith("PUT") && what.endsWith("metadata.json");
+    server.fault = (what) => (isPublished(what) ? { until: refused.promise } : undefined);
     const before = server.seen.length;
     const rekeyed = disk.tool("rekey", "--target-config", "target2.toml");
-    while (!server.seen.slice(before).some(({ what }) => /^PUT.*archive-run.json/.test(what))) {
+    while (!server.seen.slice(before).some(({ what }) => isPublished(what))) {
       await Bun.sleep(5);
     }
-    await Bun.sleep(300);
     expectRefused(await disk.archive("--replace"), "archive rekey is at work on");
+    refused.resolve();
     expectSuccess(await rekeyed);
     server.fault = () => undefined;
     expectSuccess(await disk.run("archive", "verify", "--source", "source2.toml"));

@@ -15,6 +15,7 @@ import { lockFile } from "../../src/ffi/file.ts";
 import { STRIPE_FLAG } from "../../src/formats/metadata.ts";
 import { DiskToArchive, doneEvent, seededStripe } from "../support/archived-disk.ts";
 import { EXECUTABLE } from "../support/backend.ts";
+import { endWhileItWaits } from "../support/waiting-command.ts";
 
 const { FETCHED, WRITTEN, HAS_SOURCE } = STRIPE_FLAG;
 const ENCRYPTED = ["--encrypt"] as const;
@@ -246,6 +247,27 @@ describe("refusals", () => {
     expect(result.stderr.match(/relative/g)).toHaveLength(1);
     expect(existsSync(disk.file("elsewhere/here/metadata.json"))).toBe(true);
   });
+});
+
+test.each([
+  { words: ["archive", "-f", "disk.toml", "--target-config", "target.toml", "--encrypt"] },
+  { words: ["scrub", "-f", "disk.toml", "--source", "source.toml"] },
+  { words: ["export-archive", "--source", "source.toml", "--target", "out.raw"] },
+  { words: ["archive", "rekey", "--source", "source.toml", "--target-config", "target.toml"] },
+])("a signal while a secret's pipe has no writer ends it at once: $words", async ({ words }) => {
+  const flags = [STRIPE_FLAG.HAS_SOURCE | STRIPE_FLAG.FETCHED];
+  using disk = new DiskToArchive({ stripeShift: 7, flags, isWriteTracked: true, hasKek: true });
+  expectSuccess(await disk.archive("--encrypt"));
+  if (words[1] === "-f") {
+    const key = '[encryption]\nxts_key.ref = "key"\n[secrets.key]\nsource.file = "pipe"\n';
+    disk.write("disk.toml", `${readFileSync(disk.file("disk.toml"), "utf8")}${key}`);
+  } else {
+    disk.writeDocuments("", "pipe");
+  }
+  expect(Bun.spawnSync(["mkfifo", "-m", "600", disk.file("pipe")]).exitCode).toBe(0);
+  const { exitCode, told } = await endWhileItWaits(words, "SIGINT", disk.folder);
+  expect(told).toContain("was interrupted by SIGINT");
+  expect(exitCode).toBe(130);
 });
 
 test("links with the reference's names are the commands", async () => {

@@ -9,6 +9,7 @@ import {
   mkdtempSync,
   openSync,
   rmSync,
+  statSync,
   truncateSync,
   writeFileSync,
   writeSync,
@@ -25,11 +26,16 @@ import {
   writeDiskConfig,
 } from "../support/backend.ts";
 import { skipUnlessInstalled } from "../support/requires.ts";
+import { ask } from "../support/rpc-client.ts";
+import { until } from "../support/until.ts";
 
 const DISK_BYTES = 32 * 2 ** 20;
 const QUEUES = 2;
 const RESTARTS_MAX = 40;
 const TEST_TIMEOUT_MS = 60_000;
+/** Of a journal: some hundred writes. */
+const WRITES_BYTES = 4096;
+const RPC = 'rpc_socket = "rpc.sock"\n';
 
 let folder = "";
 let disk: DiskFiles;
@@ -50,6 +56,9 @@ describe.each([{ isEncrypted: false }, { isEncrypted: true }])("our backend %j",
     { flags: "--block-size=20K --queue-depth=1 --size=2M" },
     { flags: "--block-size=64K --without-event-idx --without-reply-ack --queues=2" },
     { flags: "--block-size=1M --segments=256 --queue-depth=4 --memory-slots" },
+    { flags: "--packed --block-size=4K" },
+    { flags: "--packed --block-size=20K --segments=7 --queue-depth=9 --without-event-idx" },
+    { flags: "--packed --block-size=128K --segments=32 --indirect --queues=2" },
   ])(
     "verify $flags: every byte comes back",
     async ({ flags }) => {
@@ -71,7 +80,8 @@ describe.each([{ isEncrypted: false }, { isEncrypted: true }])("our backend %j",
       for (let round = 0; round < 3; round++) {
         const backend = await startAgain();
         const running = bench(...writes, `--journal=${journal}`, "--time=30");
-        await Bun.sleep(700);
+        const begun = journalBytes(journal);
+        await until("writes are under way", () => journalBytes(journal) > begun + WRITES_BYTES);
         process.kill(backend.pid, "SIGKILL");
         const killed = await running;
         await backend.stop();
@@ -134,9 +144,10 @@ describe("measuring", () => {
   test(
     "a backend that stops answering is given up after the time limit",
     async () => {
+      makeDisk(false, RPC);
       await using backend = await startUbiblk(disk);
       const running = bench("--workload=randread", "--time=30", "--timeout=1");
-      await Bun.sleep(600);
+      await untilRead();
       process.kill(backend.pid, "SIGSTOP");
       const result = await running;
       process.kill(backend.pid, "SIGCONT");
@@ -147,9 +158,10 @@ describe("measuring", () => {
   );
 
   test("a second front end is told what may keep it from an answer", async () => {
+    makeDisk(false, RPC);
     await using _backend = await startUbiblk(disk);
     const first = bench("--workload=randread", "--time=3");
-    await Bun.sleep(600);
+    await untilRead();
     const second = await bench("--workload=randread", "--timeout=0.5");
     expect(second.stderr).toContain(
       "no answer within 500 ms; another front end may be connected, or this may be another socket",
@@ -158,7 +170,7 @@ describe("measuring", () => {
   });
 
   test("an rpc_socket says at once that it is none of a front end", async () => {
-    makeDisk(false, 'rpc_socket = "rpc.sock"\n');
+    makeDisk(false, RPC);
     await using _backend = await startUbiblk(disk);
     const result = await runCommand([EXECUTABLE, "bench", "--socket", join(folder, "rpc.sock")]);
     expect(result.exitCode).toBe(1);
@@ -210,6 +222,20 @@ function makeDisk(isEncrypted: boolean, deviceKeys = ""): void {
   });
   writeFileSync(disk.dataPath, "");
   truncateSync(disk.dataPath, DISK_BYTES);
+}
+
+function journalBytes(path: string): number {
+  return existsSync(path) ? statSync(path).size : 0;
+}
+
+/** A front end is there and reads. */
+function untilRead(): Promise<void> {
+  return until("requests are handed to the disk", async () => {
+    const answer = (await ask(join(folder, "rpc.sock"), "statistics")) as {
+      readonly statistics: { readonly queues: readonly { readonly read_ops: number }[] };
+    };
+    return answer.statistics.queues.some(({ read_ops }) => read_ops > 0);
+  });
 }
 
 /** The kernel lets go of a ring's files, and so of the lock, a moment after the process has ended. */

@@ -6,6 +6,7 @@ import { EXECUTABLE } from "../support/backend.ts";
 import { ConfigFolder } from "../support/config-folder.ts";
 import { skipUnless } from "../support/requires.ts";
 import { until } from "../support/until.ts";
+import { endWhileItWaits } from "../support/waiting-command.ts";
 
 const KINDS = ["device", "target", "archive", "server"];
 const KEY = "0123456789abcdef".repeat(4);
@@ -112,20 +113,9 @@ test("with --no-secrets a pipe stays full for the one that it is meant for", asy
 test("a check that waits for a pipe ends with Ctrl-C", async () => {
   using folder = new ConfigFolder({ "c.toml": DEVICE });
   await outputOf(["mkfifo", folder.file("key.pipe")]);
-  const child = Bun.spawn([EXECUTABLE, "config", "check", folder.file("c.toml")], {
-    stdout: "ignore",
-    stderr: "pipe",
-  });
-  let told = "";
-  const reading = (async () => {
-    for await (const piece of child.stderr.pipeThrough(new TextDecoderStream())) {
-      told += piece;
-    }
-  })();
-  await until("the check waits", () => told.includes("waiting for secret"));
-  child.kill("SIGINT");
-  expect(await child.exited).toBe(130);
-  await reading;
+  const words = ["config", "check", folder.file("c.toml")];
+  const { exitCode, told } = await endWhileItWaits(words, "SIGINT", ".");
+  expect(exitCode).toBe(130);
   expect(told).toContain("E_INTERRUPTED");
 });
 

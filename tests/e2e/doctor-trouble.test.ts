@@ -1,9 +1,11 @@
 /** `ubiblk doctor`: each kind of trouble with a disk, and the line that tells it. */
 import { describe, expect, test } from "bun:test";
-import { chmodSync, mkdirSync, rmSync, symlinkSync, truncateSync } from "node:fs";
+import { chmodSync, linkSync, mkdirSync, rmSync, symlinkSync, truncateSync } from "node:fs";
 import { createServer } from "node:net";
+import { EXECUTABLE } from "../support/backend.ts";
 import {
   type Check,
+  checkOf,
   DoctorPlace,
   faultsOf,
   retarget,
@@ -13,6 +15,14 @@ import {
 import { servePeer } from "../support/rpc-peers.ts";
 
 const MIB = 2 ** 20;
+
+/** A disk of which nothing is fetched yet, and its image. */
+function imageToFetch(place: DoctorPlace, keys = ""): void {
+  source(place, `type = "raw"\nimage_path = "image.raw"\n${keys}`);
+  place.write("image.raw", new Uint8Array(2 * MIB).fill(1));
+  const made = Bun.spawnSync([EXECUTABLE, "init-metadata", "-f", place.config]);
+  expect(made.exitCode).toBe(0);
+}
 
 /** What is wrong, and the line that tells it. */
 const TROUBLES: readonly {
@@ -105,6 +115,19 @@ const TROUBLES: readonly {
     },
   },
   {
+    name: "metadata that is empty",
+    prepare: (place) => {
+      place.configure('metadata_path = "meta"');
+      place.write("meta", "");
+    },
+    told: {
+      subject: "metadata_path",
+      check: "file",
+      found: /meta is empty/,
+      advice: "run ubiblk init-metadata for a new disk, or bring it back from a copy",
+    },
+  },
+  {
     name: "metadata that is noise",
     prepare: (place) => {
       place.configure('metadata_path = "meta"');
@@ -126,6 +149,33 @@ const TROUBLES: readonly {
     name: "a file at the place of a socket",
     prepare: (place) => place.write("vhost.sock", "mine"),
     told: { subject: "vhost_socket", check: "socket", found: /exists and is not a socket/ },
+  },
+  ...["vhost_socket_owner", "vhost_socket_group", "rpc_socket_group"].map((key) => ({
+    name: `an unknown name as ${key}`,
+    prepare: (place: DoctorPlace) => place.configure(`${key} = "nosuch"`),
+    told: {
+      subject: key.replace(/_[a-z]+$/, ""),
+      check: "rights",
+      found: new RegExp(`device\\.${key}: there is no "nosuch" in /etc/`),
+    },
+  })),
+  {
+    name: "an unknown group of the metrics",
+    prepare: (place) =>
+      place.configure('metrics_socket = "m.sock"\nmetrics_socket_group = "nosuch"'),
+    told: { subject: "metrics_socket", check: "rights", found: /there is no "nosuch"/ },
+  },
+  {
+    name: "an address of metrics that is in use",
+    peer: async (place) => {
+      const server = createServer();
+      await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+      const address = server.address();
+      const port = typeof address === "object" ? address?.port : undefined;
+      place.configure(`metrics_address = "127.0.0.1:${port}"`);
+      return { [Symbol.dispose]: () => void server.close() };
+    },
+    told: { subject: "metrics_address", check: "address", found: /another program listens there/ },
   },
   {
     name: "an RPC socket that never answers",
@@ -152,8 +202,70 @@ const TROUBLES: readonly {
     told: {
       subject: "stripe_source",
       check: "image",
-      found: /5242880 bytes, the disk only 4194304/,
+      found: /5242880 bytes, the disk .*disk\.raw only 4194304/,
     },
+  },
+  {
+    name: "an image that is the disk by another name",
+    prepare: (place) => {
+      source(place, 'type = "raw"\nimage_path = "image.raw"');
+      linkSync(place.file("disk.raw"), place.file("image.raw"));
+    },
+    told: { subject: "stripe_source", check: "image", found: /image\.raw is the disk itself/ },
+  },
+  {
+    name: "an image that is the metadata by another name",
+    prepare: (place) => {
+      imageToFetch(place);
+      rmSync(place.file("image.raw"));
+      linkSync(place.file("meta"), place.file("image.raw"));
+    },
+    told: { subject: "stripe_source", check: "image", found: /image\.raw is the metadata file/ },
+  },
+  {
+    name: "an image that ends before what is still to be fetched",
+    prepare: (place) => {
+      imageToFetch(place);
+      truncateSync(place.file("image.raw"), MIB);
+    },
+    told: { subject: "stripe_source", check: "image", found: /ends before stripe 1, which is/ },
+  },
+  {
+    name: "a prefetch that is missing",
+    prepare: (place) => imageToFetch(place, 'prefetch = "list"'),
+    told: { subject: "stripe_source", check: "lists", found: /prefetch .*list: ENOENT/ },
+  },
+  {
+    name: "a prefetch that is no list",
+    prepare: (place) => {
+      imageToFetch(place, 'prefetch = "list"');
+      place.write("list", "1 2 three\n");
+    },
+    told: { subject: "stripe_source", check: "lists", found: /stripe_source\.prefetch .*list/ },
+  },
+  {
+    name: "a folder as prefetch, of a disk whose key is not read",
+    prepare: (place) => {
+      source(place, 'type = "raw"\nimage_path = "image.raw"\nprefetch = "list"');
+      mkdirSync(place.file("list"));
+    },
+    told: { subject: "stripe_source", check: "lists", found: /list is not a regular file/ },
+  },
+  {
+    name: "another file at the place of a record",
+    prepare: (place) => {
+      imageToFetch(place, 'copy_on_read = true\nrecord = "list"');
+      place.write("list", "mine");
+    },
+    told: { subject: "stripe_source", check: "lists", found: /record .*list: there is another/ },
+  },
+  {
+    name: "a folder as record",
+    prepare: (place) => {
+      imageToFetch(place, 'copy_on_read = true\nrecord = "list"');
+      mkdirSync(place.file("list"));
+    },
+    told: { subject: "stripe_source", check: "lists", found: /record .*list is not a regular/ },
   },
   {
     name: "an archive that is missing",
@@ -214,4 +326,20 @@ describe("trouble", () => {
     },
     60_000,
   );
+});
+
+test("what a disk of which all is fetched does not need is no trouble", async () => {
+  using place = new DoctorPlace();
+  imageToFetch(place, 'prefetch = "none"');
+  const sound = 'type = "raw"\nimage_path = "image.raw"';
+  source(place, sound);
+  expect(faultsOf(await place.examine())).toEqual([]);
+  place.configure('metadata_path = "meta"');
+  const made = Bun.spawnSync([EXECUTABLE, "init-metadata", "--force", "-f", place.config]);
+  expect(made.exitCode).toBe(0);
+  rmSync(place.file("image.raw"));
+  source(place, `${sound}\nprefetch = "none"`);
+  const result = await place.examine();
+  expect(faultsOf(result)).toEqual([]);
+  expect(checkOf(result, "stripe_source", "need")?.verdict).toBe("ok");
 });

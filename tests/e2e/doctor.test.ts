@@ -4,7 +4,7 @@ import { chmodSync, chownSync, readdirSync, readFileSync, statSync } from "node:
 import { resolve } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
 import { outputOf, runCommand } from "../../scripts/command.ts";
-import { EXECUTABLE, startBackend } from "../support/backend.ts";
+import { EXECUTABLE, listenersAt, startBackend } from "../support/backend.ts";
 import {
   checkOf,
   checksOf,
@@ -149,6 +149,8 @@ describe("trouble", () => {
     });
     process.kill(backend.pid, "SIGKILL");
     await backend.stop();
+    const sockets = ["vhost.sock", "rpc.sock"].map((name) => place.file(name));
+    await until("the kernel has closed them", () => sockets.flatMap(listenersAt).length === 0);
     const result = await place.examine();
     expect(result.exitCode).toBe(0);
     for (const subject of ["vhost_socket", "rpc_socket"]) {

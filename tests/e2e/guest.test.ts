@@ -170,6 +170,26 @@ testWithGuest(
   300_000,
 );
 
+testWithGuest(
+  "guest with packed rings: two queues carry data, zeroes are zeroes, a discarded disk is empty",
+  async () => {
+    using disk = makeDisk({ isEncrypted: false, moreConfig: "[tuning]\nnum_queues = 2\n" });
+    await using backend = await serve(disk.files, 2);
+    const options = { ...guestOf(backend), queueCount: 2, cpuCount: 2, isPacked: true };
+    // Characters of `features` are bits, from bit 0 on: the one behind 34 others says whether rings are packed.
+    const packed = 'echo "packed=$(cut -c35 /sys/block/vda/device/features)"';
+    const result = await succeeds({ ...options, script: `${packed}\n${TWO_QUEUES}` });
+    expect(valuesOf(result).packed).toBe("1");
+    expect(valuesOf(result).queues).toBe("2");
+    expect(Number(valuesOf(result).interrupts_first)).toBeGreaterThan(20);
+    expect(Number(valuesOf(result).interrupts_second)).toBeGreaterThan(20);
+    expect(valuesOf(result).zeroes).toBe("0");
+    expect(Number(valuesOf(result).beside)).toBeGreaterThan(MIB * 0.99);
+    expect(allocatedBytes(disk.files)).toBeLessThan(MIB);
+  },
+  300_000,
+);
+
 // --- internal ---
 
 interface Disk extends Disposable {

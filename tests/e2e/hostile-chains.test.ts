@@ -11,6 +11,7 @@ import {
   INDIRECT_TABLES,
   intoMemory,
   MALFORMED,
+  PACKED_MALFORMED,
 } from "../support/hostile-chains.ts";
 import {
   at,
@@ -32,33 +33,47 @@ import {
 
 const { IN, OUT, DISCARD, WRITE_ZEROES } = REQUEST_TYPE;
 
+const SPLIT: readonly number[] = [];
+const PACKED: readonly number[] = [FEATURE.RING_PACKED];
+
 describe.each([
-  { kind: "plain", isEncrypted: false },
-  { kind: "encrypted", isEncrypted: true },
-])("hostile chains on a disk that is $kind", ({ isEncrypted }) => {
+  { kind: "split ring, plain disk", isEncrypted: false, features: SPLIT },
+  { kind: "split ring, encrypted disk", isEncrypted: true, features: SPLIT },
+  { kind: "packed ring, plain disk", isEncrypted: false, features: PACKED },
+])("hostile chains, $kind", ({ isEncrypted, features }) => {
+  const isPacked = features.includes(FEATURE.RING_PACKED);
   let disk: HostileDisk;
 
   beforeAll(async () => {
-    disk = await serveHostileDisk({ isEncrypted });
+    disk = await serveHostileDisk({ isEncrypted, features });
   });
 
   afterAll(async () => {
     expect(await disk.close()).toBe(0);
   });
 
-  test.each([...MALFORMED])("$name is used, called and survived", ({ chain, status, length }) => {
-    using client = disk.attach();
-    client.statusByte(0);
-    expect(client.submit(chain(client))).toEqual({ id: 0, length, isCalled: true });
-    expect(client.status(0)).toBe(status);
-    expect(client.isServed()).toBe(true);
-  });
+  test.each(MALFORMED.filter(({ isSplitOnly }) => !(isPacked && isSplitOnly === true)))(
+    "$name is used, called and survived",
+    ({ chain, status, length }) => {
+      using client = disk.attach();
+      client.statusByte(0);
+      expect(client.submit(chain(client))).toEqual({ id: 0, length, isCalled: true });
+      expect(client.status(0)).toBe(status);
+      expect(client.isServed()).toBe(true);
+    },
+  );
 
   test.each([...INDIRECT_TABLES])("an indirect table $name is survived", ({ chain }) => {
     using client = disk.attach([FEATURE.RING_INDIRECT_DESC]);
     client.statusByte(0);
     expect(client.submit(chain(client))).toEqual({ id: 0, length: 0, isCalled: true });
     expect(client.status(0)).toBe(STATUS_UNSET);
+    expect(client.isServed()).toBe(true);
+  });
+
+  test.each(isPacked ? [...PACKED_MALFORMED] : [])("$name is used and survived", ({ chain }) => {
+    using client = disk.attach([FEATURE.RING_INDIRECT_DESC]);
+    expect(client.submit(chain(client))).toEqual({ id: 0, length: 0, isCalled: true });
     expect(client.isServed()).toBe(true);
   });
 

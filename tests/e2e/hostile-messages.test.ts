@@ -48,7 +48,7 @@ interface MessageCase {
 const REFUSED: readonly MessageCase[] = [
   {
     name: "a feature that was not offered",
-    outcome: (c) => c.outcome(REQUEST.SET_FEATURES, encodeU64(bitMask(FEATURE.RING_PACKED))),
+    outcome: (c) => c.outcome(REQUEST.SET_FEATURES, encodeU64(bitMask(FEATURE.ORDER_PLATFORM))),
   },
   {
     name: "feature bit 63",

@@ -7,6 +7,9 @@ import { NewDisk } from "../support/new-disk.ts";
 import { skipUnlessInstalled } from "../support/requires.ts";
 import { TmuxTerminal } from "../support/tmux.ts";
 
+const INTERRUPTED =
+  /E_INTERRUPTED: the question was interrupted by SIGINT; nothing was made\nended with 130/;
+
 const test = skipUnlessInstalled("tmux");
 
 test("Enter makes a disk that can be served; what it asks is what flags leave open", async () => {
@@ -62,11 +65,17 @@ test("Ctrl-C and Ctrl-D at a question, and n at the last one, make nothing", asy
   using disk = new NewDisk();
   await using terminal = await start(disk);
   await terminal.type(`clear; ${EXECUTABLE} init; echo "ended with $?"`);
-  await terminal.until(/Folder to make it in/);
+  await terminal.until(/Folder to make it in \[\.\]:$/m);
   await terminal.press("C-c");
-  await terminal.until(/\^C\n\$/); // the shell ends the whole line with it
-  await terminal.type('echo "ended with $?"');
-  await terminal.until(/^ended with 130/m);
+  await terminal.until(INTERRUPTED);
+  await terminal.type(`clear; ${EXECUTABLE} init --base /dev/null; echo "ended with $?"`);
+  for (const question of [/Folder to make it in \[\.\]:$/m, /Size \[1G\]:$/m, /Number \[1\]:$/m]) {
+    await terminal.until(question);
+    await terminal.type("");
+  }
+  await terminal.until(/Queues \[1\]:$/m);
+  await terminal.press("1", "C-c");
+  await terminal.until(INTERRUPTED);
   await terminal.type(`clear; ${EXECUTABLE} init; echo "ended with $?"`);
   await terminal.until(/Folder to make it in \[\.\]:$/m);
   await terminal.press("C-d");

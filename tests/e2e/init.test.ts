@@ -353,6 +353,20 @@ describe("refused, with nothing left", () => {
     expect(readdirSync(disk.folder)).toEqual(["pipe"]);
   });
 
+  test("a signal while large metadata is made: nothing of it is left", async () => {
+    using disk = new NewDisk();
+    const flags = ["--size", "12T", "--stripe-size", "32K", "--dir", disk.place];
+    const child = Bun.spawn([EXECUTABLE, "init", ...flags], { stdout: "ignore", stderr: "pipe" });
+    const isMaking = () =>
+      existsSync(disk.place) &&
+      readdirSync(disk.place, { recursive: true }).some((name) => `${name}`.endsWith("/metadata"));
+    await until("its metadata is being made", isMaking);
+    child.kill("SIGTERM");
+    expect(await child.exited).toBe(130);
+    expect(await child.stderr.text()).toContain("init was interrupted by SIGTERM");
+    expect(existsSync(disk.place)).toBe(false);
+  });
+
   test("a signal while a server does not answer: what was made is gone again", async () => {
     using disk = new NewDisk();
     using silent = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { openStore } from "../../src/archive/open-store.ts";
 import { REQUEST_TYPE } from "../../src/formats/virtio-blk.ts";
 import { type ArchiveToBuild, buildArchive } from "../support/archive-builder.ts";
+import { bucketDisk } from "../support/bucket-disk.ts";
 import { at, DATA, HostileClient, WRITE } from "../support/hostile-client.ts";
 import {
   expectSame,
@@ -13,7 +14,7 @@ import {
   LazyGuest,
   MIB,
 } from "../support/lazy-disk.ts";
-import { S3Server, TEST_KEY } from "../support/s3-server.ts";
+import { S3Server } from "../support/s3-server.ts";
 import { until } from "../support/until.ts";
 
 const KEK = new Uint8Array(32).fill(0x4b);
@@ -129,7 +130,7 @@ describe("what cannot be filled from the archive is refused, with advice", () =>
     const refused = await disk.files.run("init-metadata", "-s", "9");
     expect(refused.exitCode).toBe(1);
     expect(refused.stderr).toContain("E_STRIPE_SOURCE");
-    expect(refused.stderr).toContain("init-metadata -s 11");
+    expect(refused.stderr).toContain("init-metadata -s 11, or the disk with init --stripe-size 1M");
     renameSync(disk.files.file("archive"), disk.files.file("kept"));
     await makeArchive(disk, { stripeSectors: 512, isEncrypted: false });
     await disk.init();
@@ -156,7 +157,7 @@ describe("what cannot be filled from the archive is refused, with advice", () =>
 
 test("a bucket that does not answer: a guest that waits for it gets an error, and the stop is clean", async () => {
   using server = new S3Server();
-  const { disk } = await bucketDisk(server);
+  const disk = await diskOfBucket(server);
   await using _ = disk;
   await disk.init();
   const backend = await disk.start();
@@ -179,14 +180,15 @@ test("a bucket that does not answer: a guest that waits for it gets an error, an
 
 test("a bucket that fails for a while: told as retrying, then all is fetched", async () => {
   using server = new S3Server();
-  const { disk } = await bucketDisk(server, "autofetch = true\nmax_attempts = 1");
+  const disk = await diskOfBucket(server, "autofetch = true\nmax_attempts = 1");
   await using _ = disk;
   await disk.init();
   let isAway = true;
   server.fault = (what) => (isAway && what.includes("data/") ? { status: 503 } : undefined);
   await disk.start();
-  const { status } = await disk.until(({ status }) => status.fetch?.source_state === "retrying");
-  expect(status.fetch?.retries).toBeGreaterThan(0);
+  await disk.until(
+    ({ status }) => status.fetch?.source_state === "retrying" && Number(status.fetch.retries) > 0,
+  );
   isAway = false;
   await disk.command({ command: "resume_fetch" });
   await disk.command({ command: "retry_failed" });
@@ -237,32 +239,8 @@ async function makeArchive(
   return await buildArchive(store, built); // before the store is closed
 }
 
-async function bucketDisk(server: S3Server, source = ""): Promise<Archived> {
-  const lines = [
-    `type = "archive"\nstorage = "s3"\nbucket = "${server.bucket}"\nprefix = "a"`,
-    `region = "${TEST_KEY.region}"\nendpoint = "http://127.0.0.1:${server.port}"`,
-    `access_key_id.ref = "id"\nsecret_access_key.ref = "secret"\n${KEK_LINES}`,
-  ];
-  const secrets = [
-    KEK_SECTION,
-    '[secrets.id]\nsource.file = "id"',
-    '[secrets.secret]\nsource.file = "secret"',
-  ];
-  const disk = new LazyDisk({
-    diskBytes: BYTES,
-    imageBytes: BYTES,
-    isEncrypted: true,
-    origin: lines.join("\n"),
-    source,
-    sections: secrets.join("\n"),
-  });
-  const text = (value: string) => new TextEncoder().encode(value);
-  disk.files.write("kek", KEK);
-  disk.files.write("id", text(TEST_KEY.accessKeyId));
-  disk.files.write("secret", text(TEST_KEY.secretAccessKey));
-  await using store = await openStore(server.description({ prefix: "a/" }));
-  const archive = { stripeSectors: STRIPE_SECTORS, image: disk.image, isEncrypted: true, kek: KEK };
-  return { disk, objects: await buildArchive(store, archive) };
+function diskOfBucket(server: S3Server, source = ""): Promise<LazyDisk> {
+  return bucketDisk({ server, bytes: BYTES, stripeSectors: STRIPE_SECTORS, source });
 }
 
 /** What the executable says when it does not serve the disk. */

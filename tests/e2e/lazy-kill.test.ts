@@ -5,6 +5,7 @@
  *     UBIBLK_KILL_SEED=17 bun test tests/e2e/lazy-kill.test.ts      plays one seed again, as far as time can be played
  */
 import { expect, test } from "bun:test";
+import { addFigures } from "../support/figures.ts";
 import { LazyLife } from "../support/lazy-life.ts";
 import { rounds } from "../support/requires.ts";
 
@@ -32,7 +33,7 @@ test.each([
         }
         await life.end();
       } catch (error) {
-        const command = `UBIBLK_KILL_SEED=${seed} bun test tests/e2e/lazy-kill.test.ts`;
+        const command = `UBIBLK_KILL_SEED=${seed} npx --no -- bun test tests/e2e/lazy-kill.test.ts`;
         const what = error instanceof Error ? (error.stack ?? error.message) : String(error);
         throw new Error(`${what}\nseed ${seed}, kill ${life.kills}; replay: ${command}`);
       }
@@ -40,6 +41,7 @@ test.each([
       killsWhileFetching += life.killsWhileFetching;
     }
     console.log(`${kind.what}: ${kills} kills, ${killsWhileFetching} while stripes were missing`);
+    addFigures("lazy-kill", { kills, killsWhileFetching });
     expect(killsWhileFetching).toBeGreaterThan(0);
   },
   TIMEOUT_MS,

@@ -117,9 +117,13 @@ test("the background is limited, paused and resumed by RPC; demand goes on meanw
   await disk.start();
   using guest = new LazyGuest(disk);
   expect(await disk.command({ command: "pause_fetch" })).toMatchObject({ fetch: { paused: true } });
-  await disk.until(({ status }) => status.fetch?.paused === true && status.fetch.in_flight === 0);
-  await Bun.sleep(200); // what was under way becomes durable
-  const before = (await disk.status()).status.stripes.fetched;
+  const rest = await disk.until(
+    ({ status: { fetch, stripes } }) =>
+      fetch?.paused === true &&
+      fetch.in_flight === 0 &&
+      fetch.background_fetches === stripes.fetched,
+  );
+  const before = rest.status.stripes.fetched;
   expect(before).toBeLessThan(8);
   expectSame(guest.read(30 * MIB, 4096), disk.expected().slice(30 * MIB, 30 * MIB + 4096));
   await disk.until(({ status }) => status.stripes.fetched === before + 1);

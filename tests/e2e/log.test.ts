@@ -141,7 +141,7 @@ test("a journal that stands still holds up neither RPC nor front ends, nor the s
     stdio: ["ignore", "ignore", given],
   });
   try {
-    await until("it serves", () => existsSync(rpcPath));
+    await until("it serves", () => existsSync(rpcPath) && existsSync(disk.socketPath));
     for (let i = 0; i < 1000; i++) {
       expect(await ask(rpcPath, "log_level")).toEqual({ log_level: "debug" });
     }

@@ -64,7 +64,7 @@ promtest(
         );
       },
     );
-    expect(await prometheus.query("up == 0")).toEqual([]);
+    await until("both are up", async () => (await prometheus.query("up == 1")).length === 2);
 
     const stored = namesOf(await prometheus.query('{job="ubiblk"}'));
     const told = new Set([...stored].filter((name) => !/^(up$|scrape_)/.test(name)));

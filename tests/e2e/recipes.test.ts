@@ -39,15 +39,11 @@ e2fsck -fn /dev/vda
 skipUnless(missing ?? "", missing === undefined)(
   "QEMU: a guest uses the disk",
   async () => {
-    using home = new GuestHome();
-    await home.prepare();
-    home.prepareEmulator();
-    const script = `${DISK_AND_BACKEND}\n${commandsOf(PAGE, "QEMU")}`;
-    const result = await home.runGuest(script);
-    expect(result.isTimedOut).toBe(false);
-    expect(result.stdout).toMatch(/^guest-exit=0\r?$/m);
+    const said = await booted(runMachine);
+    expect(said).not.toContain(TIMED_OUT);
+    expect(said).toMatch(/^guest-exit=0\r?$/m);
   },
-  GUEST_TIMEOUT_MS,
+  2 * GUEST_TIMEOUT_MS,
 );
 
 const libvirtPrograms = ["libvirtd", "virsh", "virt-xml-validate", "xmllint", "setpriv"];
@@ -58,10 +54,7 @@ const missingForLibvirt =
 skipUnless(missingForLibvirt ?? "", missingForLibvirt === undefined)(
   "libvirt: a domain uses the disk",
   async () => {
-    const first = await runDomain();
-    // Now and then the emulation of QEMU 7 lets an innocent kernel panic at boot.
-    const isPanic = !first.includes("guest-begin") && first.includes("Kernel panic");
-    expect(isPanic ? await runDomain() : first).toMatch(/^guest-exit=0\r?$/m);
+    expect(await booted(runDomain)).toMatch(/^guest-exit=0\r?$/m);
   },
   2 * GUEST_TIMEOUT_MS,
 );
@@ -86,7 +79,25 @@ echo "left=$(ls /dev | grep -c ublkb || true)"
 
 // --- internal ---
 
-/** What a domain made by the recipe printed until it was off. */
+const TIMED_OUT = "the guest ran out of time";
+
+/** What a guest printed. A boot that does not get to its script is tried once more: that is emulation (guest-boot.ts). */
+async function booted(run: () => Promise<string>): Promise<string> {
+  const first = await run();
+  return first.includes("guest-begin") ? first : await run();
+}
+
+/** What a machine started by the recipe printed. */
+async function runMachine(): Promise<string> {
+  using home = new GuestHome();
+  await home.prepare();
+  home.prepareEmulator();
+  const script = `${DISK_AND_BACKEND}\n${commandsOf(PAGE, "QEMU")}`;
+  const { stdout, isTimedOut } = await home.runGuest(script);
+  return isTimedOut ? `${stdout}\n${TIMED_OUT}` : stdout;
+}
+
+/** What a domain made by the recipe printed until it was off, which is seen to when its boot hangs. */
 async function runDomain(): Promise<string> {
   using home = new GuestHome();
   await home.prepare();
@@ -96,7 +107,12 @@ manager=$!
 until virsh version; do kill -0 $manager; sleep 0.2; done
 ${DISK_AND_BACKEND}
 ${commandsOf(PAGE, "libvirt")}
-until [ "$(virsh domstate vm1)" = "shut off" ]; do sleep 0.5; done
+looks=0
+until [ "$(virsh domstate vm1)" = "shut off" ]; do
+  sleep 0.5
+  looks=$((looks + 1))
+  if [ $looks = 180 ] && ! grep -q guest-begin console.log; then virsh destroy vm1; fi
+done
 virsh undefine vm1
 kill $manager
 wait $manager
@@ -119,6 +135,8 @@ class GuestHome extends Home {
     ACCEL: "tcg,thread=multi",
     VIRT_TYPE: "qemu",
     LIBVIRT_DEFAULT_URI: "qemu:///session",
+    // Else a client that finds no daemon yet starts one, and the test's own ends at once, as the second.
+    LIBVIRT_AUTOSTART: "0",
     XDG_RUNTIME_DIR: this.#file("run"),
     XDG_CONFIG_HOME: this.#file("config"),
     XDG_CACHE_HOME: this.#file("cache"),

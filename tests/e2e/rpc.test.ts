@@ -23,6 +23,7 @@ import {
   startUbiblk,
   writeDiskConfig,
 } from "../support/backend.ts";
+import { AVAILABLE, HostileClient } from "../support/hostile-client.ts";
 import { ask, converse, RpcClient } from "../support/rpc-client.ts";
 
 const BUILD_FOLDER = resolve(import.meta.dir, "..", "..", "build");
@@ -108,6 +109,21 @@ test("writes and flushes: counted as such", async () => {
   const after = recordOf((await askRecord(shared.rpcPath, "stats")).queues[0]);
   expect(Number(after.write_ops)).toBeGreaterThan(Number(before.write_ops));
   expect(Number(after.flush_ops)).toBeGreaterThan(Number(before.flush_ops));
+});
+
+test("a queue that is left alone is told of until its ring is set up anew", async () => {
+  const stopped = async () =>
+    (await askRecord(shared.rpcPath, "statistics")).queues.map((queue) => recordOf(queue).stopped);
+  using client = HostileClient.attach(shared.disk.socketPath);
+  expect(await stopped()).toEqual([0, 0]);
+  client.memory.setUint16(AVAILABLE + 2, 1000, true); // more than the ring has
+  client.kick();
+  expect(client.isRingBroken()).toBe(true);
+  expect(await stopped()).toEqual([1, 0]);
+  client.stopRing();
+  client.restartRing();
+  expect(await stopped()).toEqual([0, 0]);
+  expect(client.isServed()).toBe(true);
 });
 
 test("too many clients: told so; a place that becomes free is given again", async () => {
@@ -321,7 +337,7 @@ function makePlace(rpcSocket = "rpc.sock"): Place {
 
 /** The kernel keeps a killed process's lock until its last I/O has ended. */
 async function startAfterKill(disk: DiskFiles): Promise<Backend> {
-  const endMs = performance.now() + 5_000;
+  const endMs = performance.now() + 20_000;
   for (;;) {
     try {
       return await startUbiblk(disk);
@@ -345,7 +361,7 @@ async function runBench(disk: DiskFiles, workload: string, ...flags: string[]): 
 
 /** Waits until a client is served again: ends of others take a moment to be seen. */
 async function untilAnswered(): Promise<void> {
-  const endMs = performance.now() + 5_000;
+  const endMs = performance.now() + 20_000;
   let answer = "";
   while (answer !== VERSION_ANSWER && performance.now() < endMs) {
     answer = await converse(shared.rpcPath, VERSION_REQUEST).catch(() => "");

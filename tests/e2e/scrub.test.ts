@@ -1,10 +1,10 @@
 /** `ubiblk scrub`: what a disk fetched from an archive against that archive, by the compiled executable. */
 import { describe, expect, test } from "bun:test";
-import { closeSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
+import { closeSync, openSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs";
 import { openStore } from "../../src/archive/open-store.ts";
 import { type ArchiveToBuild, buildArchive } from "../support/archive-builder.ts";
 import { doneEvent } from "../support/archived-disk.ts";
-import { expectSame, LazyDisk, LazyGuest, MIB } from "../support/lazy-disk.ts";
+import { LazyDisk, LazyGuest, MIB } from "../support/lazy-disk.ts";
 
 const KEK = new Uint8Array(32).fill(0x4b);
 /** Neither the disk nor its archive is whole stripes; stripe 8 is zeros. */
@@ -32,7 +32,7 @@ describe.each([
     });
   });
 
-  test("stripes that rotted are named, mended on request, and fetched anew; a guest's stay", async () => {
+  test("stripes that rotted are named, a guest's are not, and nothing is changed", async () => {
     await using disk = await filledDisk({ isEncrypted, archive });
     rot(disk, [5 * MIB + 77, 8 * MIB, 12 * MIB + 100]);
     rot(disk, [3 * MIB + 100]); // a guest wrote to that stripe: nobody knows what belongs there
@@ -43,21 +43,10 @@ describe.each([
       "bad E_SCRUB: stripe 5",
       "bad E_SCRUB: stripe 8",
     ]);
-    const repaired = await disk.files.run("scrub", "--json", "--repair");
-    expect(repaired.exitCode).toBe(1);
-    expect(doneEvent(repaired)).toMatchObject({ different_stripes: 3, repaired_stripes: 3 });
-    const dump = await disk.files.run("dump-metadata");
-    expect(dump.stdout).toContain("fetched stripes: 0-4, 6, 7, 9-11\n");
-    await disk.start();
-    await disk.until(({ status }) => status.fetch?.unfetched === 0);
-    {
-      using guest = new LazyGuest(disk);
-      const expected = disk.expected();
-      expectSame(guest.read(4 * MIB, BYTES - 4 * MIB), expected.subarray(4 * MIB));
-    }
-    await disk.stop();
-    const clean = await disk.files.run("scrub", "--json");
-    expect(doneEvent(clean)).toMatchObject({ checked_stripes: STRIPES - 1, different_stripes: 0 });
+    const before = readFileSync(disk.files.file("meta"));
+    const told = await disk.files.run("scrub", "--json");
+    expect(doneEvent(told)).toMatchObject({ different_stripes: 3, written_stripes: 1 });
+    expect(readFileSync(disk.files.file("meta"))).toEqual(before);
   });
 });
 
@@ -72,22 +61,43 @@ test("an archive of another compressor: its objects are read, and equal", async 
   const blind = await disk.files.run("scrub", "--json");
   expect(blind.exitCode).toBe(1);
   expect(blind.stderr).toContain(`error E_SCRUB: ${objects} stripes could not be compared`);
-  expect(doneEvent(blind)).toMatchObject({ different_stripes: 0, unknown_stripes: objects });
+  expect(doneEvent(blind)).toMatchObject({
+    checked_stripes: STRIPES - 1 - objects,
+    different_stripes: 0,
+    unknown_stripes: objects,
+  });
 });
 
-test("a disk of which most differs has no damage but another archive: nothing is marked", async () => {
+test("a disk of which most differs has no damage but another archive, and is told so", async () => {
   await using disk = await filledDisk({ isEncrypted: false, archive: {} });
   rot(
     disk,
     [0, 1, 2, 4, 5, 6, 7].map((stripe) => stripe * MIB + 100),
   );
-  const result = await disk.files.run("scrub", "--json", "--repair");
+  const result = await disk.files.run("scrub", "--json");
   expect(result.exitCode).toBe(1);
-  expect(doneEvent(result)).toMatchObject({ different_stripes: 7, repaired_stripes: 0 });
+  expect(doneEvent(result)).toMatchObject({ different_stripes: 7 });
   expect(result.stderr).toContain("error E_SCRUB: 7 stripes differ");
   expect(result.stderr).toContain("more than half of the 12");
-  const dump = await disk.files.run("dump-metadata");
-  expect(dump.stdout).toContain("fetched stripes: 0-12\n");
+});
+
+test("an archive of another, smaller disk: what it does not have was not compared, nor is it damage", async () => {
+  await using disk = await filledDisk({ isEncrypted: false, archive: {} });
+  const path = disk.files.file("other");
+  await using store = await openStore({ kind: "filesystem", path, role: "write" });
+  await buildArchive(store, { stripeSectors: 2048, image: new Uint8Array(3 * MIB).fill(0x29) });
+  disk.files.write("other.toml", `[archive]\nstorage = "filesystem"\npath = "${path}"\n`);
+  const told = await disk.files.run("scrub", "--source", "other.toml");
+  expect(told.stderr).toContain("3 stripes compared with");
+  expect(told.stderr).toContain("3 differ; 9 could not be compared, 1 written by guests");
+  expect(told.stderr).toContain("3 stripes differ from the archive: more than half of the 3");
+  const result = await disk.files.run("scrub", "--source", "other.toml", "--json");
+  expect(doneEvent(result)).toMatchObject({
+    checked_stripes: 3,
+    different_stripes: 3,
+    unknown_stripes: 9,
+    written_stripes: 1,
+  });
 });
 
 test("a disk that has grown since: what lies behind the archived one is not compared", async () => {
@@ -124,13 +134,49 @@ test("what cannot be scrubbed is refused", async () => {
   expect(await refusal()).toContain("E_USAGE: --source: missing");
   disk.files.write("source.toml", `[archive]\nstorage = "filesystem"\npath = "nothing"\n`);
   expect(await refusal("--source", "source.toml")).toMatch(/E_STORE|E_ARCHIVE/);
-  expect(await refusal("--source", "source.toml", "--repair")).toContain("E_USAGE: --repair");
 });
 
-test("a disk that is served is not scrubbed", async () => {
-  await using disk = await filledDisk({ isEncrypted: false, archive: {} });
-  await disk.start();
-  expect((await disk.files.run("scrub")).stderr).toContain("E_DISK_LOCKED");
+describe("a disk that is served", () => {
+  test("is scrubbed meanwhile, and what a guest writes before its stripe comes is left out", async () => {
+    await using disk = await filledDisk({ isEncrypted: true, archive: { isEncrypted: true } });
+    rot(disk, [5 * MIB + 77]);
+    await disk.start();
+    using guest = new LazyGuest(disk);
+    const scrub = disk.files.run("scrub", "--json", "--bytes-per-second", "2M");
+    await Bun.sleep(500);
+    for (const stripe of [10, 11]) {
+      guest.write(stripe * MIB + 8192, NEWS);
+    }
+    const result = await scrub;
+    expect(result.exitCode).toBe(1);
+    expect(result.stdout.match(/"event":"bad".*?"stripe":\d+/g)).toHaveLength(1);
+    expect(doneEvent(result)).toMatchObject({
+      checked_stripes: STRIPES - 3,
+      different_stripes: 1,
+      written_stripes: 3,
+      served: true,
+    });
+    await disk.stop();
+  });
+
+  test("and written without a rest: no guest's write looks like damage", async () => {
+    await using disk = await filledDisk({ isEncrypted: false, archive: {} });
+    await disk.start();
+    using guest = new LazyGuest(disk);
+    const scrub = disk.files.run("scrub", "--json", "--bytes-per-second", "6M");
+    let isEnded = false;
+    const result = scrub.finally(() => {
+      isEnded = true;
+    });
+    for (let round = 0; !isEnded; round++) {
+      guest.write((round % 12) * MIB + ((round * 4096) % (4096 * 200)), NEWS);
+      await Bun.sleep(round < 12 ? 100 : 1);
+    }
+    expect((await result).exitCode).toBe(0);
+    const { written_stripes, checked_stripes } = doneEvent(await result);
+    expect(Number(written_stripes) + Number(checked_stripes)).toBe(STRIPES);
+    await disk.stop();
+  });
 });
 
 // --- internal ---

@@ -44,6 +44,17 @@ test("what is wrapped is what a document with encrypted_by gets", async () => {
   expect(wrapped).toMatchObject({ exitCode: 0, stderr: "" });
 });
 
+test("standard output that is closed, or that nobody reads: a secret would be lost, which is an error", () => {
+  const gen = [EXECUTABLE, "secret", "gen", "--kind", "kek"];
+  const closed = Bun.spawnSync(["sh", "-c", '"$@" >&-', "sh", ...gen]);
+  const unread = Bun.spawnSync(["bash", "-c", 'exec 3> >(:); wait $!; "$@" >&3', "bash", ...gen]);
+  for (const { exitCode, stderr } of [closed, unread]) {
+    expect(stderr.toString()).toContain("E_SECRET_OUTPUT: the secret is lost");
+    expect(exitCode).toBe(1);
+  }
+  expect(Bun.spawnSync(["sh", "-c", '"$@" >/dev/null', "sh", ...gen]).exitCode).toBe(0);
+});
+
 test("the same secret is never wrapped in the same way twice", () => {
   using folder = new ConfigFolder({ kek: KEK });
   const flags = ["wrap", "--name", "k", "--kek", folder.file("kek")];

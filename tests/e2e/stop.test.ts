@@ -28,6 +28,7 @@ import { at, DATA, HostileClient, WRITE } from "../support/hostile-client.ts";
 import { attachLoopDevice, MountedDevice, missingMounts } from "../support/loop-device.ts";
 import { skipUnless } from "../support/requires.ts";
 import { converse } from "../support/rpc-client.ts";
+import { endWhileItWaits } from "../support/waiting-command.ts";
 
 const DISK_BYTES = 64 * 2 ** 20;
 /** Far below what a stuck disk or front end would be waited for. */
@@ -52,6 +53,19 @@ afterEach(() => rmSync(folder, { recursive: true }));
 test.each(["SIGTERM", "SIGINT"] as const)("%s without a front end", async (signal) => {
   await using backend = await startUbiblk(disk);
   expect(await endedBy(backend, signal)).toEqual({ exitCode: 0, isPrompt: true });
+  expect(existsSync(disk.socketPath)).toBe(false);
+});
+
+test.each([
+  ["SIGTERM", 143],
+  ["SIGINT", 130],
+] as const)("%s before the key is there ends it as it does others: %d", async (signal, code) => {
+  rmSync(join(folder, "key"));
+  expect(Bun.spawnSync(["mkfifo", "-m", "600", join(folder, "key")]).exitCode).toBe(0);
+  const words = ["vhost", "-f", disk.configPath];
+  const { exitCode, told } = await endWhileItWaits(words, signal, folder);
+  expect(exitCode).toBe(code);
+  expect(told).not.toContain("error");
   expect(existsSync(disk.socketPath)).toBe(false);
 });
 
@@ -175,7 +189,7 @@ testMount(
     ]);
     client.offer(0);
     client.kick();
-    await Bun.sleep(100);
+    await Bun.sleep(1_000); // the write is under way
     process.kill(backend.pid, "SIGTERM");
     await Bun.sleep(300);
     const wasRunning = backend.isRunning();

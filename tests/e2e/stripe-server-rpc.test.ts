@@ -4,6 +4,7 @@ import { existsSync, lstatSync, renameSync, writeFileSync } from "node:fs";
 import packageJson from "../../package.json" with { type: "json" };
 import { runCommand } from "../../scripts/command.ts";
 import { EXECUTABLE } from "../support/backend.ts";
+import { freePort } from "../support/free-port.ts";
 import { FuseImage, missingFuse } from "../support/fuse-image.ts";
 import { HandMadeTls } from "../support/hand-made-tls.ts";
 import { MetadataDisk, metadataFile } from "../support/metadata-disk.ts";
@@ -99,7 +100,12 @@ test("status, stats and clients tell what is served, what was done, and for whom
   local.send(0x02);
   await local.take(5);
 
-  const { stats } = recordOf(await ask(rpc, "stats"));
+  let stats: unknown;
+  await until("it has counted what it sent", async () => {
+    stats = recordOf(await ask(rpc, "stats")).stats;
+    const { bytes_sent: sent, memory } = recordOf(stats);
+    return Number(sent) >= bytes + 5 && recordOf(memory).in_use_bytes === 0;
+  });
   expect(stats).toEqual({
     answers: {
       no_data: 1,
@@ -157,12 +163,13 @@ test("status, stats and clients tell what is served, what was done, and for whom
 
 test("source_state: retrying while the server of the source is away, open when it is back", async () => {
   using disk = servedDisk();
+  const port = freePort();
   const origin = await serve(
     disk,
-    `[server]\nunix_socket = "origin.sock"\naddress = "127.0.0.1:0"\n${PLAIN}`,
+    `[server]\nunix_socket = "origin.sock"\naddress = "127.0.0.1:${port}"\n${PLAIN}`,
   );
   using copy = servedDisk();
-  const remote = `type = "remote"\naddress = "127.0.0.1:${origin.port}"\n`;
+  const remote = `type = "remote"\naddress = "127.0.0.1:${port}"\n`;
   const document = copy.bytesOf("disk.toml").toString();
   copy.write(
     "disk.toml",
@@ -177,7 +184,7 @@ test("source_state: retrying while the server of the source is away, open when i
   await until("a retry", async () =>
     JSON.stringify(await ask(rpc, "status")).includes('"retrying"'),
   );
-  disk.write("listen.toml", `[server]\naddress = "127.0.0.1:${origin.port}"\n${PLAIN}`);
+  disk.write("listen.toml", `[server]\naddress = "127.0.0.1:${port}"\n${PLAIN}`);
   const flags = ["-f", "disk.toml", "--listen-config", "listen.toml"];
   await using _again = await startStripeServer(disk.folder, flags);
   await until("an open source", async () =>

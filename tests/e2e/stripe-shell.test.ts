@@ -3,6 +3,7 @@ import { expect, test } from "bun:test";
 import { symlinkSync } from "node:fs";
 import { type CommandResult, runCommand } from "../../scripts/command.ts";
 import { EXECUTABLE } from "../support/backend.ts";
+import { freePort } from "../support/free-port.ts";
 import { MetadataDisk, metadataFile } from "../support/metadata-disk.ts";
 import { skipUnlessInstalled } from "../support/requires.ts";
 import { type RunningServer, startStripeServer } from "../support/stripe-server.ts";
@@ -131,7 +132,7 @@ test("--json: one object a command", async () => {
 
 test("a connection that the server has closed is made again, unless the disk is another one", async () => {
   using disk = servedDisk();
-  await using server = await serve(disk, "idle_timeout_ms = 200\n");
+  await using server = await serve(disk, "idle_timeout_ms = 200\n", freePort());
   const child = Bun.spawn([EXECUTABLE, "stripe-shell", "--server-config", "client.toml"], {
     cwd: disk.folder,
     stdin: "pipe",
@@ -231,8 +232,8 @@ function metadata(flags: readonly number[]): Uint8Array {
 }
 
 /** With a document for the shell, which names the port. */
-async function serve(disk: MetadataDisk, keys = ""): Promise<RunningServer> {
-  disk.write("listen.toml", `[server]\naddress = "127.0.0.1:0"\n${keys}${DANGER}`);
+async function serve(disk: MetadataDisk, keys = "", port = 0): Promise<RunningServer> {
+  disk.write("listen.toml", `[server]\naddress = "127.0.0.1:${port}"\n${keys}${DANGER}`);
   const server = await startStripeServer(disk.folder, FLAGS);
   disk.write("client.toml", `[server]\naddress = "127.0.0.1:${server.port}"\n${DANGER}`);
   return server;

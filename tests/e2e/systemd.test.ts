@@ -1,7 +1,8 @@
 /** The units, and the commands of docs/operations.md and docs/init.md, under systemd itself. */
 import { expect } from "bun:test";
+import { readFileSync } from "node:fs";
 import { commandsOf } from "../support/document-commands.ts";
-import { skipUnless } from "../support/requires.ts";
+import { isInstalled, skipUnless } from "../support/requires.ts";
 import { missingSystemd, runInSystemd } from "../support/systemd-world.ts";
 
 const missing = missingSystemd();
@@ -51,6 +52,27 @@ test(
   TEST_MS,
 );
 
+/** The command of the manual that runs a tool with the credential of a service. */
+const [, DOCTOR = "false"] =
+  /^ *`(systemd-run .* ubiblk doctor [^`]*)`$/m.exec(readFileSync(MANUAL, "utf8")) ?? [];
+
+skipUnless(missing ?? "no D-Bus", missing === undefined && isInstalled("dbus-daemon"))(
+  "doctor with the key of a service, as the manual runs it: nothing is wrong while it serves and when it is stopped",
+  async () => {
+    await succeeds(`${SET_UP}
+      truncate -s 8M /var/lib/ubiblk/disk1/disk.raw
+      systemctl restart ${SERVICE}
+      systemctl start dbus.service
+      ${DOCTOR} | tee /tmp/served
+      grep -E '^ +ok +answer +version' /tmp/served
+      systemctl stop ${SERVICE}
+      ${DOCTOR} | tee /tmp/stopped
+      grep -E '^ +warn +folder +/run/ubiblk/disk1 is not there: nobody serves here now' /tmp/stopped
+    `);
+  },
+  TEST_MS,
+);
+
 test(
   "the watchdog ends a process that stands still; a socket of systemd starts the service, and outlives it",
   async () => {
@@ -79,6 +101,61 @@ test(
       [ "$(stat -c %i $socket)" = $inode ]
       ubiblk bench --socket=$socket --time=0.1 --warmup=0
       journal | grep -q "^front end connected socket=$socket"
+    `);
+  },
+  TEST_MS,
+);
+
+test(
+  "a reload hands the disk to the program that is installed by now: the service stays, watched as before",
+  async () => {
+    await succeeds(`${SET_UP}
+      printf '[Service]\\nWatchdogSec=2\\n' > /etc/systemd/system/${SERVICE}.d/watchdog.conf
+      systemctl daemon-reload
+      systemctl restart ${SERVICE}
+      truncate -s 8M /var/lib/ubiblk/disk1/disk.raw
+      systemctl restart ${SERVICE}
+      process=$(property MainPID)
+      exchange() { cp /usr/bin/ubiblk /usr/bin/ubiblk.new; mv /usr/bin/ubiblk.new /usr/bin/ubiblk; }
+      is_upgraded() { [ "$(property MainPID)" != $process ] && [ ! -e /proc/$process ]; }
+      exchange
+      systemctl reload ${SERVICE}
+      await is_upgraded
+      cmp /proc/$(property MainPID)/exe /usr/bin/ubiblk
+      await eval 'property StatusText | grep -x "serving /var/lib/ubiblk/disk1/disk.raw at /run/ubiblk/disk1/vhost.sock"'
+      sleep 4 # two times what the watchdog allows
+      [ "$(property ActiveState)/$(property NRestarts)" = active/0 ]
+      ubiblk bench --socket=/run/ubiblk/disk1/vhost.sock --workload=verify
+      [ -z "$(journal -p warning)" ]
+
+      # What fails leaves the service as it is, and says so.
+      process=$(property MainPID)
+      chmod g+w /usr/bin/ubiblk
+      systemctl reload ${SERVICE}
+      await eval 'journal -p err | grep -q "upgrade failed: the disk is served as before"'
+      chmod g-w /usr/bin/ubiblk
+      [ "$(property MainPID)" = $process ]
+
+      # The manager hears of the end of a process that it did not start.
+      kill -KILL $process
+      is_restarted() { [ "$(property NRestarts)/$(property ActiveState)" = 1/active ]; }
+      await is_restarted
+      ubiblk bench --socket=/run/ubiblk/disk1/vhost.sock --time=0.1 --warmup=0
+      systemctl stop ${SERVICE}
+      [ "$(property Result)/$(property ExecMainStatus)" = success/0 ]
+      [ ! -e /run/ubiblk/disk1 ]
+
+      ${commandsOf(MANUAL, "Sockets that systemd opens")}
+      socket=/run/ubiblk-vhost/disk1.sock
+      ubiblk bench --socket=$socket --time=0.1 --warmup=0
+      process=$(property MainPID)
+      inode=$(stat -c %i $socket)
+      systemctl reload ${SERVICE}
+      await is_upgraded
+      [ "$(stat -c %i $socket)" = $inode ]
+      ubiblk bench --socket=$socket --workload=verify
+      systemctl stop ${SERVICE}
+      [ "$(stat -c %i $socket)" = $inode ]
     `);
   },
   TEST_MS,

@@ -13,11 +13,13 @@ import { RemoteClient } from "../../src/remote/remote-client.ts";
 import { openRemoteSource } from "../../src/sources/remote-source.ts";
 import { SourceReader } from "../../src/sources/source-reader.ts";
 import { WorkerSource } from "../../src/sources/worker-source.ts";
+import { freePort } from "../support/free-port.ts";
 import { HandMadeTls } from "../support/hand-made-tls.ts";
 import { MetadataDisk, metadataFile } from "../support/metadata-disk.ts";
 import { skipUnlessInstalled } from "../support/requires.ts";
 import { STRIPE_BYTES, stripeData, usualAnswer } from "../support/scripted-server.ts";
 import { type RunningServer, startStripeServer } from "../support/stripe-server.ts";
+import { until } from "../support/until.ts";
 
 const IDENTITY = "client-7";
 const SECRET = "0123456789abcdef";
@@ -108,7 +110,7 @@ withOpenssl("openssl's client that wants to renegotiate: refused", async () => {
   const child = Bun.spawn(opensslClient(server.port), { stdin: "pipe", stderr: "pipe" });
   child.stdin.write("R\n");
   child.stdin.flush();
-  const timer = setTimeout(() => child.kill(), 5000);
+  const timer = setTimeout(() => child.kill(), 30_000);
   const said = await new Response(child.stderr).text();
   clearTimeout(timer);
   expect(await child.exited).not.toBe(0);
@@ -148,8 +150,8 @@ async function connect(port: number): Promise<RemoteClient> {
   return await RemoteClient.connect({
     address: { kind: "tcp", host: "127.0.0.1", port },
     tls,
-    connectTimeoutMs: 2000,
-    operationTimeoutMs: 2000,
+    connectTimeoutMs: 10_000,
+    operationTimeoutMs: 10_000,
   });
 }
 
@@ -159,8 +161,8 @@ async function openReader(server: RunningServer): Promise<SourceReader> {
     {
       address: `127.0.0.1:${server.port}`,
       psk: { identity: IDENTITY, secret: { ref: "psk" } },
-      connectTimeoutMs: 2000,
-      operationAttemptTimeoutMs: 5000,
+      connectTimeoutMs: 10_000,
+      operationAttemptTimeoutMs: 10_000,
       connections: 3,
     },
     secrets,
@@ -193,9 +195,7 @@ async function startOpenssl(secret: string, flags: readonly string[] = []) {
     { stdin: "pipe", stdout: "pipe", stderr: "ignore" },
   );
   void answerRequests(child);
-  while (!(await isListening(port))) {
-    await Bun.sleep(10);
-  }
+  await until("openssl listens", () => isListening(port));
   return {
     port,
     [Symbol.asyncDispose]: async () => {
@@ -229,11 +229,6 @@ function opensslClient(port: number): string[] {
     ...["openssl", "s_client", "-connect", `127.0.0.1:${port}`, "-tls1_2"],
     ...["-psk", psk, "-psk_identity", IDENTITY],
   ];
-}
-
-function freePort(): number {
-  using probe = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data: () => {} } });
-  return probe.port;
 }
 
 /** Looks without connecting: `s_server` serves one connection after another. */

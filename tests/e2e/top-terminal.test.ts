@@ -61,7 +61,7 @@ test("80x24 under load, then 160x50: each filled to its edges, and numbers of th
   expect(small[23]).toBe(KEYS_LINE);
 
   await terminal.resize(160, 50);
-  const large = linesOf(await terminal.until(/failed\/s/));
+  const large = linesOf(await terminal.until(/failed\/s(.*\n){45,}q quit.*\n$/));
   expect(large[1]).toEndWith("inflight oldest failed/s = read  # write");
   expect(large[5]).toMatch(/ 0 #+$/);
   expect(large[49]).toBe(KEYS_LINE);
@@ -79,7 +79,9 @@ test("keys: pause stands still, sort and help say so, q gives the terminal back"
   expect(await terminal.fact("#{alternate_on} #{cursor_flag} #{wrap_flag}")).toBe("1 0 0");
 
   await terminal.press("p");
-  const paused = await terminal.until(/paused/);
+  await terminal.until(/paused/);
+  await Bun.sleep(300); // all of that picture has come
+  const paused = await terminal.screen();
   await Bun.sleep(1_200);
   expect(await terminal.screen()).toBe(paused);
   await terminal.press("Space");

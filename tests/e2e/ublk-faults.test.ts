@@ -6,9 +6,11 @@ import { expect } from "bun:test";
 import { valuesOf } from "../support/guest.ts";
 import { rounds } from "../support/requires.ts";
 import { UblkDisk } from "../support/ublk-disk.ts";
-import { succeeds, testIn } from "../support/ublk-script.ts";
+import { succeeds, testIn, testsInOneGuest } from "../support/ublk-script.ts";
 
 const KILLS = rounds(3, 12);
+/** From the signal to stop until the death, in seconds. */
+const STOP_PAUSES = Array.from({ length: rounds(3, 12) }, (_, i) => (0.1 + i / 4).toFixed(2));
 
 /** What `now` counts in: /proc/uptime has hundredths. */
 const SECOND = 100;
@@ -19,6 +21,28 @@ now() {
   read -r up idle </proc/uptime
   echo \${up%.*}\${up#*.}
 }
+`;
+
+/** The disk's file is loop0; `diskIs PATH` says where the disk's data lies. */
+const ON_MAPPER = `
+export DM_DISABLE_UDEV=1
+losetup --direct-io=on /dev/loop0 /data/disk.raw
+diskIs() {
+  sed -i "s#^data_path = .*#data_path = \\"$1\\"#" /data/disk.toml
+}
+`;
+
+/** `become MS` makes the disk slow, which it is not at first. */
+const ON_SLOW_DISK = `
+${ON_MAPPER}
+table() { echo "0 $(blockdev --getsz /dev/loop0) delay /dev/loop0 0 $1"; }
+become() {
+  dmsetup suspend --nolockfs slow
+  table $1 | dmsetup load slow
+  dmsetup resume slow
+}
+table 0 | dmsetup create slow
+diskIs /dev/mapper/slow
 `;
 
 /** fio checks every block that it was told is written, those around the kills included. */
@@ -40,19 +64,10 @@ wait $load || { cat /tmp/fio; false; }
 end
 `;
 
-for (const [suite, kind] of [
-  ["trixie", "encrypted"],
-  ["sid", "plain"],
-] as const) {
-  const name = `${kind} recoverable disk of two queues, killed under load: who writes waits`;
-  testIn(suite, name, async () => {
-    const sections = "[tuning]\nnum_queues = 2";
-    using disk = await UblkDisk.make({ kind, sizeMiB: KILLS * 8 + 16, sections });
-    await succeeds({ suite, script: RECOVER, dataDisk: disk.path });
-  });
-}
-
-/** A backend dies again and again as soon as its queues are there: they may have fetched, or only one of them. */
+/**
+ * A backend dies again and again in the middle of its start: as soon as its queues are there, when they may have fetched,
+ * or only one of them; and as soon as it mapped what the driver remembers it by.
+ */
 const RECOVER_AGAIN = `
 begin --recoverable
 id=$(device | tr -d a-z)
@@ -62,7 +77,11 @@ dd if=/dev/urandom of=/tmp/block bs=4k count=1 2>/dev/null
 dd if=/tmp/block of=/dev/$(device) seek=7 bs=4k oflag=direct conv=nocreat 2>/dev/null & writer=$!
 for kill in $(seq ${rounds(6, 20)}); do
   launch --recoverable --recover $id
-  while ! grep -qs ublk-queue /proc/$backend/task/*/comm; do kill -0 $backend; done
+  if [ $((kill % 2)) = 0 ]; then
+    while ! grep -qs ublk-queue /proc/$backend/task/*/comm; do kill -0 $backend; done
+  else
+    while ! grep -qs /dev/ublkc /proc/$backend/maps; do kill -0 $backend; done
+  fi
   kill -9 $backend
   wait $backend 2>/dev/null || true
 done
@@ -73,19 +92,55 @@ cmp -n 4096 -i 0:28672 /tmp/block /dev/$(device)
 end
 `;
 
-testIn("trixie", "recoverable disk of two queues, whose recoveries are killed", async () => {
-  using disk = await UblkDisk.make({
-    kind: "encrypted",
-    sizeMiB: 16,
-    sections: "[tuning]\nnum_queues = 2",
-  });
-  await succeeds({ suite: "trixie", script: RECOVER_AGAIN, dataDisk: disk.path });
-});
+/** Who dies in the middle of a stop is gone soon; what is left of the device can be taken over or cleared away. */
+const DIE_IN_STOP = `${ON_SLOW_DISK}
+for pause in ${STOP_PAUSES.join(" ")}; do
+  begin --recoverable
+  id=$(device | tr -d a-z)
+  become 400
+  dd if=/dev/zero of=/dev/$(device) bs=1M count=8 conv=nocreat 2>/dev/null
+  kill -TERM $backend
+  sleep $pause
+  kill -9 $backend 2>/dev/null || true
+  await "grep -q '^State:.Z' /proc/$backend/status"
+  wait $backend || true
+  become 0
+  if begin --recover $id; then
+    end
+  else
+    grep -E 'E_UBLK_DEVICE.*(was stopped|there is no)' /tmp/log
+  fi
+done
+begin
+end
+dmsetup remove --retry slow
+losetup -d /dev/loop0
+diskIs /data/disk.raw
+`;
+
+/** A process that ended while the kernel stops its device under load would never be gone. */
+const TWO_SIGNALS = `${ON_SLOW_DISK}
+begin --recoverable
+become 3000
+fio --name=load --filename=/dev/$(device) --rw=randwrite --bs=4k --direct=1 --ioengine=io_uring --iodepth=32 \
+  --time_based --runtime=60 >/dev/null 2>&1 & load=$!
+await '[ $(cat /sys/block/$(device)/inflight | tr -s " " | cut -d" " -f3) -ge 16 ]'
+kill -TERM $backend
+await 'cat /proc/$backend/task/*/stack 2>/dev/null | grep -q ublk_stop_dev'
+kill -INT $backend
+wait $backend
+grep 'a second signal has to wait signal=SIGINT' /tmp/log
+[ -z "$(left)" ]
+wait $load || true
+dmsetup remove --retry slow
+losetup -d /dev/loop0
+diskIs /data/disk.raw
+`;
 
 /** Who takes over a device must see its disk as the one before did, or it would be garbled. */
 const RECOVER_WRONGLY = `
 cp /data/disk.toml /data/right.toml
-echo "write_through = true" >>/data/disk.toml
+sed -i '/^\\[tuning\\]/a write_through = true' /data/disk.toml
 begin --recoverable
 id=$(device | tr -d a-z)
 kill -9 $backend
@@ -103,21 +158,17 @@ recover
 grep device.read_only /tmp/refusal
 begin --recover $id
 end
+cp /data/right.toml /data/disk.toml
 `;
-
-testIn("trixie", "recoverable disk, taken over by the wrong configuration: refused", async () => {
-  using disk = await UblkDisk.make({ kind: "encrypted", sizeMiB: 16, sections: "[tuning]" });
-  await succeeds({ suite: "trixie", script: RECOVER_WRONGLY, dataDisk: disk.path });
-});
 
 /**
  * Every request that the queue has is on a slow disk when the backend dies: 6.12 has nobody to tell of that. fio
  * notes its end itself: the next backend starts meanwhile.
  */
 const DEATH_OF_ALL = `${NOW}
-export DM_DISABLE_UDEV=1
-losetup --direct-io=on /dev/loop0 /data/disk.raw
+${ON_MAPPER}
 echo "0 $(blockdev --getsz /dev/loop0) delay /dev/loop0 0 300" | dmsetup create slow
+diskIs /dev/mapper/slow
 begin
 {
   code=0
@@ -137,24 +188,247 @@ await '! kill -0 $load 2>/dev/null'
 echo "waited=$(($(cat /tmp/ended) - died))"
 fails wait $load
 end
-dmsetup remove slow
+dmsetup remove --retry slow
 losetup -d /dev/loop0
+diskIs /data/disk.raw
 `;
 
-testIn(
-  "trixie",
-  "killed with all requests in its hands: they fail, the next one starts",
-  async () => {
-    using disk = await UblkDisk.make({
-      kind: "encrypted",
-      sizeMiB: 32,
-      dataPath: "/dev/mapper/slow",
-    });
-    const result = await succeeds({ suite: "trixie", script: DEATH_OF_ALL, dataDisk: disk.path });
-    // By itself the kernel would look after 30 s.
-    expect(Number(valuesOf(result).waited)).toBeLessThan(15 * SECOND);
-  },
-);
+/** Four writers note each block after the kernel said that it is written, and when it said that one is not. */
+const DEATH = `${NOW}
+dd if=/dev/urandom of=/tmp/blocks bs=4k count=2000 2>/dev/null
+: >/tmp/journal
+write() {
+  block=$1
+  while dd if=/tmp/blocks of=$node bs=4k skip=$block seek=$block count=1 oflag=direct \\
+    conv=notrunc,nocreat 2>/dev/null; do
+    echo $block >>/tmp/journal
+    block=$((block + 4))
+  done
+  now >/tmp/ended$1
+}
+begin
+node=/dev/$(device)
+lanes=
+for lane in 0 1 2 3; do
+  write $lane &
+  lanes="$lanes $!"
+done
+await '[ $(wc -l </tmp/journal) -gt 100 ]'
+kill -9 $backend
+died=$(now)
+wait $lanes
+echo "waited=$(($(cat /tmp/ended* | sort -n | tail -n 1) - died))"
+wait $backend || true
+await '[ ! -e $node ]'
+ubiblk ublk --list --json >/tmp/list
+grep '"state": "dead"' /tmp/list
+id=$(sed -n 's/.*"id": \\([0-9]*\\).*/\\1/p' /tmp/list)
+ubiblk ublk --delete $id
+[ "$(left)" = $link ]
+begin
+dd if=$link of=/tmp/found bs=64k count=125 iflag=direct 2>/dev/null
+for block in $(cat /tmp/journal); do
+  cmp -n 4096 -i $((block * 4096)) /tmp/blocks /tmp/found
+done
+kill -9 $backend
+wait $backend || true
+begin
+end
+`;
+
+const ORPHAN = `
+begin --recoverable
+id=$(device | tr -d a-z)
+node=/dev/$(device)
+refuses ubiblk ublk --delete $id
+grep E_UBLK_DEVICE /tmp/refusal
+kill -9 $backend
+wait $backend || true
+dd if=/dev/zero of=$node bs=4k count=1 oflag=direct conv=nocreat 2>/dev/null & writer=$!
+sleep 1
+kill -0 $writer
+refuses ubiblk ublk --config /data/disk.toml
+grep -- "--recover $id" /tmp/refusal
+ubiblk ublk --delete $id
+fails wait $writer
+[ "$(left)" = $link ]
+refuses ubiblk ublk --delete $id
+grep E_UBLK_DEVICE /tmp/refusal
+`;
+
+/** The device below the disk's file: whole, with a hole at 32 MiB, or nothing but errors. */
+const BROKEN = `
+${ON_MAPPER}
+size=$(blockdev --getsz /dev/loop0)
+become() {
+  dmsetup suspend --nolockfs broken
+  echo "$1" | dmsetup load broken
+  dmsetup resume broken
+}
+dmsetup create broken <<END
+0 65536 linear /dev/loop0 0
+65536 2048 error
+67584 $((size - 67584)) linear /dev/loop0 67584
+END
+diskIs /dev/mapper/broken
+begin
+reading() { within 5 dd if=$link of=/dev/null iflag=direct "$@"; }
+writing() { within 5 dd if=/dev/urandom of=$link "$@"; }
+echo "read_in_hole=$(reading bs=4k skip=8192 count=1)"
+echo "read_across=$(reading bs=768k skip=42 count=1)"
+echo "read_beside=$(reading bs=4k skip=8191 count=1)"
+echo "write_in_hole=$(writing bs=4k seek=8200 count=1 oflag=direct)"
+echo "write_beside=$(writing bs=4k seek=8448 count=1 oflag=direct)"
+become "0 $size error"
+echo "read_dead=$(reading bs=1M count=4)"
+echo "write_dead=$(writing bs=1M count=4 oflag=direct)"
+echo "flush_dead=$(writing bs=64k count=1 conv=fsync)"
+become "0 $size linear /dev/loop0 0"
+echo "read_healed=$(reading bs=1M skip=30 count=4)"
+echo "write_healed=$(writing bs=1M seek=30 count=4 oflag=direct)"
+end
+dmsetup remove --retry broken
+losetup -d /dev/loop0
+diskIs /data/disk.raw
+`;
+
+/** The device below the disk's file takes requests and answers none for a while. */
+const HANG = `
+${ON_MAPPER}
+echo "0 $(blockdev --getsz /dev/loop0) linear /dev/loop0 0" | dmsetup create hanging
+diskIs /dev/mapper/hanging
+cp /data/disk.toml /tmp/disk.toml
+echo "[tuning]
+overdue_request_ms = 500" >>/data/disk.toml
+begin
+dmsetup suspend --noflush --nolockfs hanging
+dd if=$link of=/dev/null bs=4k skip=100 count=1 iflag=direct 2>/dev/null & reader=$!
+await 'grep -q "a request takes too long" /tmp/log'
+grep 'takes too long queue=0 operation=read sector=800 sectors=8 .* waitsFor=disk' /tmp/log
+dmsetup resume hanging
+wait $reader
+await 'grep -q "a request that took too long has ended" /tmp/log'
+end
+dmsetup remove --retry hanging
+losetup -d /dev/loop0
+cp /tmp/disk.toml /data/disk.toml
+diskIs /data/disk.raw
+`;
+
+const STOP = `
+for signal in TERM INT; do
+  begin
+  fio --name=load --filename=/dev/$(device) --rw=randrw --bs=4k --direct=1 --ioengine=io_uring --iodepth=32 \\
+    --time_based --runtime=60 >/dev/null 2>&1 &
+  load=$!
+  sleep 1
+  kill -0 $load
+  kill -$signal $backend
+  wait $backend
+  [ -z "$(left)" ]
+  await '! kill -0 $load 2>/dev/null'
+  fails wait $load
+done
+`;
+
+const EDGES = `
+mkdir -p /run/ubiblk
+ln -s /dev/null $link
+begin
+[ $(readlink $link) = /dev/$(device) ]
+end
+echo content >$link
+launch
+fails wait $backend
+grep E_UBLK_LINK /tmp/log
+[ $(cat $link) = content ]
+rm $link
+[ -z "$(left)" ]
+refuses setpriv --reuid=65534 --regid=65534 --clear-groups ubiblk ublk --list
+grep E_UBLK_DRIVER /tmp/refusal
+rmmod ublk_drv
+: >/tmp/log
+launch
+fails wait $backend
+grep 'E_UBLK_DRIVER.*modprobe ublk_drv' /tmp/log
+`;
+
+const TWO_QUEUES = "[tuning]\nnum_queues = 2";
+
+testsInOneGuest({
+  suite: "trixie",
+  disk: { kind: "encrypted", sizeMiB: KILLS * 8 + 16, sections: TWO_QUEUES },
+  parts: [
+    {
+      name: "recoverable disk of two queues, killed under load: who writes waits",
+      script: RECOVER,
+    },
+    { name: "recoverable disk of two queues, whose recoveries are killed", script: RECOVER_AGAIN },
+    { name: "recoverable disk of two queues, killed while it stops", script: DIE_IN_STOP },
+    { name: "recoverable disk, told twice to stop under load: it ends well", script: TWO_SIGNALS },
+    { name: "recoverable disk without a backend, deleted: who waited fails", script: ORPHAN },
+    {
+      name: "recoverable disk, taken over by the wrong configuration: refused",
+      script: RECOVER_WRONGLY,
+    },
+  ],
+});
+
+/** What BROKEN prints: exit codes. */
+const BROKEN_CODES = {
+  read_in_hole: "1",
+  read_across: "1",
+  read_beside: "0",
+  write_in_hole: "1",
+  write_beside: "0",
+  read_dead: "1",
+  write_dead: "1",
+  flush_dead: "1",
+  read_healed: "0",
+  write_healed: "0",
+};
+
+testsInOneGuest({
+  suite: "trixie",
+  disk: { kind: "encrypted", sizeMiB: 64 },
+  parts: [
+    {
+      name: "killed with all requests in its hands: they fail, the next one starts",
+      script: DEATH_OF_ALL,
+      // By itself the kernel would look after 30 s.
+      check: ({ waited }) => expect(Number(waited)).toBeLessThan(15 * SECOND),
+    },
+    {
+      name: "killed disk: writers fail at once, and what was written is there",
+      script: DEATH,
+      check: ({ waited }) => expect(Number(waited)).toBeLessThan(5 * SECOND),
+    },
+    {
+      name: "encrypted disk on a device that fails: errors arrive at once, and pass",
+      script: BROKEN,
+      check: (values) => expect(values).toEqual(BROKEN_CODES),
+    },
+    { name: "disk on a device that hangs: told, and that it goes on", script: HANG },
+    { name: "stopped under load by either signal: nothing is left", script: STOP },
+    { name: "links, users and kernels that will not do: said in one line", script: EDGES },
+  ],
+});
+
+testsInOneGuest({
+  suite: "sid",
+  disk: { kind: "plain", sizeMiB: KILLS * 8 + 64, sections: TWO_QUEUES },
+  parts: [
+    {
+      name: "plain recoverable disk of two queues, killed under load: who writes waits",
+      script: RECOVER,
+    },
+    {
+      name: "plain disk on a device that fails: errors arrive at once, and pass",
+      script: BROKEN,
+      check: (values) => expect(values).toEqual(BROKEN_CODES),
+    },
+  ],
+});
 
 /**
  * The kernel reads the partition table of a disk whose source has fallen silent. Before that a backend whose source
@@ -221,187 +495,4 @@ testIn("trixie", "stopped while it starts, with a source that does not answer", 
   const { life, waited } = valuesOf(result);
   // The patience of 5 s is over at any speed; the kernel's command would wait for two minutes.
   expect(Number(waited) - 5 * SECOND).toBeLessThan(3 * Number(life));
-});
-
-/** Four writers note each block after the kernel said that it is written, and when it said that one is not. */
-const DEATH = `${NOW}
-dd if=/dev/urandom of=/tmp/blocks bs=4k count=2000 2>/dev/null
-: >/tmp/journal
-write() {
-  block=$1
-  while dd if=/tmp/blocks of=$node bs=4k skip=$block seek=$block count=1 oflag=direct \\
-    conv=notrunc,nocreat 2>/dev/null; do
-    echo $block >>/tmp/journal
-    block=$((block + 4))
-  done
-  now >/tmp/ended$1
-}
-begin
-node=/dev/$(device)
-lanes=
-for lane in 0 1 2 3; do
-  write $lane &
-  lanes="$lanes $!"
-done
-await '[ $(wc -l </tmp/journal) -gt 100 ]'
-kill -9 $backend
-died=$(now)
-wait $lanes
-echo "waited=$(($(cat /tmp/ended* | sort -n | tail -n 1) - died))"
-wait $backend || true
-await '[ ! -e $node ]'
-ubiblk ublk --list --json >/tmp/list
-grep '"state": "dead"' /tmp/list
-id=$(sed -n 's/.*"id": \\([0-9]*\\).*/\\1/p' /tmp/list)
-ubiblk ublk --delete $id
-[ "$(left)" = $link ]
-begin
-dd if=$link of=/tmp/found bs=64k count=125 iflag=direct 2>/dev/null
-for block in $(cat /tmp/journal); do
-  cmp -n 4096 -i $((block * 4096)) /tmp/blocks /tmp/found
-done
-kill -9 $backend
-wait $backend || true
-begin
-end
-`;
-
-testIn("trixie", "killed disk: writers fail at once, and what was written is there", async () => {
-  using disk = await UblkDisk.make({ kind: "encrypted", sizeMiB: 32 });
-  const result = await succeeds({ suite: "trixie", script: DEATH, dataDisk: disk.path });
-  expect(Number(valuesOf(result).waited)).toBeLessThan(5 * SECOND);
-});
-
-const ORPHAN = `
-begin --recoverable
-id=$(device | tr -d a-z)
-node=/dev/$(device)
-refuses ubiblk ublk --delete $id
-grep E_UBLK_DEVICE /tmp/refusal
-kill -9 $backend
-wait $backend || true
-dd if=/dev/zero of=$node bs=4k count=1 oflag=direct conv=nocreat 2>/dev/null & writer=$!
-sleep 1
-kill -0 $writer
-refuses ubiblk ublk --config /data/disk.toml
-grep -- "--recover $id" /tmp/refusal
-ubiblk ublk --delete $id
-fails wait $writer
-[ "$(left)" = $link ]
-refuses ubiblk ublk --delete $id
-grep E_UBLK_DEVICE /tmp/refusal
-`;
-
-testIn("trixie", "recoverable disk without a backend, deleted: who waited fails", async () => {
-  using disk = await UblkDisk.make({ kind: "encrypted", sizeMiB: 16 });
-  await succeeds({ suite: "trixie", script: ORPHAN, dataDisk: disk.path });
-});
-
-/** The device below the disk's file: whole, with a hole at 32 MiB, or nothing but errors. */
-const BROKEN = `
-export DM_DISABLE_UDEV=1
-losetup --direct-io=on /dev/loop0 /data/disk.raw
-size=$(blockdev --getsz /dev/loop0)
-become() {
-  dmsetup suspend --nolockfs broken
-  echo "$1" | dmsetup load broken
-  dmsetup resume broken
-}
-dmsetup create broken <<END
-0 65536 linear /dev/loop0 0
-65536 2048 error
-67584 $((size - 67584)) linear /dev/loop0 67584
-END
-begin
-reading() { within 5 dd if=$link of=/dev/null iflag=direct "$@"; }
-writing() { within 5 dd if=/dev/urandom of=$link "$@"; }
-echo "read_in_hole=$(reading bs=4k skip=8192 count=1)"
-echo "read_across=$(reading bs=768k skip=42 count=1)"
-echo "read_beside=$(reading bs=4k skip=8191 count=1)"
-echo "write_in_hole=$(writing bs=4k seek=8200 count=1 oflag=direct)"
-echo "write_beside=$(writing bs=4k seek=8448 count=1 oflag=direct)"
-become "0 $size error"
-echo "read_dead=$(reading bs=1M count=4)"
-echo "write_dead=$(writing bs=1M count=4 oflag=direct)"
-echo "flush_dead=$(writing bs=64k count=1 conv=fsync)"
-become "0 $size linear /dev/loop0 0"
-echo "read_healed=$(reading bs=1M skip=30 count=4)"
-echo "write_healed=$(writing bs=1M seek=30 count=4 oflag=direct)"
-end
-dmsetup remove broken
-losetup -d /dev/loop0
-`;
-
-for (const [suite, kind] of [
-  ["trixie", "encrypted"],
-  ["sid", "plain"],
-] as const) {
-  testIn(
-    suite,
-    `${kind} disk on a device that fails: errors arrive at once, and pass`,
-    async () => {
-      using disk = await UblkDisk.make({ kind, sizeMiB: 64, dataPath: "/dev/mapper/broken" });
-      const result = await succeeds({ suite, script: BROKEN, dataDisk: disk.path });
-      expect(valuesOf(result)).toEqual({
-        read_in_hole: "1",
-        read_across: "1",
-        read_beside: "0",
-        write_in_hole: "1",
-        write_beside: "0",
-        read_dead: "1",
-        write_dead: "1",
-        flush_dead: "1",
-        read_healed: "0",
-        write_healed: "0",
-      });
-    },
-  );
-}
-
-const STOP = `
-for signal in TERM INT; do
-  begin
-  fio --name=load --filename=/dev/$(device) --rw=randrw --bs=4k --direct=1 --ioengine=io_uring --iodepth=32 \\
-    --time_based --runtime=60 >/dev/null 2>&1 &
-  load=$!
-  sleep 1
-  kill -0 $load
-  kill -$signal $backend
-  wait $backend
-  [ -z "$(left)" ]
-  await '! kill -0 $load 2>/dev/null'
-  fails wait $load
-done
-`;
-
-testIn("trixie", "stopped under load by either signal: nothing is left", async () => {
-  using disk = await UblkDisk.make({ kind: "encrypted", sizeMiB: 16 });
-  await succeeds({ suite: "trixie", script: STOP, dataDisk: disk.path });
-});
-
-const EDGES = `
-mkdir -p /run/ubiblk
-ln -s /dev/null $link
-begin
-[ $(readlink $link) = /dev/$(device) ]
-end
-echo content >$link
-launch
-fails wait $backend
-grep E_UBLK_LINK /tmp/log
-[ $(cat $link) = content ]
-rm $link
-[ -z "$(left)" ]
-refuses setpriv --reuid=65534 --regid=65534 --clear-groups ubiblk ublk --list
-grep E_UBLK_DRIVER /tmp/refusal
-rmmod ublk_drv
-: >/tmp/log
-launch
-fails wait $backend
-grep 'E_UBLK_DRIVER.*modprobe ublk_drv' /tmp/log
-`;
-
-testIn("trixie", "links, users and kernels that will not do: said in one line", async () => {
-  using disk = await UblkDisk.make({ kind: "encrypted", sizeMiB: 16 });
-  await succeeds({ suite: "trixie", script: EDGES, dataDisk: disk.path });
 });

@@ -83,7 +83,7 @@ for (const kind of ["plain", "encrypted"] as const) {
 
 testIn(
   "trixie",
-  "a kernel that cannot: refused, nothing changes, and a restart has the size",
+  "a kernel that cannot: refused, as an upgrade is; nothing changes, and a restart has the size",
   async () => {
     using disk = await UblkDisk.make({
       kind: "plain",
@@ -94,6 +94,9 @@ testIn(
 begin
 truncate -s 96M /data/disk.raw
 refuses ubiblk rpc /run/rpc resize
+kill -USR2 $backend
+refuses ubiblk rpc /run/rpc upgrade
+kill -0 $backend
 echo "after=$(cat /sys/block/$(device)/size)"
 end
 begin
@@ -104,6 +107,7 @@ end
     expect(result.output).toContain(
       "E_UBLK_DRIVER: the kernel's ublk driver cannot change the size",
     );
+    expect(result.output).toContain("E_UPGRADE: a block device is not handed over");
     expect(valuesOf(result)).toMatchObject({ after: `${64 * 2048}`, again: `${96 * 2048}` });
   },
 );

@@ -17,6 +17,7 @@ import { fileURLToPath } from "node:url";
 import { type CommandResult, outputOf, runCommand } from "../../scripts/command.ts";
 import { lockFile } from "../../src/ffi/file.ts";
 import { isInstalled, skipUnless } from "../support/requires.ts";
+import { endWhileItWaits } from "../support/waiting-command.ts";
 
 const MAIN = fileURLToPath(import.meta.resolve("../../src/main.ts"));
 const folder = mkdtempSync(join(tmpdir(), "ubiblk-xts-"));
@@ -118,6 +119,18 @@ test("a signal during the work ends it and leaves nothing", async () => {
   expect(await child.exited).toBe(1);
   expect(readdirSync(own)).toEqual(["large"]);
 }, 60_000);
+
+test("a signal while the key's pipe has no writer ends it and leaves nothing", async () => {
+  const own = mkdtempSync(join(folder, "pipe-"));
+  writeFileSync(join(own, "plain"), Buffer.alloc(512));
+  writeFileSync(join(own, "c.toml"), CONFIG.replace("key.bin", "pipe"));
+  await outputOf(["mkfifo", "-m", "600", join(own, "pipe")]);
+  const words = ["xts", "-f", "c.toml", "plain", "out"];
+  const { exitCode, told } = await endWhileItWaits(words, "SIGINT", own);
+  expect(exitCode).toBe(1);
+  expect(told).toContain("E_XTS_OUTPUT: interrupted; the output was not written");
+  expect(readdirSync(own).sort()).toEqual(["c.toml", "pipe", "plain"]);
+});
 
 const canAttach = process.getuid?.() === 0 && isInstalled("losetup") && (await isLoopUsable());
 

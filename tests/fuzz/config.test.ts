@@ -7,6 +7,7 @@ import { loadDeviceConfig } from "../../src/config/load-config.ts";
 import { resolveSecrets } from "../../src/config/resolve-secrets.ts";
 import { UbiError, UbiErrors } from "../../src/errors.ts";
 import { ConfigFolder } from "../support/config-folder.ts";
+import { FUZZ_SEED } from "../support/fuzz-seed.ts";
 
 const RUNS = process.env.UBIBLK_TEST_LONG === undefined ? 1500 : 30_000;
 
@@ -70,7 +71,7 @@ test("documents of known words in any order end in errors for the user", async (
     fc.asyncProperty(fc.array(line, { maxLength: 14 }), async (lines) => {
       expect(await outcomeOf(folder, lines.join("\n"))).not.toStartWith("CRASH");
     }),
-    { numRuns: RUNS },
+    { numRuns: RUNS, seed: FUZZ_SEED },
   );
 });
 
@@ -80,7 +81,7 @@ test("documents of known words in any order are checked to an end", async () => 
     fc.asyncProperty(fc.array(line, { maxLength: 14 }), async (lines) => {
       expect(await reportOf(folder, lines.join("\n"))).toContain('"valid":');
     }),
-    { numRuns: RUNS },
+    { numRuns: RUNS, seed: FUZZ_SEED },
   );
 });
 
@@ -90,7 +91,7 @@ test("documents of any bytes end in errors for the user", async () => {
     fc.asyncProperty(fc.uint8Array({ maxLength: 80 }), async (bytes) => {
       expect(await outcomeOf(folder, bytes)).not.toStartWith("CRASH");
     }),
-    { numRuns: RUNS },
+    { numRuns: RUNS, seed: FUZZ_SEED },
   );
 });
 
@@ -111,7 +112,7 @@ test("a whole document with a cut and a damage shows nothing of its secret", asy
       expect(outcome).not.toContain("hunter2");
       expect(await reportOf(folder, document)).not.toContain("hunter2");
     }),
-    { numRuns: RUNS },
+    { numRuns: RUNS, seed: FUZZ_SEED },
   );
 });
 
@@ -135,6 +136,6 @@ test("secrets of any bytes behind any KEK end in errors for the user", async () 
       expect(outcome).toContain("secrets.");
       expect(outcome).not.toStartWith("CRASH");
     }),
-    { numRuns: RUNS },
+    { numRuns: RUNS, seed: FUZZ_SEED },
   );
 });

@@ -43,7 +43,7 @@ test(
       try {
         life.play();
       } catch (error) {
-        const command = `UBIBLK_STRIPES_SEED=${seed} bun test tests/simulation/stripes.test.ts`;
+        const command = `UBIBLK_STRIPES_SEED=${seed} npx --no -- bun test tests/simulation/stripes.test.ts`;
         const what = error instanceof Error ? (error.stack ?? error.message) : String(error);
         throw new Error(`${what}\nseed ${seed} (${JSON.stringify(life.kind)}); replay: ${command}`);
       }

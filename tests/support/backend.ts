@@ -7,7 +7,7 @@ import { join, resolve } from "node:path";
 
 export const EXECUTABLE = resolve(import.meta.dir, "..", "..", "dist", "ubiblk");
 
-const START_TIMEOUT_MS = 15_000;
+const START_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 15_000;
 
 export interface BackendCommand {
@@ -33,6 +33,7 @@ export interface Backend extends AsyncDisposable {
 /** Starts a backend and waits until it listens. @throws Error with its log when it does not */
 export async function startBackend(options: BackendCommand): Promise<Backend> {
   const beginMs = performance.now();
+  const before = listenersAt(options.socketPath);
   const logFd = openSync(options.logPath, "w");
   const child = Bun.spawn([...options.command], {
     stdin: "ignore",
@@ -56,7 +57,7 @@ export async function startBackend(options: BackendCommand): Promise<Backend> {
       clearTimeout(timer);
     }
   };
-  while (!isListening(options.socketPath)) {
+  while (listenersAt(options.socketPath).every((inode) => before.includes(inode))) {
     if (!isRunning() || performance.now() - beginMs > START_TIMEOUT_MS) {
       await stop();
       throw new Error(`${options.command.join(" ")} does not listen:\n${log()}`);
@@ -143,10 +144,16 @@ function rawNode(files: DiskFiles): readonly string[] {
   return ["--blockdev", `driver=file,node-name=disk,filename=${files.dataPath},${options}`];
 }
 
-/** Looks without connecting: a client's visit would be seen by the backend. */
-function isListening(socketPath: string): boolean {
+/**
+ * Inodes of the sockets that accept connections at a path: more than one while a process that was killed is still being
+ * taken apart. Looks without connecting: a client's visit would be seen by the backend.
+ */
+export function listenersAt(socketPath: string): readonly string[] {
   const acceptsConnections = "00010000";
   return readFileSync("/proc/net/unix", "utf8")
     .split("\n")
-    .some((line) => line.endsWith(` ${socketPath}`) && line.split(" ")[3] === acceptsConnections);
+    .filter((line) => line.endsWith(` ${socketPath}`))
+    .map((line) => line.trim().split(/ +/))
+    .filter((columns) => columns[3] === acceptsConnections)
+    .map((columns) => columns[6] ?? "");
 }

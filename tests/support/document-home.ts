@@ -4,9 +4,10 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { type CommandResult, runCommand } from "../../scripts/command.ts";
 import { EXECUTABLE } from "./backend.ts";
+import { freePort } from "./free-port.ts";
 
 /** Of a test that runs one script. */
-export const HOME_TIMEOUT_MS = 60_000;
+export const HOME_TIMEOUT_MS = 120_000;
 
 interface HomeOptions {
   /** Further variables. */
@@ -46,11 +47,4 @@ export class Home implements Disposable {
   [Symbol.dispose](): void {
     rmSync(this.path, { recursive: true });
   }
-}
-
-// --- internal ---
-
-function freePort(): number {
-  using server = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => new Response() });
-  return server.port ?? 0;
 }

@@ -10,6 +10,7 @@ import { FlushGroup } from "../../src/disk/flush-group.ts";
 import { RequestExecutor, type RequestRunner } from "../../src/disk/request-executor.ts";
 import { Operation, Outcome, RequestTable } from "../../src/disk/request-table.ts";
 import type { SectorCipher } from "../../src/disk/sector-copy.ts";
+import { SlotWaits, Wait } from "../../src/disk/slot-waits.ts";
 import { Arena } from "../../src/ffi/arena.ts";
 import { readFileAt, writeFileAt } from "../../src/ffi/file.ts";
 import { createSharedMemory, viewOf } from "../../src/ffi/memory.ts";
@@ -26,6 +27,7 @@ export interface WorldOptions {
   readonly blockBytes: number;
   readonly isEnciphered: boolean;
   readonly bufferLimitBytes?: number;
+  readonly isDirect?: boolean;
   readonly memoryAlignBytes?: number;
   readonly canRegister?: boolean;
   readonly unsupportedModes?: number;
@@ -86,8 +88,11 @@ export class ExecutorWorld implements Disposable {
   readonly requests: RequestTable;
   readonly executor: RequestExecutor;
   readonly runner: RequestRunner;
+  readonly waits: SlotWaits;
   readonly cipher = new XorCipher();
   fault: (work: FakeWork) => number | undefined = () => undefined;
+  /** What the disk answered, of requests that failed for it. */
+  readonly failures: { readonly operation: number; readonly result: number }[] = [];
   readonly #guest: Arena;
   readonly #bytes: Uint8Array;
   readonly #io: Arena;
@@ -108,12 +113,14 @@ export class ExecutorWorld implements Disposable {
       unsupportedModes: options.unsupportedModes ?? 0,
     });
     this.requests = new RequestTable(slots, options.segmentsPerSlot);
+    this.waits = SlotWaits.unseen(slots);
     this.executor = new RequestExecutor({
       engine: this.engine,
       disk: {
         fd: this.fd,
         sectors: options.sectors,
         blockBytes,
+        isDirect: options.isDirect ?? true,
         memoryAlignBytes,
         isReadOnly: options.isReadOnly ?? false,
         isDiscardOffered: options.isDiscardOffered ?? true,
@@ -124,6 +131,10 @@ export class ExecutorWorld implements Disposable {
       bufferLimitBytes: options.bufferLimitBytes ?? 2 ** 20,
       flush: { shared: new SharedArrayBuffer(FlushGroup.sharedBytes(1)), queue: 0, queues: 1 },
       wakeQueue: () => {},
+      noteFailure: (slot, result) => {
+        this.failures.push({ operation: this.requests.operation[slot] ?? -1, result });
+      },
+      waits: this.waits,
       subBlockLock: new SharedArrayBuffer(4),
       ownBuffers: options.isMemoryOwn ? new Int32Array(slots).fill(-1) : undefined,
     });
@@ -141,6 +152,7 @@ export class ExecutorWorld implements Disposable {
   admit(request: WorldRequest): number {
     const { requests } = this;
     const segments = request.ranges === undefined ? request.segments : splitRanges(request);
+    this.runner.beforeTaking();
     const slot = requests.take(segments.length);
     if (slot < 0) {
       return -1;
@@ -222,18 +234,26 @@ export class ExecutorWorld implements Disposable {
 
   #collect(): readonly Finished[] {
     const { runner, requests } = this;
+    runner.beforeAnswers();
     const slots = [...runner.finished.subarray(0, runner.finishedCount)];
     runner.finishedCount = 0;
-    return slots.map((slot) => {
+    const ended = slots.map((slot) => {
       const request = this.#bySlot.get(slot);
       if (request === undefined) {
         throw new Error(`slot ${slot} finished without a request`);
+      }
+      if (this.waits.wait(slot) !== Wait.none) {
+        throw new Error(
+          `slot ${slot} finished and is still told to wait: so would the next one be`,
+        );
       }
       const data = this.#read(slot);
       this.#bySlot.delete(slot);
       requests.give(slot);
       return { slot, outcome: requests.outcome[slot] ?? Outcome.ioError, request, data };
     });
+    runner.afterAnswers();
+    return ended;
   }
 
   #write(slot: number, data: Uint8Array | undefined): void {

@@ -5,14 +5,20 @@
  *     read(path) -> kernel -> /dev/fuse -> this file as a program -> the real file
  *                                          ^ SIGSTOP: reads wait, SIGCONT: they go on
  *
- * The mount has one file and no folder: its root is the file itself.
+ * The mount has one file and no folder: its root is the file itself. Writes can be held back, as by a disk that takes
+ * them long after whoever asked for them is gone. Syncs are counted, and what asks for them goes to no medium.
  */
 import {
+  appendFileSync,
   closeSync,
+  existsSync,
   fstatSync,
   openSync,
   readFileSync,
   readSync,
+  rmSync,
+  statfsSync,
+  statSync,
   writeFileSync,
   writeSync,
 } from "node:fs";
@@ -38,6 +44,8 @@ export function missingFuse(): string | undefined {
 
 export class FuseImage implements AsyncDisposable {
   readonly #path: string;
+  readonly #holdPath: string;
+  readonly #syncsPath: string;
   readonly #server: Bun.Subprocess;
 
   /**
@@ -46,15 +54,39 @@ export class FuseImage implements AsyncDisposable {
    */
   constructor(imagePath: string, path: string, { failsReads = false } = {}) {
     this.#path = path;
+    this.#holdPath = `${imagePath}.hold`;
+    this.#syncsPath = `${imagePath}.syncs`;
+    writeFileSync(this.#syncsPath, "");
     writeFileSync(path, "");
     const fd = openSync("/dev/fuse", "r+");
     const own = `fd=3,rootmode=100000,user_id=0,group_id=0,allow_other`;
     run(["mount", "-i", "-t", "fuse", "-o", own, "test-image", path], fd);
-    const what = failsReads ? [imagePath, FAILING] : [imagePath];
+    const what = [imagePath, failsReads ? FAILING : "", this.#holdPath, this.#syncsPath];
     this.#server = Bun.spawn([process.execPath, import.meta.path, ...what], {
       stdio: ["ignore", "inherit", "inherit", fd],
     });
     closeSync(fd);
+  }
+
+  /** How often it was asked to make durable what was written: by a flush, or by a write that is to be durable. */
+  get syncs(): number {
+    return statSync(this.#syncsPath).size;
+  }
+
+  /** From here on writes are taken and neither done nor answered. */
+  holdWrites(): void {
+    writeFileSync(this.#holdPath, "");
+  }
+
+  /** How many are held. */
+  get heldWrites(): number {
+    return statSync(this.#holdPath).size;
+  }
+
+  /** They are done now, in the order in which they came. */
+  releaseWrites(): void {
+    rmSync(this.#holdPath);
+    statfsSync(this.#path); // a request, at which the program looks
   }
 
   /**
@@ -97,8 +129,10 @@ const OPERATION = {
   GETATTR: 3,
   OPEN: 14,
   READ: 15,
+  WRITE: 16,
   STATFS: 17,
   RELEASE: 18,
+  FSYNC: 20,
   INIT: 26,
   DESTROY: 38,
 } as const;
@@ -106,6 +140,7 @@ const OPERATION = {
 const UNANSWERED: readonly number[] = [2, 36, 42];
 const IN_HEADER_BYTES = 40;
 const OUT_HEADER_BYTES = 16;
+const WRITE_IN_BYTES = 40;
 const REQUEST_BYTES_MAX = 256 * 1024;
 const VALID_SECONDS = 1000n;
 const MODE_FILE = 0o100600;
@@ -116,15 +151,27 @@ const EIO = -5;
 const FAILING = "failing";
 
 /** Answers until the file system is unmounted. */
-function serve(imagePath: string, isFailing: boolean): void {
-  const image = openSync(imagePath, "r");
+function serve(imagePath: string, isFailing: boolean, holdPath: string, syncsPath: string): void {
+  const image = openSync(imagePath, "r+");
+  const held: Buffer[] = [];
   const sizeBytes = fstatSync(image).size;
   const request = Buffer.alloc(REQUEST_BYTES_MAX);
   for (;;) {
     const lengthBytes = readSync(FUSE_FD, request);
+    if (request.readUInt32LE(4) === OPERATION.FSYNC) {
+      appendFileSync(syncsPath, "."); // before the answer: whoever waited for it finds it counted
+    }
     if (isFailing && request.readUInt32LE(4) === OPERATION.READ) {
       reply(request, Buffer.alloc(0), EIO);
+    } else if (request.readUInt32LE(4) === OPERATION.WRITE && existsSync(holdPath)) {
+      held.push(Buffer.from(request.subarray(0, lengthBytes)));
+      appendFileSync(holdPath, "."); // a mark for each
     } else {
+      if (!existsSync(holdPath)) {
+        for (const write of held.splice(0)) {
+          answer(write, image, sizeBytes);
+        }
+      }
       answer(request.subarray(0, lengthBytes), image, sizeBytes);
     }
   }
@@ -157,8 +204,16 @@ function bodyOf(
       const data = Buffer.alloc(request.readUInt32LE(IN_HEADER_BYTES + 16));
       return data.subarray(0, readSync(image, data, 0, data.length, offset));
     }
+    case OPERATION.WRITE: {
+      const offset = Number(request.readBigUInt64LE(IN_HEADER_BYTES + 8));
+      const body = Buffer.alloc(8);
+      const data = request.subarray(IN_HEADER_BYTES + WRITE_IN_BYTES);
+      body.writeUInt32LE(writeSync(image, data, 0, data.length, offset), 0);
+      return body;
+    }
     case OPERATION.STATFS:
       return Buffer.alloc(80);
+    case OPERATION.FSYNC:
     case OPERATION.RELEASE:
     case OPERATION.DESTROY:
       return Buffer.alloc(0);
@@ -215,5 +270,10 @@ function attributes(sizeBytes: number): Buffer {
 }
 
 if (import.meta.main) {
-  serve(process.argv[2] ?? "", process.argv[3] === FAILING);
+  serve(
+    process.argv[2] ?? "",
+    process.argv[3] === FAILING,
+    process.argv[4] ?? "",
+    process.argv[5] ?? "",
+  );
 }

@@ -49,7 +49,7 @@ export class GuestArena implements Disposable {
     unmap(this.#hostB + REGION_BYTES, PAGE_SIZE);
     this.#viewA = new DataView(viewOf(this.#hostA, REGION_BYTES));
     this.#viewB = new DataView(viewOf(this.#hostB, REGION_BYTES));
-    const shared = new Float64Array(GuestMemory.sharedWords);
+    const shared = new Float64Array(GuestMemory.sharedWords());
     GuestMemory.store(shared, [
       { guestAddress: GUEST_B, sizeBytes: REGION_BYTES, hostAddress: this.#hostB },
       { guestAddress: GUEST_A, sizeBytes: REGION_BYTES, hostAddress: this.#hostA },
@@ -72,7 +72,7 @@ export class GuestArena implements Disposable {
       available: available.address,
       used: used.address,
     };
-    this.#makeRing = (next) => new SplitRing(areas, next, hasEventIndex);
+    this.#makeRing = (next) => new SplitRing(areas, next, hasEventIndex, undefined);
     this.ring = this.#makeRing(0);
   }
 

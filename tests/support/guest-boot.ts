@@ -3,7 +3,7 @@
  * files here. The first carries what kernel and firmware say, the second what the script printed, between
  * `guest-begin` and `guest-exit=N`; an init written by the caller keeps to that.
  */
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { runCommand } from "../../scripts/command.ts";
 
@@ -36,18 +36,24 @@ export interface GuestMachine {
   readonly timeoutMs: number;
 }
 
+/** From the start of the emulator to the script's; on an idle machine that is some seconds. */
+export const BOOT_MS = 90_000;
+export const BOOTS = 3;
+
 /**
- * Boots a guest and waits until it has powered off. The emulator of QEMU 7 now and then lets an
- * innocent kernel panic at boot (seen without any disk), or ends by an assertion of its own: such a boot is tried
- * once more, and said so.
+ * Boots a guest and waits until it has powered off. Emulators now and then let an innocent kernel panic at boot (seen
+ * without any disk), lose the timer of a processor so that it waits for ever, or end by an assertion of their own: such
+ * a boot is tried again, and said so.
  */
 export async function bootGuest(machine: GuestMachine): Promise<GuestResult> {
-  const result = await bootOnce(machine);
-  if (result.hasBegun || !/Kernel panic|Oops|Assertion .* failed/.test(result.console)) {
-    return result;
+  for (let boot = 1; ; boot++) {
+    const result = await bootOnce(machine);
+    const isBroken = /Kernel panic|Oops|Assertion .* failed|did not come up/.test(result.console);
+    if (result.hasBegun || !isBroken || boot === BOOTS) {
+      return result;
+    }
+    console.log("guest: kernel or emulator broke before the script began; booting once more");
   }
-  console.log("guest: the kernel or its emulator broke before the script began; booting once more");
-  return await bootOnce(machine);
 }
 
 /**
@@ -74,15 +80,27 @@ export function pathOf(program: string): string {
 
 async function bootOnce(machine: GuestMachine): Promise<GuestResult> {
   const folder = mkdtempSync(join(BUILD_FOLDER, "guest-run-"));
+  const outputPath = join(folder, "output");
+  const stuck = new AbortController();
+  const watch = setTimeout(() => {
+    if (!existsSync(outputPath) || statSync(outputPath).size === 0) {
+      stuck.abort();
+    }
+  }, BOOT_MS);
   try {
     writeFileSync(join(folder, "initramfs"), Buffer.concat(machine.initramfs));
     const result = await runCommand(emulatorCommand(machine, folder), {
       timeoutMs: machine.timeoutMs,
+      signal: stuck.signal,
     });
     const consoleText = readFileSync(join(folder, "console"), "utf8");
-    const printed = readFileSync(join(folder, "output"), "utf8").replaceAll("\r\n", "\n");
+    const printed = readFileSync(outputPath, "utf8").replaceAll("\r\n", "\n");
     const ending = /^guest-exit=(\d+)$/m.exec(printed);
-    const note = result.isTimedOut ? "\nthe guest ran out of time" : "";
+    const note = result.isTimedOut
+      ? "\nthe guest ran out of time"
+      : stuck.signal.aborted
+        ? `\nthe guest did not come up within ${BOOT_MS / 1000} s`
+        : "";
     return {
       exitCode: ending === null ? undefined : Number(ending[1]),
       hasBegun: printed.startsWith("guest-begin"),
@@ -91,11 +109,13 @@ async function bootOnce(machine: GuestMachine): Promise<GuestResult> {
       durationMs: result.durationMs,
     };
   } finally {
+    clearTimeout(watch);
     rmSync(folder, { recursive: true, force: true });
   }
 }
 
-function emulatorCommand(machine: GuestMachine, folder: string): string[] {
+/** @param folder has `initramfs`; the serial lines go there */
+export function emulatorCommand(machine: GuestMachine, folder: string): string[] {
   const memory = `${machine.memoryMiB}M`;
   const words = "console=ttyS0 quiet panic=-1 tsc=unstable random.trust_cpu=on";
   const moreWords = machine.words === undefined ? "" : ` ${machine.words}`;

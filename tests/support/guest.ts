@@ -20,6 +20,12 @@ export interface GuestOptions {
   readonly script: string;
   /** Left out: as many as QEMU chooses by itself. */
   readonly queueCount?: number;
+  /** Offer the guest packed rings. */
+  readonly isPacked?: boolean;
+  /** QEMU looks for a backend that ended every second. */
+  readonly isReconnecting?: boolean;
+  /** Further arguments of QEMU, for devices behind the disk. */
+  readonly moreDevices?: readonly string[];
   readonly cpuCount?: number;
   readonly memoryMiB?: number;
   readonly timeoutMs?: number;
@@ -39,14 +45,17 @@ export function missingForGuest(hasKernel: boolean): string | undefined {
 export async function runGuest(options: GuestOptions): Promise<GuestResult> {
   const kernel = await guestKernel();
   const queues = options.queueCount === undefined ? "" : `,num-queues=${options.queueCount}`;
+  const reconnect = options.isReconnecting === true ? ",reconnect=1" : "";
+  const packed = options.isPacked === true ? ",packed=on" : "";
   return await bootGuest({
     kernelPath: kernel.imagePath,
     initramfs: await guestInitramfs(options.script),
     cpuCount: options.cpuCount ?? 1,
     memoryMiB: options.memoryMiB ?? 512,
     devices: [
-      ...["-chardev", `socket,id=disk,path=${options.socketPath}`],
-      ...["-device", `vhost-user-blk-pci,chardev=disk${queues}`],
+      ...["-chardev", `socket,id=disk,path=${options.socketPath}${reconnect}`],
+      ...["-device", `vhost-user-blk-pci,chardev=disk${queues}${packed}`],
+      ...(options.moreDevices ?? []),
     ],
     timeoutMs: options.timeoutMs ?? 480_000,
   });
@@ -60,7 +69,7 @@ export async function guestInitramfs(script: string): Promise<Uint8Array[]> {
 }
 
 /** `key=value` lines of what a script printed. */
-export function valuesOf(result: GuestResult): Readonly<Record<string, string>> {
+export function valuesOf(result: Pick<GuestResult, "output">): Readonly<Record<string, string>> {
   const pairs = [...result.output.matchAll(/^([a-z_]+)=(.*?)\r?$/gm)];
   return Object.fromEntries(pairs.map((match) => [match[1] ?? "", match[2] ?? ""]));
 }

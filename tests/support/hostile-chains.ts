@@ -36,6 +36,8 @@ export interface ChainCase {
   readonly status: number;
   /** Bytes that the device says it wrote. */
   readonly length: number;
+  /** Descriptors of a packed ring have no next. */
+  readonly isSplitOnly?: boolean;
 }
 
 /** No request can be read from these. */
@@ -115,12 +117,14 @@ export const MALFORMED: readonly ChainCase[] = [
     chain: (c) => [{ ...c.header(0, IN, 1), flags: NEXT, next: 256 }],
     status: STATUS_UNSET,
     length: 0,
+    isSplitOnly: true,
   },
   {
     name: "a chain that goes in circles",
     chain: (c) => [c.header(0, OUT, 1), { ...fromMemory(512), flags: NEXT, next: 1 }],
     status: STATUS_UNSET,
     length: 0,
+    isSplitOnly: true,
   },
   {
     name: "more than 2^32 - 1 bytes in all",
@@ -168,6 +172,26 @@ export const INDIRECT_TABLES: readonly Omit<ChainCase, "status" | "length">[] = 
       c.setIndirect(TABLES, 0, { ...c.header(0, OUT, 1), flags: NEXT, next: 2 });
       return [{ address: at(TABLES), length: 32, flags: INDIRECT }];
     },
+  },
+];
+
+/** What only a packed ring has: an indirect descriptor that is not alone. */
+export const PACKED_MALFORMED: readonly Omit<ChainCase, "status" | "length">[] = [
+  {
+    name: "an indirect descriptor with another behind it",
+    chain: (c) => [{ address: at(TABLES), length: 48, flags: INDIRECT }, c.statusByte(0)],
+  },
+  {
+    name: "an indirect descriptor behind another",
+    chain: (c) => [c.header(0, IN, 1), { address: at(TABLES), length: 48, flags: INDIRECT }],
+  },
+  {
+    name: "an indirect descriptor between others",
+    chain: (c) => [
+      c.header(0, IN, 1),
+      { address: at(TABLES), length: 48, flags: INDIRECT },
+      c.statusByte(0),
+    ],
   },
 ];
 

@@ -6,6 +6,9 @@
  *
  *     0      0x1000     0x2000  0x3000   0x4000    0x5000           0x10000       0x100000
  *     | ring | available | used | headers| statuses| indirect tables | data ...    |
+ *
+ * With the feature RING_PACKED its ring is packed: chains are set and offered by the same methods, a head is then an
+ * id, and the two areas behind the ring are those of events.
  */
 import { createEvent, drainEvent, signalEvent } from "../../src/ffi/event.ts";
 import { createSharedMemory, mapFile, unmap, viewOf } from "../../src/ffi/memory.ts";
@@ -33,6 +36,7 @@ import {
   DESCRIPTOR_NEXT,
   DESCRIPTOR_WRITE,
 } from "../../src/formats/virtio-ring.ts";
+import { FIRST_BASE, HostilePackedRing, writePackedDescriptor } from "./hostile-packed-ring.ts";
 
 const GUEST_BASE = 0x1_0000_0000;
 export const MEMORY_BYTES = 0x100000;
@@ -54,7 +58,7 @@ export const INDIRECT = DESCRIPTOR_INDIRECT;
 /** What a status byte holds before the device writes it. */
 export const STATUS_UNSET = 0xee;
 
-const TIMEOUT_MS = 5000;
+const TIMEOUT_MS = 30_000;
 
 export interface Descriptor {
   /** A guest address; `at` makes one of an offset. */
@@ -74,6 +78,9 @@ export interface UsedElement {
 export interface AttachOptions {
   /** Further feature bits. */
   readonly features?: readonly number[];
+  readonly protocolFeatures?: readonly number[];
+  /** Of a packed ring; others have ENTRIES. */
+  readonly packedEntries?: number;
 }
 
 /** The guest address of an offset in the client's memory. */
@@ -81,8 +88,14 @@ export function at(offset: number): number {
   return GUEST_BASE + offset;
 }
 
+/** The payload of SET_FEATURES: what every driver of the tests has, and more. */
+export function featureWord(features: readonly number[]): Uint8Array {
+  const { VHOST_USER_PROTOCOL_FEATURES, VERSION_1, BLK_FLUSH } = FEATURE;
+  return encodeU64(bitMask(VHOST_USER_PROTOCOL_FEATURES, VERSION_1, BLK_FLUSH, ...features));
+}
+
 export class HostileClient implements Disposable {
-  readonly socket: number;
+  socket: number;
   readonly memoryFd: number;
   /** The client's memory, all of it. */
   readonly memory: DataView;
@@ -96,6 +109,11 @@ export class HostileClient implements Disposable {
   #lastUsed = 0;
   /** The used index at the last call. */
   #calledIndex = 0;
+  /** Of a packed ring: chains to offer by id, and what was used and not asked for. */
+  #packedEntries = ENTRIES;
+  #packed: HostilePackedRing | undefined;
+  readonly #chains = new Map<number, readonly Descriptor[]>();
+  #packedUsed: { readonly id: number; readonly length: number; isCalled: boolean }[] = [];
   #isDisposed = false;
 
   /** Connects, and sends nothing. */
@@ -114,7 +132,8 @@ export class HostileClient implements Disposable {
   /** Connects and sets up ring 0 as a well-behaved driver does. */
   static attach(socketPath: string, options: AttachOptions = {}): HostileClient {
     const client = new HostileClient(socketPath);
-    client.negotiate(options.features ?? []);
+    client.#packedEntries = options.packedEntries ?? ENTRIES;
+    client.negotiate(options.features ?? [], options.protocolFeatures);
     client.command(REQUEST.SET_MEM_TABLE, encodeMemoryTable([client.region]), [client.memoryFd]);
     client.startRing(0);
     return client;
@@ -134,22 +153,35 @@ export class HostileClient implements Disposable {
     return this.#address + offset;
   }
 
-  negotiate(features: readonly number[]): void {
-    const { VHOST_USER_PROTOCOL_FEATURES, VERSION_1, BLK_FLUSH } = FEATURE;
+  negotiate(features: readonly number[], protocolFeatures: readonly number[] = []): void {
+    const { REPLY_ACK, CONFIG, MQ } = PROTOCOL_FEATURE;
+    const mask = bitMask(REPLY_ACK, CONFIG, MQ, ...protocolFeatures);
     this.ask(REQUEST.GET_FEATURES);
-    this.send(
-      REQUEST.SET_PROTOCOL_FEATURES,
-      encodeU64(bitMask(PROTOCOL_FEATURE.REPLY_ACK, PROTOCOL_FEATURE.CONFIG, PROTOCOL_FEATURE.MQ)),
-    );
+    this.send(REQUEST.SET_PROTOCOL_FEATURES, encodeU64(mask));
     this.command(REQUEST.SET_OWNER);
-    const mask = bitMask(VHOST_USER_PROTOCOL_FEATURES, VERSION_1, BLK_FLUSH, ...features);
-    this.command(REQUEST.SET_FEATURES, encodeU64(mask));
+    this.negotiateAgain(features);
   }
 
-  startRing(index: number): void {
+  /** SET_FEATURES alone. */
+  negotiateAgain(features: readonly number[]): void {
+    this.command(REQUEST.SET_FEATURES, featureWord(features));
+    this.#packed = features.includes(FEATURE.RING_PACKED) ? this.#freshPackedRing() : undefined;
+  }
+
+  /** The packed ring, where one was negotiated. */
+  get packedRing(): HostilePackedRing {
+    if (this.#packed === undefined) {
+      throw new Error("the ring is not packed");
+    }
+    return this.#packed;
+  }
+
+  /** @param base index of the next chain, of a split ring */
+  startRing(index: number, base = 0): void {
     const state = (value: number) => encodeVringState({ index, value });
-    this.command(REQUEST.SET_VRING_NUM, state(ENTRIES));
-    this.command(REQUEST.SET_VRING_BASE, state(0));
+    const isPacked = this.#packed !== undefined;
+    this.command(REQUEST.SET_VRING_NUM, state(isPacked ? this.#packedEntries : ENTRIES));
+    this.command(REQUEST.SET_VRING_BASE, state(isPacked ? FIRST_BASE : base));
     this.command(REQUEST.SET_VRING_ADDR, this.ringAddress(index));
     this.command(REQUEST.SET_VRING_ERR, encodeU64(BigInt(index)), [this.errorFd]);
     this.command(REQUEST.SET_VRING_CALL, encodeU64(BigInt(index)), [this.callFd]);
@@ -162,18 +194,20 @@ export class HostileClient implements Disposable {
     this.bytes.fill(0, 0, HEADERS);
     this.#lastUsed = 0;
     this.#calledIndex = 0;
+    this.#packedUsed = [];
+    this.#packed &&= this.#freshPackedRing();
     drainEvent(this.callFd);
     this.startRing(0);
   }
 
-  ringAddress(index: number): Uint8Array {
+  ringAddress(index: number, flags = 0): Uint8Array {
     return encodeVringAddress({
       index,
-      flags: 0,
+      flags,
       descriptors: this.user(0),
       available: this.user(AVAILABLE),
       used: this.user(USED),
-      log: 0,
+      log: at(USED),
     });
   }
 
@@ -242,17 +276,32 @@ export class HostileClient implements Disposable {
 
   // --- the ring ---
 
+  /** Of a packed ring: the one descriptor of a chain. */
   setDescriptor(index: number, descriptor: Descriptor): void {
+    if (this.#packed !== undefined) {
+      this.#chains.set(index, [descriptor]);
+      return;
+    }
     this.#writeDescriptor(index * DESCRIPTOR_BYTES, descriptor);
   }
 
   /** One entry of the indirect table at `offset`. */
   setIndirect(offset: number, index: number, descriptor: Descriptor): void {
+    if (this.#packed !== undefined) {
+      const at = offset + index * DESCRIPTOR_BYTES;
+      writePackedDescriptor(this.memory, at, descriptor, descriptor.next ?? 0);
+      this.memory.setUint16(at + 14, descriptor.flags, true);
+      return;
+    }
     this.#writeDescriptor(offset + index * DESCRIPTOR_BYTES, descriptor);
   }
 
   /** Writes a chain from descriptor `head` on, linked in order: flags get NEXT but for the last. */
   setChain(head: number, chain: readonly Descriptor[]): void {
+    this.#chains.set(head, chain);
+    if (this.#packed !== undefined) {
+      return;
+    }
     chain.forEach((descriptor, i) => {
       const link = i + 1 < chain.length ? NEXT : 0;
       const next = head + i + 1;
@@ -278,6 +327,12 @@ export class HostileClient implements Disposable {
 
   /** Puts heads into the available ring and shows them; no kick. */
   offer(...heads: readonly number[]): void {
+    if (this.#packed !== undefined) {
+      for (const head of heads) {
+        this.#packed.offer(head, this.#chains.get(head) ?? []);
+      }
+      return;
+    }
     const index = this.memory.getUint16(AVAILABLE + 2, true);
     heads.forEach((head, i) => {
       const place = (index + i) % ENTRIES;
@@ -292,12 +347,25 @@ export class HostileClient implements Disposable {
     signalEvent(this.kickFd);
   }
 
+  /** With EVENT_IDX: the index at which the device wants a kick; one of the past while it is at work. */
+  availableEvent(): number {
+    return this.memory.getUint16(USED + 4 + ENTRIES * 8, true);
+  }
+
+  /** Of a packed ring: how many chains were used. */
   usedIndex(): number {
+    if (this.#packed !== undefined) {
+      this.#collect(this.#packed);
+      return this.#packed.usedCount;
+    }
     return this.memory.getUint16(USED + 2, true);
   }
 
   /** The next used element, once it is there and the call came. @throws Error when it never comes */
   waitUsed(): UsedElement {
+    if (this.#packed !== undefined) {
+      return this.#waitPackedUsed(this.#packed);
+    }
     const deadlineMs = performance.now() + TIMEOUT_MS;
     while (this.usedIndex() === this.#lastUsed) {
       if (performance.now() > deadlineMs) {
@@ -356,6 +424,38 @@ export class HostileClient implements Disposable {
   }
 
   // --- internal ---
+
+  #freshPackedRing(): HostilePackedRing {
+    return new HostilePackedRing(this.memory, this.#packedEntries);
+  }
+
+  #waitPackedUsed(ring: HostilePackedRing): UsedElement {
+    const deadlineMs = performance.now() + TIMEOUT_MS;
+    for (;;) {
+      this.#collect(ring);
+      const used = this.#packedUsed.shift();
+      if (used !== undefined) {
+        const isCalled = used.isCalled || this.#wait(this.callFd, TIMEOUT_MS);
+        if (drainEvent(this.callFd) === 1) {
+          this.#collect(ring); // one call is enough for all that is there now
+          for (const other of this.#packedUsed) {
+            other.isCalled = true;
+          }
+        }
+        return { ...used, isCalled };
+      }
+      if (performance.now() > deadlineMs) {
+        throw new Error("the backend uses nothing");
+      }
+      this.#wait(this.callFd, 5);
+    }
+  }
+
+  #collect(ring: HostilePackedRing): void {
+    for (let used = ring.next(); used !== undefined; used = ring.next()) {
+      this.#packedUsed.push({ ...used, isCalled: false });
+    }
+  }
 
   #writeDescriptor(offset: number, descriptor: Descriptor): void {
     this.memory.setBigUint64(offset, BigInt(descriptor.address), true);

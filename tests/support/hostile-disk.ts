@@ -24,6 +24,8 @@ export interface HostileDisk {
 export async function serveHostileDisk(options: {
   readonly isEncrypted: boolean;
   readonly tuning?: string;
+  /** What every client negotiates. */
+  readonly features?: readonly number[];
 }): Promise<HostileDisk> {
   const folder = mkdtempSync(join(tmpdir(), "ubiblk-hostile-"));
   const moreConfig = options.tuning === undefined ? "" : `[tuning]\n${options.tuning}\n`;
@@ -32,7 +34,9 @@ export async function serveHostileDisk(options: {
   truncateSync(files.dataPath, DISK_BYTES);
   const backend = await startUbiblk(files);
   const attach = (features: readonly number[] = []) =>
-    HostileClient.attach(files.socketPath, { features });
+    HostileClient.attach(files.socketPath, {
+      features: [...(options.features ?? []), ...features],
+    });
   return {
     backend,
     files,

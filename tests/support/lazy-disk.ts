@@ -8,9 +8,10 @@ import { type Backend, EXECUTABLE, startBackend } from "./backend.ts";
 import { at, DATA, HostileClient, WRITE } from "./hostile-client.ts";
 import { MetadataDisk } from "./metadata-disk.ts";
 import { ask, converse } from "./rpc-client.ts";
+import { until } from "./until.ts";
 
 export const MIB = 2 ** 20;
-const WAIT_MS = 20_000;
+const WAIT_MS = 60_000;
 /** What one request of the tests moves. */
 const PIECE_BYTES = 512 * 1024;
 
@@ -79,12 +80,13 @@ export class LazyDisk implements AsyncDisposable {
     expect(exitCode).toBe(0);
   }
 
-  async start(): Promise<Backend> {
+  /** @param env further variables */
+  async start(env: Readonly<Record<string, string>> = {}): Promise<Backend> {
     this.#backend = await startBackend({
       command: [EXECUTABLE, "vhost", "--config", "disk.toml"],
       socketPath: this.socketPath,
       logPath: this.files.file("log"),
-      env: { ...process.env, UBIBLK_LOG: "info" },
+      env: { ...process.env, UBIBLK_LOG: "info", ...env },
       cwd: this.files.folder,
     });
     return this.#backend;
@@ -104,7 +106,7 @@ export class LazyDisk implements AsyncDisposable {
     return JSON.parse(await converse(this.rpcPath, `${JSON.stringify(members)}\n`));
   }
 
-  /** Waits until the status is as wanted. @throws Error after 20 s */
+  /** Waits until the status is as wanted. @throws Error after a minute */
   async until(condition: (status: LazyStatus) => boolean): Promise<LazyStatus> {
     const deadline = performance.now() + WAIT_MS;
     for (;;) {
@@ -117,6 +119,18 @@ export class LazyDisk implements AsyncDisposable {
       }
       await Bun.sleep(20);
     }
+  }
+
+  /** Waits until all is fetched; what was given up is asked for again, as a person would. */
+  async untilFetched(waitMs: number): Promise<void> {
+    const isFetched = async () => {
+      const { status } = await this.status();
+      if (status.fetch !== undefined && status.fetch.failed !== 0) {
+        await this.command({ command: "retry_failed" });
+      }
+      return status.stripes.fetched === status.stripes.source;
+    };
+    await until("all stripes are fetched", isFetched, waitMs);
   }
 
   /** The disk in the clear, as the tools see it. */
@@ -209,6 +223,16 @@ export class LazyGuest implements Disposable {
       const data = { address: at(DATA), length: part.length, flags: 0 };
       this.#request(REQUEST_TYPE.OUT, offset + done, data);
     }
+  }
+
+  /** The status of a write of one piece. */
+  statusOfWrite(offset: number, bytes: Uint8Array): number {
+    const { client } = this;
+    client.bytes.set(bytes, DATA);
+    const data = { address: at(DATA), length: bytes.length, flags: 0 };
+    const header = client.header(0, REQUEST_TYPE.OUT, offset / 512);
+    client.submit([header, data, client.statusByte(0)]);
+    return client.status(0);
   }
 
   flush(): void {

@@ -18,6 +18,7 @@ import { JOURNAL_HEADER_BYTES } from "../../src/bench/journal-format.ts";
 import { type Backend, EXECUTABLE } from "./backend.ts";
 import { LazyDisk, LazyGuest, MIB } from "./lazy-disk.ts";
 import { SeededRandom } from "./random.ts";
+import { randomImage } from "./random-image.ts";
 import { RangeLoad } from "./range-load.ts";
 import { SectorModel } from "./sector-model.ts";
 
@@ -74,7 +75,7 @@ export class LazyLife implements AsyncDisposable {
     this.disk = new LazyDisk({
       diskBytes: DISK_BYTES,
       imageBytes: IMAGE_BYTES,
-      image: imageOf(this.#random),
+      image: randomImage(this.#random, IMAGE_BYTES),
       isEncrypted,
       source: [
         "autofetch = true",
@@ -271,19 +272,6 @@ export class LazyLife implements AsyncDisposable {
 }
 
 // --- internal ---
-
-/** No two sectors are alike. */
-function imageOf(random: SeededRandom): Uint8Array {
-  const words = new Uint32Array(IMAGE_BYTES / 4);
-  let x = random.between(1, 2 ** 31);
-  for (let i = 0; i < words.length; i++) {
-    x ^= x << 13;
-    x ^= x >>> 17;
-    x ^= x << 5;
-    words[i] = x;
-  }
-  return new Uint8Array(words.buffer);
-}
 
 function journalBytes(path: string): number {
   return existsSync(path) ? statSync(path).size : JOURNAL_HEADER_BYTES;

@@ -163,12 +163,13 @@ export class LazyQueue implements Disposable {
       blockBytes: options.blockBytes,
       isEnciphered: options.isEnciphered,
       unsupportedModes: this.#random.oneIn(3) ? 16 : 0,
-      runner: ({ executor, engine, requests, cipher }) =>
+      runner: ({ executor, engine, requests, cipher, waits }) =>
         new LazyRequests({
           executor,
           requests,
           engine,
           imageWatchId: 0,
+          waits,
           stripes: {
             state: this.#state.shared,
             stripeSectors: STRIPE_SECTORS,

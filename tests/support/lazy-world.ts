@@ -67,12 +67,13 @@ export class LazyWorld implements Disposable {
       sectors: STRIPES * STRIPE_SECTORS,
       blockBytes: 512,
       ...options,
-      runner: ({ executor, engine, requests, cipher }) =>
+      runner: ({ executor, engine, requests, cipher, waits }) =>
         new LazyRequests({
           executor,
           requests,
           engine,
           imageWatchId: 0,
+          waits,
           stripes: {
             state: this.state.shared,
             stripeSectors: STRIPE_SECTORS,

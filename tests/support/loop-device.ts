@@ -41,6 +41,14 @@ export function attachLoopDevice(options: {
   return { path, backingPath, [Symbol.dispose]: () => void losetup("--detach", path) };
 }
 
+/** The same file as another block device, both without a cache of their own: what one writes the other reads. */
+export function attachSharedLoopDevice(first: LoopDevice): LoopDevice {
+  const { backingPath } = first;
+  losetup("--direct-io=on", first.path);
+  const path = losetup("--find", "--show", "--direct-io=on", backingPath);
+  return { path, backingPath, [Symbol.dispose]: () => void losetup("--detach", path) };
+}
+
 /** A reason why no file system can be made and mounted here, or undefined. */
 export function missingMounts(): string | undefined {
   return missingLoopDevices() ?? (isInstalled("mkfs.ext4") ? undefined : "no mkfs.ext4 here");
@@ -76,7 +84,7 @@ export class MountedDevice implements Disposable {
 
   /** The ring of a process that ended goes some time later, and its file with it: until then it is busy. */
   [Symbol.dispose](): void {
-    const deadlineMs = performance.now() + 5000;
+    const deadlineMs = performance.now() + 30_000;
     for (;;) {
       try {
         run("umount", this.#path);

@@ -2,6 +2,7 @@
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { type CommandResult, runCommand } from "../../scripts/command.ts";
+import { freePort } from "./free-port.ts";
 import { until } from "./until.ts";
 
 const FOLDER = resolve(import.meta.dir, "..", "..", "build", "prometheus");
@@ -127,9 +128,4 @@ interface QueryAnswer {
   readonly status: string;
   readonly error?: string;
   readonly data?: { readonly result: readonly QuerySample[] };
-}
-
-function freePort(): number {
-  using server = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => new Response() });
-  return server.port ?? 0;
 }

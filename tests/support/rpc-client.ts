@@ -1,7 +1,7 @@
 /** A client of the RPC socket, made with nothing of the product. */
 import { connect, type Socket } from "node:net";
 
-const TIMEOUT_MS = 10_000;
+const TIMEOUT_MS = 30_000;
 
 /** Sends `text`, ends the stream and waits for the other end: all that came back. */
 export function converse(path: string, text: string | Uint8Array): Promise<string> {
@@ -57,7 +57,7 @@ export class RpcClient implements Disposable {
     this.#socket.pause();
   }
 
-  /** Waits until `condition` holds. @throws Error after 10 s */
+  /** Waits until `condition` holds. @throws Error after 30 s */
   async until(condition: () => boolean): Promise<void> {
     const endMs = performance.now() + TIMEOUT_MS;
     while (!condition()) {

@@ -16,6 +16,8 @@ export interface Fault {
   /** Instead of the error document of `code`. */
   readonly body?: string;
   readonly delayMs?: number;
+  /** It is held back until this is done. */
+  readonly until?: Promise<unknown>;
   /** How the body of a good GET comes. */
   readonly spoil?: "cut" | "checksum" | "stall" | "endless";
 }
@@ -152,6 +154,9 @@ export class S3Server implements Disposable {
     const fault = this.fault(what, nth);
     if (fault?.delayMs !== undefined) {
       await Bun.sleep(fault.delayMs);
+    }
+    if (fault?.until !== undefined) {
+      await fault.until;
     }
     if (fault?.status !== undefined) {
       const text = fault.body ?? errorDocument(fault.code ?? "");

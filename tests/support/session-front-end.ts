@@ -22,10 +22,11 @@ import {
 import { FEATURE } from "../../src/formats/virtio-blk.ts";
 import { LogLimiter } from "../../src/log.ts";
 import { MemoryMap } from "../../src/vhost/memory-map.ts";
+import { MemoryTables } from "../../src/vhost/memory-tables.ts";
 import { QueueCommand, START_FIELDS } from "../../src/vhost/queue-mailbox.ts";
+import { RingEnds } from "../../src/vhost/ring-ends.ts";
 import { Session } from "../../src/vhost/session.ts";
 import type { RingMailbox } from "../../src/vhost/vring.ts";
-import { GuestMemory } from "../../src/virtio/guest-memory.ts";
 
 export const QUEUES = 2;
 export const MEMORY_BYTES = 0x10_0000;
@@ -38,6 +39,7 @@ const DISK: DiskDescription = {
   blockBytes: 512,
   physicalBlockBytes: 4096,
   optimalIoBytes: 0,
+  isDirect: true,
   memoryAlignBytes: 512,
   discardUnitBytes: 4096,
   isReadOnly: false,
@@ -53,17 +55,41 @@ class FakeMailbox implements RingMailbox {
   readonly commands: { readonly command: number; readonly values: readonly number[] }[] = [];
   nextAvailable = 0;
   isStuck = false;
+  /** It takes its time, so that whoever waits looks after it. */
+  isSlow = false;
+  /** Requests under way that were translated by this table; undefined for none. */
+  usedTable: number | undefined;
+  #table = 0;
 
-  command(command: number, values: readonly number[]): number {
+  command(
+    command: number,
+    values: readonly number[],
+    _timeoutMs: number,
+    whileWaiting?: () => void,
+  ): number {
     this.commands.push({ command, values });
+    if (this.isSlow) {
+      whileWaiting?.();
+    }
     if (this.isStuck) {
       return -1;
+    }
+    if (command === QueueCommand.reloadMemory) {
+      this.#table = values[0] ?? -1;
     }
     return command === QueueCommand.stop ? this.nextAvailable : 0;
   }
 
+  oldestTable(): number {
+    return this.usedTable ?? this.#table;
+  }
+
   isBusy(): boolean {
     return this.isStuck;
+  }
+
+  withdraw(): number {
+    return -1;
   }
 
   last(command: number): readonly number[] | undefined {
@@ -79,8 +105,9 @@ class FakeMailbox implements RingMailbox {
 
 /** A front end that talks to a session without a socket between them. */
 export class SessionFrontEnd {
-  readonly memory = new MemoryMap(new SharedArrayBuffer(GuestMemory.sharedWords * 8));
+  readonly memory = new MemoryMap(new SharedArrayBuffer(MemoryTables.sharedBytes));
   readonly session: Session;
+  readonly ringEnds = new RingEnds(false);
   sectors = DISK.sectors;
   syncCount = 0;
   canSync = true;
@@ -99,11 +126,12 @@ export class SessionFrontEnd {
       limits: { segSizeMax: 65_536, segCountMax: 4, numQueues: QUEUES },
       memory: this.memory,
       mailboxes: this.#mailboxes,
-      syncDisk: () => {
+      beginSync: () => () => {
         this.syncCount += 1;
         return this.canSync;
       },
       cache: { isWriteback: true },
+      ringEnds: this.ringEnds,
       limiter: new LogLimiter(),
     });
   }

@@ -200,7 +200,7 @@ function testRequests(open: () => Promise<SourceUnderTest>): void {
     bench.source.submit();
     const begunMs = performance.now();
     await bench.close();
-    expect(performance.now() - begunMs).toBeLessThan(1_500);
+    expect(performance.now() - begunMs).toBeLessThan(WAIT_MS / 2);
   });
 }
 

@@ -123,13 +123,14 @@ const PROGRAMS = [
     "mount",
     "umount",
     "fstrim",
+    "tc",
     "busybox",
   ],
 ] as const;
 
 const MODULES = [
   ...["virtio_pci", "virtio_blk", "ext4", "ublk_drv", "loop", "dm_mod", "dm_crypt"],
-  ...["dm_flakey", "dm_delay", "aesni_intel", "xts"],
+  ...["dm_flakey", "dm_delay", "aesni_intel", "xts", "sch_netem"],
 ] as const;
 
 const INIT = `#!/bin/busybox sh
@@ -200,7 +201,8 @@ async function rootDisk(): Promise<string> {
     }
   }
   const stamp = [...files].map(([target, path]) => `${target} ${identityOf(path)}`).join("\n");
-  const folder = join(BUILD_FOLDER, "guest-ublk");
+  const folder = join(BUILD_FOLDER, "guest-ublk-root"); // not beside the kernels, which several trees may share
+  mkdirSync(folder, { recursive: true });
   const imagePath = join(folder, "root.img");
   const stampPath = join(folder, "root.files");
   const isCurrent = existsSync(stampPath) && readFileSync(stampPath, "utf8") === stamp;

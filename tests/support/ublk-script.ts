@@ -1,7 +1,9 @@
 /** Tests whose body is a script in a ublk guest, and the shell functions by which they use a backend. */
 import { expect } from "bun:test";
+import { valuesOf } from "./guest.ts";
 import type { GuestResult } from "./guest-boot.ts";
 import { skipUnless } from "./requires.ts";
+import { UblkDisk, type UblkDiskOptions } from "./ublk-disk.ts";
 import {
   missingForUblkGuest,
   runUblkGuest,
@@ -9,11 +11,59 @@ import {
   type UblkSuite,
 } from "./ublk-guest.ts";
 
+const TEST_MS = 600_000;
+const SHARED_TEST_MS = 900_000;
+
 /** A test that is skipped where such a guest cannot be had. */
-export function testIn(suite: UblkSuite, name: string, body: () => Promise<void>): void {
+export function testIn(
+  suite: UblkSuite,
+  name: string,
+  body: () => Promise<void>,
+  timeoutMs = TEST_MS,
+): void {
   const missing = missingForUblkGuest(suite);
-  skipUnless(missing ?? "", missing === undefined)(`${suite}: ${name}`, body, 600_000);
+  skipUnless(missing ?? "", missing === undefined)(`${suite}: ${name}`, body, timeoutMs);
 }
+
+export interface GuestPart {
+  readonly name: string;
+  readonly script: string;
+  /** What it printed besides ending well. */
+  readonly check?: (values: Readonly<Record<string, string>>) => void;
+}
+
+/**
+ * A test for each part, all in one guest with one disk, since a boot takes longer than most of them. They run in their
+ * order, each in a shell of its own; what one leaves behind, the next one finds.
+ */
+export function testsInOneGuest(options: {
+  readonly suite: UblkSuite;
+  readonly disk: UblkDiskOptions;
+  readonly parts: readonly GuestPart[];
+}): void {
+  const { suite, parts } = options;
+  const script = parts.map((part, i) => scriptOfPart(part, i)).join("\n");
+  let running: Promise<GuestResult> | undefined;
+  const run = async () => {
+    using disk = await UblkDisk.make(options.disk);
+    const timeoutMs = SHARED_TEST_MS - 20_000;
+    return await runUblkGuest({ suite, script, dataDisk: disk.path, timeoutMs });
+  };
+  for (const [i, { name, check }] of parts.entries()) {
+    const body = async () => {
+      running ??= run();
+      const result = await running;
+      const printed = outputOfPart(result.output, i);
+      const isGood = /^part-exit=0$/m.test(printed);
+      expect(isGood ? "" : `${result.console}\n${printed}`).toBe("");
+      expect(result.console).not.toMatch(KERNEL_TROUBLE);
+      check?.(valuesOf({ output: printed }));
+    };
+    testIn(suite, name, body, SHARED_TEST_MS);
+  }
+}
+
+const KERNEL_TROUBLE = /EXT4-fs error|Call Trace|blocked for more than/;
 
 /** Runs a script that must end well; what the guest said is shown when it does not. */
 export async function succeeds(options: UblkGuestOptions): Promise<GuestResult> {
@@ -21,7 +71,7 @@ export async function succeeds(options: UblkGuestOptions): Promise<GuestResult> 
   const result = await runUblkGuest({ ...options, script });
   const story = `${result.console}\n${result.output}`;
   expect(result.exitCode === 0 ? "" : story).toBe("");
-  expect(result.console).not.toMatch(/EXT4-fs error|Call Trace|blocked for more than/);
+  expect(result.console).not.toMatch(KERNEL_TROUBLE);
   return result;
 }
 
@@ -30,6 +80,25 @@ export function withFunctions(script: string): string {
 }
 
 // --- internal ---
+
+/** A list of commands with `||` behind it would go on after one that fails: hence the code is asked for by itself. */
+function scriptOfPart({ script }: GuestPart, index: number): string {
+  return `
+echo part-${index}
+set +e
+(
+set -eu
+${withFunctions(script)}
+)
+echo "part-exit=$?"
+set -e
+`;
+}
+
+function outputOfPart(output: string, index: number): string {
+  const [, behind = ""] = output.split(`part-${index}\n`);
+  return behind.split(/^part-\d+$/m)[0] ?? "";
+}
 
 /**
  *   launch FLAGS...  starts a backend
