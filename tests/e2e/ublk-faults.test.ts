@@ -102,7 +102,7 @@ for pause in ${STOP_PAUSES.join(" ")}; do
   kill -TERM $backend
   sleep $pause
   kill -9 $backend 2>/dev/null || true
-  await "grep -q '^State:.Z' /proc/$backend/status"
+  await '! kill -0 $backend 2>/dev/null'
   wait $backend || true
   become 0
   if begin --recover $id; then
