@@ -55,6 +55,12 @@ export const RELIABILITY_ROWS: readonly ReliabilityRow[] = [
   },
   {
     promise: 2,
+    what: "block device killed, or told a second time, while the kernel stops it under load",
+    file: "e2e/ublk-faults.test.ts",
+    test: "dies while it stops under load",
+  },
+  {
+    promise: 2,
     what: "killed by a limit of memory under load",
     file: "e2e/memory-limit.test.ts",
     test: "a limit that it outgrows under load",

@@ -1,6 +1,6 @@
 /**
- * SIGTERM and SIGINT for commands that serve: the first asks for a clean stop, the second ends the process, unless that
- * is in the middle of what must not be left. Others may ask for a clean stop as well, which counts for no signal.
+ * SIGTERM and SIGINT for commands that serve: the first asks for a clean stop, the second ends the process. Others
+ * may ask for a clean stop as well, which counts for no signal.
  */
 import { log } from "../log.ts";
 
@@ -14,7 +14,6 @@ export class StopSignals {
   #signal: string | undefined;
   #signalMs = 0;
   #isOver = false;
-  #work: string | undefined;
 
   constructor() {
     for (const signal of ["SIGTERM", "SIGINT"] as const) {
@@ -34,11 +33,6 @@ export class StopSignals {
     }
   }
 
-  /** From here on a second signal is put off by that work; undefined: not any more. */
-  holdFor(work: string | undefined): void {
-    this.#work = work;
-  }
-
   /** All is done: a signal that comes now ends the process too, but not as one that was broken off. */
   end(): void {
     this.#isOver = true;
@@ -52,10 +46,6 @@ export class StopSignals {
       process.exit(0);
     }
     if (this.#signal === signal && nowMs - this.#signalMs < ECHO_MS) {
-      return;
-    }
-    if (this.#signal !== undefined && this.#work !== undefined) {
-      log.warn("a second signal has to wait", { signal, work: this.#work });
       return;
     }
     if (this.#signal !== undefined) {

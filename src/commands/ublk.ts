@@ -23,6 +23,7 @@ import {
 } from "../ublk/device-list.ts";
 import { deviceParameters, mayCopyNothing } from "../ublk/device-parameters.ts";
 import { queueSizes } from "../ublk/queue-sizes.ts";
+import { deviceToStop } from "../ublk/stop-apart.ts";
 import { integerArgument } from "./arguments.ts";
 import { diskAnswers } from "./disk-answers.ts";
 import { hardenOrWarn } from "./hardening.ts";
@@ -83,7 +84,10 @@ export default defineCommand({
   },
   run: async ({ args }) => {
     const deleted = integerArgument(args.delete);
-    if (args.list) {
+    const stopped = deviceToStop();
+    if (stopped !== undefined) {
+      await stop(stopped);
+    } else if (args.list) {
       await list(args.json);
     } else if (deleted !== undefined) {
       using control = new UblkControl(KernelControlChannel.open());
@@ -161,7 +165,7 @@ async function serve(configPath: string, options: ServeOptions): Promise<void> {
     manager?.stopping("requests under way end, the disk is flushed, the device goes");
     growth.close();
     watch.expectEnds();
-    await backend.stop((work) => signals.holdFor(work));
+    await backend.stop();
   } finally {
     link?.[Symbol.dispose]();
   }
@@ -249,6 +253,15 @@ function checkRecovered(info: DeviceInfo, { config, device }: DeviceNeeds): void
   if (isZeroCopy && !mayCopyNothing(device.description, info.flags, tuning.ioEngine)) {
     throw refuse("it was made for a plain disk without a stripe source, and io_uring");
   }
+}
+
+/** Whoever stops the server, and with it all of its group, wants this done. */
+async function stop(id: number): Promise<void> {
+  for (const signal of ["SIGHUP", "SIGINT", "SIGTERM"] as const) {
+    process.on(signal, () => {});
+  }
+  using control = new UblkControl(KernelControlChannel.open());
+  await control.stop(id);
 }
 
 async function list(isJson: boolean): Promise<void> {

@@ -27,6 +27,7 @@ import { queueSizes } from "./queue-sizes.ts";
 import type { UblkQueueData, UblkQueueMessage } from "./queue-worker.ts";
 import { runApart } from "./run-apart.ts";
 import { watchServer } from "./server-watch.ts";
+import { stopApart } from "./stop-apart.ts";
 
 /** For every queue to have its memory and its fetches in place. */
 const READY_MS = 120_000;
@@ -117,11 +118,9 @@ export class UblkBackend implements GrowingFrontEnd {
 
   /**
    * Ends requests under way, makes them durable, removes the device.
-   * @param hold tells what this process must not be ended in: while the driver stops the device it waits for requests, and
-   * a process that ends waits for the driver; undefined when that is over
    * @throws UbiError when one of that cannot be had in time
    */
-  async stop(hold: (work: string | undefined) => void): Promise<void> {
+  async stop(): Promise<void> {
     const { control, info, link } = this.#options;
     link?.[Symbol.dispose]();
     this.#threads.limitPatience();
@@ -131,9 +130,7 @@ export class UblkBackend implements GrowingFrontEnd {
       (await Promise.race([this.#syncBlockDevice(), this.failed]));
     this.#isStopping = true;
     this.#threads.expectEnds();
-    hold("the kernel stops the device when the requests under way have ended");
-    await Promise.race([control.stop(info.id), this.failed]);
-    hold(undefined);
+    await Promise.race([stopApart(control, info.id), this.failed]);
     await Promise.race([this.#endQueues(), this.failed]);
     await this.#threads.release();
     this.#closeAll();
@@ -298,7 +295,7 @@ export class UblkBackend implements GrowingFrontEnd {
       return; // the kernel takes the fetches back when the process ends
     }
     try {
-      await control.stop(info.id);
+      await stopApart(control, info.id);
       if (this.#charFd >= 0) {
         // Queues that failed will not end; their mappings keep the device until the process ends.
         await within(this.#queuesEnded.promise, 1_000, "queues failed").catch(() => {});

@@ -23,7 +23,7 @@ const QUICK_MS = 10_000;
 /** The kernel reads the partition table meanwhile, of stripes that may have to be fetched. */
 const START_MS = 120_000;
 /** Requests under way end first. */
-const STOP_MS = 60_000;
+export const STOP_MS = 60_000;
 const REMOVE_MS = 30_000;
 /** The old server may still be closing; if it held all requests, 6.12 notices its death when they time out (30 s). */
 export const RECOVERY_BUSY_MS = 45_000;

@@ -118,20 +118,34 @@ losetup -d /dev/loop0
 diskIs /data/disk.raw
 `;
 
-/** A process that ended while the kernel stops its device under load would never be gone. */
-const TWO_SIGNALS = `${ON_SLOW_DISK}
-begin --recoverable
-become 3000
-fio --name=load --filename=/dev/$(device) --rw=randwrite --bs=4k --direct=1 --ioengine=io_uring --iodepth=32 \
-  --time_based --runtime=60 >/dev/null 2>&1 & load=$!
-await '[ $(cat /sys/block/$(device)/inflight | tr -s " " | cut -d" " -f3) -ge 16 ]'
-kill -TERM $backend
-await 'cat /proc/$backend/task/*/stack 2>/dev/null | grep -q ublk_stop_dev'
-kill -INT $backend
-wait $backend
-grep 'a second signal has to wait signal=SIGINT' /tmp/log
-[ -z "$(left)" ]
-wait $load || true
+/** While the kernel stops a device under load, neither a second signal nor death waits for the disk. */
+const DIE_UNDER_STOP = `${ON_SLOW_DISK}
+die() {
+  signal=$1
+  shift
+  : >/tmp/log
+  begin "$@"
+  become 3000
+  fio --name=load --filename=/dev/$(device) --rw=randwrite --bs=4k --direct=1 --ioengine=io_uring --iodepth=32 \\
+    --time_based --runtime=60 >/dev/null 2>&1 & load=$!
+  await '[ $(cat /sys/block/$(device)/inflight | tr -s " " | cut -d" " -f3) -ge 16 ]'
+  kill -TERM $backend
+  await 'cat /proc/[0-9]*/task/*/stack 2>/dev/null | grep -q ublk_stop_dev'
+  kill -$signal $backend
+  await '! kill -0 $backend 2>/dev/null'
+  fails wait $backend
+  fails grep 'INFO . stopped' /tmp/log
+  await '! pidof ubiblk'
+  await '! kill -0 $load 2>/dev/null'
+  fails wait $load
+  become 0
+  begin
+  grep 'deleted a device whose server had died' /tmp/log
+  end
+}
+die INT
+die KILL --recoverable
+${rounds("", "die KILL; die INT --recoverable")}
 dmsetup remove --retry slow
 losetup -d /dev/loop0
 diskIs /data/disk.raw
@@ -346,6 +360,8 @@ rm $link
 [ -z "$(left)" ]
 refuses setpriv --reuid=65534 --regid=65534 --clear-groups ubiblk ublk --list
 grep E_UBLK_DRIVER /tmp/refusal
+refuses env UBIBLK_UBLK_STOP=77 ubiblk ublk
+grep 'E_UBLK_DEVICE: cannot stop ublk device 77: there is no such device' /tmp/refusal
 rmmod ublk_drv
 : >/tmp/log
 launch
@@ -365,7 +381,7 @@ testsInOneGuest({
     },
     { name: "recoverable disk of two queues, whose recoveries are killed", script: RECOVER_AGAIN },
     { name: "recoverable disk of two queues, killed while it stops", script: DIE_IN_STOP },
-    { name: "recoverable disk, told twice to stop under load: it ends well", script: TWO_SIGNALS },
+    { name: "disk of two queues, that dies while it stops under load", script: DIE_UNDER_STOP },
     { name: "recoverable disk without a backend, deleted: who waited fails", script: ORPHAN },
     {
       name: "recoverable disk, taken over by the wrong configuration: refused",
@@ -421,6 +437,10 @@ testsInOneGuest({
     {
       name: "plain recoverable disk of two queues, killed under load: who writes waits",
       script: RECOVER,
+    },
+    {
+      name: "plain disk of two queues, that dies while it stops under load",
+      script: DIE_UNDER_STOP,
     },
     {
       name: "plain disk on a device that fails: errors arrive at once, and pass",

@@ -27,7 +27,7 @@ export function isInstalled(program: string): boolean {
   return Bun.which(program, { PATH: path }) !== null;
 }
 
-/** How often a randomised test goes round: more under `npm run test:long`. */
-export function rounds(normal: number, long: number): number {
+/** How often a randomised test goes round, or what it does: more under `npm run test:long`. */
+export function rounds<T>(normal: T, long: T): T {
   return process.env.UBIBLK_TEST_LONG === "1" ? long : normal;
 }
