@@ -50,13 +50,13 @@ export const RELIABILITY_ROWS: readonly ReliabilityRow[] = [
   {
     promise: 2,
     what: "block device killed in the middle of its stops, taken over or started anew",
-    file: "e2e/ublk-faults.test.ts",
+    file: "e2e/ublk-stops.test.ts",
     test: "killed while it stops",
   },
   {
     promise: 2,
     what: "block device killed, or told a second time, while the kernel stops it under load",
-    file: "e2e/ublk-faults.test.ts",
+    file: "e2e/ublk-stops.test.ts",
     test: "dies while it stops under load",
   },
   {

@@ -47,6 +47,7 @@ const LONGEST_FIRST = [
   "tests/e2e/ublk-faults.test.ts",
   "tests/e2e/ublk-power-loss.test.ts",
   "tests/e2e/ublk.test.ts",
+  "tests/e2e/ublk-stops.test.ts",
   "tests/e2e/ublk-resize.test.ts",
   "tests/e2e/guest.test.ts",
   "tests/e2e/guest-restart.test.ts",

@@ -5,7 +5,7 @@ import { DiskDevice } from "../device/disk-device.ts";
 import { DiskGrowth } from "../device/disk-growth.ts";
 import { OverdueWatch } from "../device/overdue-watch.ts";
 import { errnoText, UbiError } from "../errors.ts";
-import { becomeIoFlusher } from "../ffi/process.ts";
+import { becomeIoFlusher, nameThread } from "../ffi/process.ts";
 import { type DeviceInfo, FEATURE } from "../formats/ublk.ts";
 import { log } from "../log.ts";
 import { openService } from "../service/index.ts";
@@ -23,7 +23,7 @@ import {
 } from "../ublk/device-list.ts";
 import { deviceParameters, mayCopyNothing } from "../ublk/device-parameters.ts";
 import { queueSizes } from "../ublk/queue-sizes.ts";
-import { deviceToStop } from "../ublk/stop-apart.ts";
+import { carryOut, type StopOrder, stopOrder } from "../ublk/stop-apart.ts";
 import { integerArgument } from "./arguments.ts";
 import { diskAnswers } from "./disk-answers.ts";
 import { hardenOrWarn } from "./hardening.ts";
@@ -84,9 +84,9 @@ export default defineCommand({
   },
   run: async ({ args }) => {
     const deleted = integerArgument(args.delete);
-    const stopped = deviceToStop();
-    if (stopped !== undefined) {
-      await stop(stopped);
+    const order = stopOrder();
+    if (order !== undefined) {
+      await carryOutStop(order);
     } else if (args.list) {
       await list(args.json);
     } else if (deleted !== undefined) {
@@ -256,12 +256,13 @@ function checkRecovered(info: DeviceInfo, { config, device }: DeviceNeeds): void
 }
 
 /** Whoever stops the server, and with it all of its group, wants this done. */
-async function stop(id: number): Promise<void> {
+async function carryOutStop(order: StopOrder): Promise<void> {
   for (const signal of ["SIGHUP", "SIGINT", "SIGTERM"] as const) {
     process.on(signal, () => {});
   }
+  nameThread("ubiblk-stop");
   using control = new UblkControl(KernelControlChannel.open());
-  await control.stop(id);
+  await carryOut(control, order);
 }
 
 async function list(isJson: boolean): Promise<void> {

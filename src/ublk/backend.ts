@@ -28,6 +28,7 @@ import type { UblkQueueData, UblkQueueMessage } from "./queue-worker.ts";
 import { runApart } from "./run-apart.ts";
 import { watchServer } from "./server-watch.ts";
 import { stopApart } from "./stop-apart.ts";
+import { within } from "./within.ts";
 
 /** For every queue to have its memory and its fetches in place. */
 const READY_MS = 120_000;
@@ -319,16 +320,5 @@ async function syncDevice(path: string): Promise<void> {
     await file.sync();
   } finally {
     await file.close();
-  }
-}
-
-/** @throws UbiError E_UBLK_DEVICE after `limitMs` */
-async function within<T>(work: Promise<T>, limitMs: number, message: string): Promise<T> {
-  const late = Promise.withResolvers<never>();
-  const timer = setTimeout(() => late.reject(new UbiError("E_UBLK_DEVICE", message)), limitMs);
-  try {
-    return await Promise.race([work, late.promise]);
-  } finally {
-    clearTimeout(timer);
   }
 }

@@ -202,7 +202,8 @@ const NO_INFO: DeviceInfo = {
   serverHigh: 0,
 };
 
-function reasonOf(result: number): string {
+/** What a negative result of a command means, and what to do. */
+export function reasonOf(result: number): string {
   switch (result) {
     case TIMED_OUT:
       return "the kernel did not end it in time; the kernel's log may say why";

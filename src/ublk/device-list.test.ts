@@ -8,7 +8,13 @@ import {
 } from "../formats/ublk.ts";
 import { UblkControl } from "./control.ts";
 import type { ControlChannel, ControlCommand } from "./control-channel.ts";
-import { clearOrphans, deleteOrphan, recoverableDevice, serverWords } from "./device-list.ts";
+import {
+  clearOrphans,
+  deleteOrphan,
+  expectServer,
+  recoverableDevice,
+  serverWords,
+} from "./device-list.ts";
 
 const ENODEV = -19;
 const MARKS = { file: 0x1234, content: 0x5678 } as const;
@@ -121,4 +127,15 @@ test("an orphan is deleted; a device that is not there, or of another program, i
   using other = new UblkControl(foreign);
   expect(deleteOrphan(other, ID)).rejects.toThrow("another program");
   expect(foreign.asked).not.toContain(CONTROL_CODE.deleteDeviceAsync);
+});
+
+test("the device of a server is that while it starts, and as long as nobody else has it", async () => {
+  const expected = (info: DeviceInfo, id = ID) =>
+    expectServer(new UblkControl(new OneDevice(info)), id, 4711);
+  await expected({ ...LOST, state: "dead", pid: -1 });
+  await expected({ ...LOST, state: "live", pid: 4711 });
+  const other = { ...LOST, state: "live", pid: 4712 } as const;
+  await expect(expected(other)).rejects.toThrow("is served by process 4712");
+  await expect(expected({ ...other, serverHigh: 0 })).rejects.toThrow("another program");
+  await expect(expected(LOST, ID + 1)).rejects.toThrow("there is no ublk device");
 });

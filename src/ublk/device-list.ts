@@ -60,6 +60,15 @@ export async function deleteOrphan(control: UblkControl, id: number): Promise<vo
   await control.remove(id);
 }
 
+/** @throws UbiError E_UBLK_DEVICE when there is no such device, or another process serves it */
+export async function expectServer(control: UblkControl, id: number, pid: number): Promise<void> {
+  const info = await ownDevice(control, id);
+  const isStarted = info.pid > 0;
+  if (isStarted && info.pid !== pid) {
+    throw new UbiError("E_UBLK_DEVICE", `ublk device ${id} is served by process ${info.pid}`);
+  }
+}
+
 /**
  * A device that a server with this disk can take over. The disk may be larger: it was to grow, and the server died
  * before the device did; `resize` tells it then.

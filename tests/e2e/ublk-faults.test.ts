@@ -1,49 +1,13 @@
 /**
- * The block device when things go wrong: a backend that is killed, a disk that fails, a stop under load,
+ * The block device when things go wrong: a backend that is killed, a disk that fails,
  * a driver that is not there. What waits ends at once and with an error, or waits because it was told to.
  */
 import { expect } from "bun:test";
-import { valuesOf } from "../support/guest.ts";
 import { rounds } from "../support/requires.ts";
-import { UblkDisk } from "../support/ublk-disk.ts";
-import { succeeds, testIn, testsInOneGuest } from "../support/ublk-script.ts";
+import { testsInOneGuest } from "../support/ublk-script.ts";
+import { NOW, ON_MAPPER, SECOND } from "../support/ublk-slow-disk.ts";
 
 const KILLS = rounds(3, 12);
-/** From the signal to stop until the death, in seconds. */
-const STOP_PAUSES = Array.from({ length: rounds(3, 12) }, (_, i) => (0.1 + i / 4).toFixed(2));
-
-/** What `now` counts in: /proc/uptime has hundredths. */
-const SECOND = 100;
-
-/** `now` prints the time of the guest; no program has to be started for it. */
-const NOW = `
-now() {
-  read -r up idle </proc/uptime
-  echo \${up%.*}\${up#*.}
-}
-`;
-
-/** The disk's file is loop0; `diskIs PATH` says where the disk's data lies. */
-const ON_MAPPER = `
-export DM_DISABLE_UDEV=1
-losetup --direct-io=on /dev/loop0 /data/disk.raw
-diskIs() {
-  sed -i "s#^data_path = .*#data_path = \\"$1\\"#" /data/disk.toml
-}
-`;
-
-/** `become MS` makes the disk slow, which it is not at first. */
-const ON_SLOW_DISK = `
-${ON_MAPPER}
-table() { echo "0 $(blockdev --getsz /dev/loop0) delay /dev/loop0 0 $1"; }
-become() {
-  dmsetup suspend --nolockfs slow
-  table $1 | dmsetup load slow
-  dmsetup resume slow
-}
-table 0 | dmsetup create slow
-diskIs /dev/mapper/slow
-`;
 
 /** fio checks every block that it was told is written, those around the kills included. */
 const RECOVER = `
@@ -90,65 +54,6 @@ begin --recover $id
 wait $writer
 cmp -n 4096 -i 0:28672 /tmp/block /dev/$(device)
 end
-`;
-
-/** Who dies in the middle of a stop is gone soon; what is left of the device can be taken over or cleared away. */
-const DIE_IN_STOP = `${ON_SLOW_DISK}
-for pause in ${STOP_PAUSES.join(" ")}; do
-  begin --recoverable
-  id=$(device | tr -d a-z)
-  become 400
-  dd if=/dev/zero of=/dev/$(device) bs=1M count=8 conv=nocreat 2>/dev/null
-  kill -TERM $backend
-  sleep $pause
-  kill -9 $backend 2>/dev/null || true
-  await '! kill -0 $backend 2>/dev/null'
-  wait $backend || true
-  become 0
-  if begin --recover $id; then
-    end
-  else
-    grep -E 'E_UBLK_DEVICE.*(was stopped|there is no)' /tmp/log
-  fi
-done
-begin
-end
-dmsetup remove --retry slow
-losetup -d /dev/loop0
-diskIs /data/disk.raw
-`;
-
-/** While the kernel stops a device under load, neither a second signal nor death waits for the disk. */
-const DIE_UNDER_STOP = `${ON_SLOW_DISK}
-die() {
-  signal=$1
-  shift
-  : >/tmp/log
-  begin "$@"
-  become 3000
-  fio --name=load --filename=/dev/$(device) --rw=randwrite --bs=4k --direct=1 --ioengine=io_uring --iodepth=32 \\
-    --time_based --runtime=60 >/dev/null 2>&1 & load=$!
-  await '[ $(cat /sys/block/$(device)/inflight | tr -s " " | cut -d" " -f3) -ge 16 ]'
-  kill -TERM $backend
-  await 'cat /proc/[0-9]*/task/*/stack 2>/dev/null | grep -q ublk_stop_dev'
-  kill -$signal $backend
-  await '! kill -0 $backend 2>/dev/null'
-  fails wait $backend
-  fails grep 'INFO . stopped' /tmp/log
-  await '! pidof ubiblk'
-  await '! kill -0 $load 2>/dev/null'
-  fails wait $load
-  become 0
-  begin
-  grep 'deleted a device whose server had died' /tmp/log
-  end
-}
-die INT
-die KILL --recoverable
-${rounds("", "die KILL; die INT --recoverable")}
-dmsetup remove --retry slow
-losetup -d /dev/loop0
-diskIs /data/disk.raw
 `;
 
 /** Who takes over a device must see its disk as the one before did, or it would be garbled. */
@@ -329,22 +234,6 @@ cp /tmp/disk.toml /data/disk.toml
 diskIs /data/disk.raw
 `;
 
-const STOP = `
-for signal in TERM INT; do
-  begin
-  fio --name=load --filename=/dev/$(device) --rw=randrw --bs=4k --direct=1 --ioengine=io_uring --iodepth=32 \\
-    --time_based --runtime=60 >/dev/null 2>&1 &
-  load=$!
-  sleep 1
-  kill -0 $load
-  kill -$signal $backend
-  wait $backend
-  [ -z "$(left)" ]
-  await '! kill -0 $load 2>/dev/null'
-  fails wait $load
-done
-`;
-
 const EDGES = `
 mkdir -p /run/ubiblk
 ln -s /dev/null $link
@@ -360,8 +249,8 @@ rm $link
 [ -z "$(left)" ]
 refuses setpriv --reuid=65534 --regid=65534 --clear-groups ubiblk ublk --list
 grep E_UBLK_DRIVER /tmp/refusal
-refuses env UBIBLK_UBLK_STOP=77 ubiblk ublk
-grep 'E_UBLK_DEVICE: cannot stop ublk device 77: there is no such device' /tmp/refusal
+refuses env UBIBLK_UBLK_STOP=0:$(($$ + 1)) ubiblk ublk --list
+grep 'E_USAGE: UBIBLK_UBLK_STOP is set' /tmp/refusal
 rmmod ublk_drv
 : >/tmp/log
 launch
@@ -380,8 +269,6 @@ testsInOneGuest({
       script: RECOVER,
     },
     { name: "recoverable disk of two queues, whose recoveries are killed", script: RECOVER_AGAIN },
-    { name: "recoverable disk of two queues, killed while it stops", script: DIE_IN_STOP },
-    { name: "disk of two queues, that dies while it stops under load", script: DIE_UNDER_STOP },
     { name: "recoverable disk without a backend, deleted: who waited fails", script: ORPHAN },
     {
       name: "recoverable disk, taken over by the wrong configuration: refused",
@@ -425,7 +312,6 @@ testsInOneGuest({
       check: (values) => expect(values).toEqual(BROKEN_CODES),
     },
     { name: "disk on a device that hangs: told, and that it goes on", script: HANG },
-    { name: "stopped under load by either signal: nothing is left", script: STOP },
     { name: "links, users and kernels that will not do: said in one line", script: EDGES },
   ],
 });
@@ -439,80 +325,9 @@ testsInOneGuest({
       script: RECOVER,
     },
     {
-      name: "plain disk of two queues, that dies while it stops under load",
-      script: DIE_UNDER_STOP,
-    },
-    {
       name: "plain disk on a device that fails: errors arrive at once, and pass",
       script: BROKEN,
       check: (values) => expect(values).toEqual(BROKEN_CODES),
     },
   ],
-});
-
-/**
- * The kernel reads the partition table of a disk whose source has fallen silent. Before that a backend whose source
- * answers shows how long a start and a stop take here.
- */
-const SILENT_SOURCE = `${NOW}
-ifconfig lo up
-truncate -s 16M /data/image.raw
-cat >/data/source.toml <<END
-[device]
-data_path = "/data/image.raw"
-[danger_zone]
-enabled = true
-allow_unencrypted_disk = true
-END
-cat >/data/server.toml <<END
-[server]
-address = "127.0.0.1:7777"
-[danger_zone]
-enabled = true
-allow_unencrypted_connection = true
-END
-cat >>/data/disk.toml <<END
-allow_unencrypted_connection = true
-[stripe_source]
-type = "remote"
-address = "127.0.0.1:7777"
-END
-ubiblk stripe-server -f /data/source.toml --listen-config /data/server.toml >/tmp/server 2>&1 &
-server=$!
-await 'grep -q "listening on" /tmp/server'
-initialize() {
-  rm -f /data/metadata
-  ubiblk init-metadata --config /data/disk.toml 2>/dev/null
-}
-initialize
-began=$(now)
-begin
-kill $backend
-wait $backend
-echo "life=$(($(now) - began))"
-initialize
-launch
-while [ ! -e /dev/ublkc0 ]; do kill -0 $backend; done
-kill -STOP $server
-await '[ -e /dev/ublkb0 ]'
-sleep 1
-asked=$(now)
-kill $backend
-wait $backend
-echo "waited=$(($(now) - asked))"
-kill -KILL $server
-wait $server 2>/dev/null || true
-[ -z "$(left)" ]
-`;
-
-testIn("trixie", "stopped while it starts, with a source that does not answer", async () => {
-  using disk = await UblkDisk.make({
-    kind: "plain",
-    sizeMiB: 16,
-    device: `metadata_path = "/data/metadata"`,
-  });
-  const result = await succeeds({ suite: "trixie", script: SILENT_SOURCE, dataDisk: disk.path });
-  const { life, waited } = valuesOf(result);
-  // The patience of 5 s is over at any speed; the kernel's command would wait for two minutes.
-  expect(Number(waited) - 5 * SECOND).toBeLessThan(3 * Number(life));
 });
