@@ -15,11 +15,13 @@ interface IntegerRange {
 
 /**
  * A citty definition; a switch that is on by default has a `--no-NAME`; one of type `string` with `integer` takes a decimal number in that range. The last
- * positional may be repeated: citty gives all positionals as `_`. A positional with `choices` is one of them.
+ * positional may be repeated: citty gives all positionals as `_`. A positional with `choices` is one of them; `suggested` are
+ * those that shells offer where others are taken as well.
  */
 export type ArgumentDefinition = ArgDef & {
   readonly integer?: IntegerRange;
   readonly choices?: readonly string[];
+  readonly suggested?: readonly string[];
   readonly isRepeated?: boolean;
 };
 

@@ -1,5 +1,5 @@
 /** The completion script for bash 4 and later; asks for nothing but bash itself. */
-import type { CommandOutline } from "./command-outline.ts";
+import type { CommandOutline, ValueOutline } from "./command-outline.ts";
 import { type CompletionFacts, innerPlaces, placeOf, quoted } from "./completion-facts.ts";
 
 export function bashCompletion(facts: CompletionFacts): string {
@@ -14,8 +14,23 @@ _${program}_files() {
   mapfile -t COMPREPLY < <(compgen -f -- "$current")
 }
 
+# Sets position: how many words that are no flags stand behind the place; $2... are flags that take a value.
+_${program}_position() {
+  local -i at=$1
+  local flags=" \${*:2} "
+  position=0
+  for ((; at < COMP_CWORD; at++)); do
+    if [[ \${COMP_WORDS[at]} != -* ]]; then
+      ((position += 1))
+    elif [[ $flags == *" \${COMP_WORDS[at]} "* ]]; then
+      if [[ \${COMP_WORDS[at + 1]} == = ]]; then ((at += 1)); fi
+      ((at += 1))
+    fi
+  done
+}
+
 _${program}() {
-  local current=\${COMP_WORDS[COMP_CWORD]} previous=\${COMP_WORDS[COMP_CWORD - 1]} place i
+  local current=\${COMP_WORDS[COMP_CWORD]} previous=\${COMP_WORDS[COMP_CWORD - 1]} place i position
   COMPREPLY=()
   # A word with "=" comes in three.
   if [[ $current == = ]]; then
@@ -70,12 +85,28 @@ function placeCase(outline: CommandOutline): string {
   const { flags, tools, words } = outline;
   const names = flags.flatMap((flag) => flag.names).filter((name) => name.startsWith("--"));
   const offerFlags = `_ubiblk_words ${quoted(names.join(" "))}`;
-  const [word] = words; // the first of them stands for all
-  const choices = [...tools.map(({ name }) => name), ...(word?.value.choices ?? [])];
-  const other = word?.value.isPath
+  const [first, ...others] = words.map(({ value }) => value);
+  const firstWords = [...tools.map(({ name }) => name), ...(first?.choices ?? [])];
+  const offerFirst = first?.isPath
     ? "_ubiblk_files"
-    : choices.length > 0
-      ? `_ubiblk_words ${quoted(choices.join(" "))}`
+    : firstWords.length > 0
+      ? `_ubiblk_words ${quoted(firstWords.join(" "))}`
       : offerFlags;
-  return `    ${quoted(placeOf(outline))}) if [[ $current == -* ]]; then ${offerFlags}; else ${other}; fi ;;`;
+  const isUniform = others.every((value) => value.isPath === first?.isPath);
+  const offerWords = isUniform
+    ? offerFirst
+    : `_ubiblk_position "$i" ${valueFlags(outline)}; case $position in 0) ${offerFirst} ;; ${others.map(offerOther).join(" ")} esac`;
+  return `    ${quoted(placeOf(outline))}) if [[ $current == -* ]]; then ${offerFlags}; else ${offerWords}; fi ;;`;
+}
+
+function valueFlags({ flags }: CommandOutline): string {
+  const taking = flags.filter(({ value }) => value !== undefined);
+  return taking.flatMap(({ names }) => names).join(" ");
+}
+
+function offerOther(value: ValueOutline, index: number): string {
+  const offered = value.isPath
+    ? "_ubiblk_files"
+    : `_ubiblk_words ${quoted(value.choices.join(" "))}`;
+  return `${index + 1}) ${offered} ;;`;
 }

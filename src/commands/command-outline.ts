@@ -12,6 +12,7 @@ const PATH_HINTS: readonly string[] = ["FILE", "PATH", "IMAGE", "SOCKET", "FOLDE
 export interface ValueOutline {
   /** In capitals, or the choices. */
   readonly hint: string;
+  /** What it can be, or most likely is. */
   readonly choices: readonly string[];
   /** The name of a file, a folder or a socket. */
   readonly isPath: boolean;
@@ -146,7 +147,7 @@ function wordOf(name: string, definition: ArgumentDefinition): WordOutline {
 
 function valueFor(definition: ArgumentDefinition, fallback: string): ValueOutline {
   const options = definition.type === "enum" ? definition.options : definition.choices;
-  const choices = options ?? [];
+  const choices = options ?? definition.suggested ?? [];
   const named = "valueHint" in definition ? definition.valueHint : undefined;
   const hint = named ?? (choices.length > 0 ? choices.join("|") : fallback);
   return { hint, choices, isPath: PATH_HINTS.includes(hint) };

@@ -4,7 +4,7 @@ import { defineCommand } from "citty";
 import { ERROR_CODES, errorText, UbiError } from "../errors.ts";
 import { quietLog } from "../log.ts";
 import { integerArgument } from "./arguments.ts";
-import { checkMembers, commandHint } from "./rpc-commands.ts";
+import { checkMembers, commandHint, RPC_COMMANDS } from "./rpc-commands.ts";
 import { writePieces } from "./standard-output.ts";
 
 const ANSWER_BYTES_MAX = 16 * 2 ** 20;
@@ -25,6 +25,7 @@ export default defineCommand({
       type: "positional",
       required: true,
       valueHint: "COMMAND",
+      suggested: Object.keys(RPC_COMMANDS),
       description: "such as status, resize, stop; ubiblk-rpc(7), docs/rpc.md, has all",
     },
     members: {

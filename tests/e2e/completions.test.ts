@@ -57,6 +57,13 @@ test.each([
   { words: ["ubiblk", "xts", "my"], offered: ["my disk.toml"] },
   { words: ["ubiblk", "completions", "f"], offered: ["fish"] },
   { words: ["ubiblk", "init-metadata", "-s", ""], offered: [] },
+  { words: ["ubiblk", "rpc", "my"], offered: ["my disk.toml"] },
+  { words: ["ubiblk", "rpc", "rpc.sock", "resi"], offered: ["resize"] },
+  { words: ["ubiblk", "rpc", "--timeout", "5", "rpc.sock", "resi"], offered: ["resize"] },
+  { words: ["ubiblk", "rpc", "--timeout", "=", "5", "rpc.sock", "resi"], offered: ["resize"] },
+  { words: ["ubiblk", "rpc", "--timeout", "5", "my"], offered: ["my disk.toml"] },
+  { words: ["ubiblk", "rpc", "rpc.sock", "resize", "m"], offered: [] },
+  { words: ["ubiblk", "rpc", "rpc.sock", "--ti"], offered: ["--timeout"] },
   { words: ["remote-stripe-shell", "--serv"], offered: ["--server-config"] },
   { words: ["/opt/bin/remote-stripe-shell", "--serv"], offered: ["--server-config"] },
 ])("bash: $words", async ({ words, offered }) => {
@@ -81,6 +88,7 @@ testFish("fish: words, tools, flags, choices and files", async () => {
     "ubiblk archive verify --so",
     "ubiblk archive --compression ",
     "ubiblk vhost -f my",
+    "ubiblk rpc rpc.sock resi",
     "remote-stripe-shell --serv",
   ];
   const script = `source ubiblk.fish; for line in $argv; complete -C "$line" | string replace -r '\\t.*' ''; end`;
@@ -95,6 +103,7 @@ testFish("fish: words, tools, flags, choices and files", async () => {
     "none",
     "zstd",
     "my disk.toml",
+    "resize",
     "--server-config",
   ]);
 });
@@ -116,6 +125,7 @@ testZsh(
       ["ubiblk archive verify --so", /^> ubiblk archive verify --source/m],
       ["ubiblk xts --action enc", /^> ubiblk xts --action encode ?$/m],
       ["ubiblk vhost -f my", /^> ubiblk vhost -f my\\ disk\.toml ?$/m],
+      ["ubiblk rpc rpc.sock resi", /^> ubiblk rpc rpc.sock resize ?$/m],
       ["remote-stripe-shell --serv", /^> remote-stripe-shell --server-config/m],
     ] as const) {
       await terminal.press("C-u", ...typed.split(""), "Tab");
