@@ -105,6 +105,7 @@ async function serveDisk(options: {
     socket: places.vhost,
     frontEnd,
     isWriteback: takeover?.isWriteback,
+    ringEnds: takeover?.ringEnds,
     // Before the first front end comes, so that none sees a disk whose start fails; closed after the backend at the stop,
     // so that the drain can be watched.
     beforeServing: async () => {

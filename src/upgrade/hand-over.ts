@@ -35,6 +35,8 @@ const Limit = Type.Object({
 const State = Type.Object({
   /** The guest has the write cache on. */
   isWriteback: Type.Boolean(),
+  /** Where rings stopped with nothing under way: ring and base. */
+  ringEnds: Type.Optional(Type.Array(Type.Tuple([Type.Number(), Type.Number()]))),
   // The others are there when a command changed them; else the config counts.
   limits: Type.Optional(Type.Array(Limit)),
   isFetchPaused: Type.Optional(Type.Literal(true)),
@@ -59,6 +61,8 @@ const MESSAGES = {
     protocolFeatures: Type.String(),
     queues: Type.Number(),
     sectors: Type.Number(),
+    /** The mark of what its bytes mean. */
+    content: Type.Optional(Type.Number()),
   }),
   prepared: Type.Object({ kind: Type.Literal("prepared"), version: Type.String() }),
   yours: Type.Object({ kind: Type.Literal("yours"), state: State }),

@@ -123,6 +123,11 @@ export class Takeover implements GivenSockets {
     return this.#state?.isWriteback;
   }
 
+  /** Where its rings stopped. */
+  get ringEnds(): HandedState["ringEnds"] {
+    return this.#state?.ringEnds;
+  }
+
   /** Before its threads start: what commands had changed. Stripes begin nothing before `serving`. */
   restore(device: DiskDevice): void {
     const { limits, isFetchPaused, fetchBytesPerSecond, logLevel } = this.#state ?? {};
@@ -211,8 +216,14 @@ export class Takeover implements GivenSockets {
     return { ...socket, fd };
   }
 
-  #checkPromises({ description }: DiskDevice, queues: number): void {
+  #checkPromises({ description, marks }: DiskDevice, queues: number): void {
     const offer = this.#offer;
+    if (offer.content !== undefined && offer.content !== marks.content) {
+      const message =
+        "the disk was served with another key, or other metadata, than this configuration names; a guest would read " +
+        "nothing of what it wrote";
+      throw new UbiError("E_UPGRADE", message);
+    }
     const lost =
       (BigInt(offer.features) & ~deviceFeatures(description)) |
       (BigInt(offer.protocolFeatures) & ~PROTOCOL_FEATURES);

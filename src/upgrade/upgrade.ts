@@ -14,6 +14,7 @@ import type { HandedSocket } from "../ffi/socket-file.ts";
 import { isLogLevel, log, logLevel } from "../log.ts";
 import type { ServiceManager } from "../service/service-manager.ts";
 import type { VhostBackend } from "../vhost/backend.ts";
+import type { Rest } from "../vhost/control-worker.ts";
 import { deviceFeatures, PROTOCOL_FEATURES } from "../vhost/features.ts";
 import { HAND_OVER_FORMAT, type HandedState, HandOver, type Message } from "./hand-over.ts";
 import { checkProgram, type StartedProgram } from "./program.ts";
@@ -175,6 +176,7 @@ function offerOf(
     protocolFeatures: `0x${PROTOCOL_FEATURES.toString(16)}`,
     queues: config.tuning.numQueues,
     sectors: device.size.sectors,
+    content: device.marks.content,
   };
   return { message, descriptors: [...given.values()] };
 }
@@ -201,17 +203,18 @@ async function rest(disk: ServedDisk): Promise<HandedState> {
     throw new UbiError("E_UPGRADE", message);
   }
   device.noteRest();
-  return stateOf(disk, resting.isWriteback);
+  return stateOf(disk, resting);
 }
 
 /** What commands changed; where the config says the same, that counts. */
-function stateOf({ config, device, logLevelAtStart }: ServedDisk, isWriteback: boolean) {
+function stateOf({ config, device, logLevelAtStart }: ServedDisk, resting: Rest): HandedState {
   const { isPaused, bytesPerSecond } = device.stripes?.wishes ?? {};
   const { settings } = device.limits;
   const hasOwnLimits = JSON.stringify(settings) !== JSON.stringify(configuredLimits(config));
   const level = logLevel();
   return {
-    isWriteback,
+    isWriteback: resting.isWriteback,
+    ringEnds: resting.ringEnds.map(([ring, base]) => [ring, base]),
     ...(hasOwnLimits ? { limits: settings.map(limitOf) } : {}),
     ...(isPaused === true ? { isFetchPaused: isPaused } : {}),
     ...(bytesPerSecond === undefined

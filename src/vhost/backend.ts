@@ -13,27 +13,16 @@ import { createEvent, signalEvent } from "../ffi/event.ts";
 import { mayRunOn } from "../ffi/process.ts";
 import { closeDescriptor } from "../ffi/socket.ts";
 import type { HandedSocket, SocketPlace } from "../ffi/socket-file.ts";
-import {
-  type ControlMessage,
-  type ControlWorkerData,
-  type RestOutcome,
-  Wish,
-} from "./control-worker.ts";
+import { type ControlMessage, type ControlWorkerData, type Rest, Wish } from "./control-worker.ts";
 import type { FrontEndState } from "./front-end-state.ts";
 import { MemoryTables } from "./memory-tables.ts";
 import { QueueMailbox } from "./queue-mailbox.ts";
 import { queueSizes } from "./queue-sizes.ts";
 import type { QueueWorkerData } from "./queue-worker-data.ts";
+import type { RingEnd } from "./ring-ends.ts";
 
 /** The control worker waits less for a front end's answer, but may be busy ending an earlier one's requests. */
 const NEWS_MS = 10_000;
-
-/** What a rest came to. */
-export interface Rest {
-  readonly outcome: RestOutcome;
-  /** The guest has the write cache on. */
-  readonly isWriteback: boolean;
-}
 
 export interface VhostStart {
   readonly socket: SocketPlace;
@@ -43,6 +32,8 @@ export interface VhostStart {
   readonly beforeServing: () => Promise<void>;
   /** The guest's choice of the write cache, where another process served it before. */
   readonly isWriteback?: boolean | undefined;
+  /** Where that process stopped the rings. */
+  readonly ringEnds?: readonly RingEnd[] | undefined;
 }
 
 export class VhostBackend implements GrowingFrontEnd {
@@ -85,7 +76,7 @@ export class VhostBackend implements GrowingFrontEnd {
 
   private constructor(config: DeviceConfig, device: DiskDevice, options: VhostStart) {
     const { tuning } = config;
-    const { socket, isWriteback } = options;
+    const { socket, isWriteback, ringEnds = [] } = options;
     const queues = tuning.numQueues;
     this.#threads = new DiskThreads(device, queues);
     const memoryTable = new SharedArrayBuffer(MemoryTables.sharedBytes);
@@ -115,6 +106,7 @@ export class VhostBackend implements GrowingFrontEnd {
       frontEnd: options.frontEnd.shared,
       wish: this.#wish,
       isWriteback,
+      ringEnds,
     };
   }
 
@@ -148,7 +140,7 @@ export class VhostBackend implements GrowingFrontEnd {
   /**
    * Ends all requests and makes durable what they wrote. None begins before `resume`, but the front end stays
    * connected. Undefined when they do not end in time: then all goes on.
-   * @throws UbiError E_DISK_IO when the disk does not make them durable: then all goes on
+   * @throws UbiError when a queue is left alone, or the disk does not make them durable: then all goes on
    */
   async rest(): Promise<Rest | undefined> {
     this.#rested = Promise.withResolvers<Rest>();
@@ -160,6 +152,12 @@ export class VhostBackend implements GrowingFrontEnd {
       case "busy":
         this.resume();
         return undefined;
+      case "left alone":
+        this.resume();
+        throw new UbiError(
+          "E_UPGRADE",
+          "a queue is left alone (see the log) until its guest resets the disk; try again after that",
+        );
       case "not durable":
         this.resume(); // the next flush of the guest fails
         throw new UbiError("E_DISK_IO", "the disk did not make durable what was written so far");

@@ -24,7 +24,7 @@ import type { AnnouncedLimits } from "./features.ts";
 import { FrontEndState } from "./front-end-state.ts";
 import { MemoryMap } from "./memory-map.ts";
 import { QueueCommand, QueueMailbox } from "./queue-mailbox.ts";
-import { RingEnds } from "./ring-ends.ts";
+import { type RingEnd, RingEnds } from "./ring-ends.ts";
 import { Session } from "./session.ts";
 import { SizeNews } from "./size-news.ts";
 import type { WriteCache } from "./write-cache.ts";
@@ -46,6 +46,8 @@ export interface ControlWorkerData {
   readonly wish: SharedArrayBuffer;
   /** The guest's choice, where another process knew it; undefined at a start. */
   readonly isWriteback: boolean | undefined;
+  /** Of that process. */
+  readonly ringEnds: readonly RingEnd[];
 }
 
 /** What the main thread wants. */
@@ -63,13 +65,19 @@ export type ControlMessage =
   | { readonly kind: "listening"; readonly socket: HandedSocket }
   /** The disk has grown, and the front end was told of it. */
   | { readonly kind: "size-told"; readonly guest: GuestNews }
-  /** Nothing is under way, or it does not end in time; whether the guest has the write cache on. */
-  | { readonly kind: "rest"; readonly outcome: RestOutcome; readonly isWriteback: boolean }
+  | ({ readonly kind: "rest" } & Rest)
   | { readonly kind: "left" }
   | { readonly kind: "failed"; readonly code: string; readonly message: string }
   | { readonly kind: "stopped"; readonly isFlushed: boolean };
 
-export type RestOutcome = "resting" | "busy" | "not durable";
+/** What a rest came to. */
+export interface Rest {
+  /** Nothing is under way, or it does not end in time, or a ring waits for the driver to begin anew. */
+  readonly outcome: "resting" | "busy" | "left alone" | "not durable";
+  /** The guest has the write cache on. */
+  readonly isWriteback: boolean;
+  readonly ringEnds: readonly RingEnd[];
+}
 
 /** For requests to end before a rest. */
 const REST_MS = 5_000;
@@ -144,7 +152,7 @@ class ControlWorker implements Disposable {
     );
     installMemoryGuard();
     this.#listener = ListeningSocket.open(data.socket);
-    this.#ringEnds = new RingEnds(data.isWriteback !== undefined);
+    this.#ringEnds = new RingEnds(data.ringEnds);
     this.#poll.watch(WAKE, data.wakeFd);
     this.#poll.watch(LISTEN, this.#listener.fd);
     this.#poll.watch(CLIENT, NOBODY);
@@ -215,10 +223,10 @@ class ControlWorker implements Disposable {
   /** Returns when something else is wanted. What the front end sends meanwhile stays in its socket. */
   #rest(session: Session | undefined): void {
     this.#pulse.excuse(BUSY_MS);
-    const isResting = this.#unended === undefined && session?.rest(REST_MS) !== false;
-    const outcome = isResting ? (this.#syncDisk() ? "resting" : "not durable") : "busy";
+    const outcome = this.#restOutcome(session);
     this.#pulse.excuse(0);
-    tell({ kind: "rest", outcome, isWriteback: this.#cache.isWriteback });
+    const { isWriteback } = this.#cache;
+    tell({ kind: "rest", outcome, isWriteback, ringEnds: this.#ringEnds.all });
     using wake = new PollSet(1);
     wake.watch(0, this.#data.wakeFd);
     while (this.#wants(Wish.rest)) {
@@ -226,11 +234,22 @@ class ControlWorker implements Disposable {
       drainEvent(this.#data.wakeFd);
       this.#pulse.answer();
     }
+    const isResting = outcome === "resting" || outcome === "not durable";
     if (this.#wants(Wish.serve) && isResting) {
       session?.resume();
     } else if (this.#wants(Wish.leave)) {
       this.#listener.leaveFile();
     }
+  }
+
+  #restOutcome(session: Session | undefined): Rest["outcome"] {
+    if (session?.hasRingLeftAlone === true) {
+      return "left alone";
+    }
+    if (this.#unended !== undefined || session?.rest(REST_MS) === false) {
+      return "busy";
+    }
+    return this.#syncDisk() ? "resting" : "not durable";
   }
 
   #wait(session: Session | undefined): void {

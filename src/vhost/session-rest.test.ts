@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
 import { SessionFrontEnd } from "../../tests/support/session-front-end.ts";
+import { REQUEST } from "../formats/vhost-user.ts";
 import { QueueCommand } from "./queue-mailbox.ts";
 
 test("rest: all rings stop, and go on from where they stopped", () => {
@@ -33,6 +34,20 @@ test("rest: a session without rings rests at once", () => {
   expect(frontEnd.session.rest(0)).toBe(true);
   frontEnd.session.resume();
   expect(commandsOf(frontEnd, 0)).toEqual([]);
+});
+
+test("a ring that is left alone is no end for a next process, until the driver begins anew", () => {
+  const frontEnd = new SessionFrontEnd();
+  frontEnd.negotiate();
+  frontEnd.mailbox(0).isLeavingAlone = true;
+  frontEnd.setUpRing(0);
+  frontEnd.setUpRing(1);
+  frontEnd.mailbox(1).nextAvailable = 9;
+  expect(frontEnd.session.hasRingLeftAlone).toBe(true);
+  frontEnd.handle(REQUEST.RESET_DEVICE, new Uint8Array(), []);
+  expect(frontEnd.session.hasRingLeftAlone).toBe(false);
+  expect(frontEnd.ringEnds.all).toEqual([[1, 9]]);
+  frontEnd.close();
 });
 
 // --- internal ---

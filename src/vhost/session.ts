@@ -171,10 +171,7 @@ export class Session {
     }
   }
 
-  /**
-   * Ends the requests of all rings and takes no new ones, until `resume`. False, and all as before, when they do not end
-   * in time.
-   */
+  /** Ends all requests and takes no new ones, until `resume`. False, and all as before, when they do not end in time. */
   rest(timeoutMs: number): boolean {
     const deadlineMs = performance.now() + timeoutMs;
     const areResting = this.#rings.every((ring) =>
@@ -184,6 +181,11 @@ export class Session {
       this.resume();
     }
     return areResting;
+  }
+
+  /** A ring waits for the driver to begin anew: no other process would know that. */
+  get hasRingLeftAlone(): boolean {
+    return this.#rings.some((ring) => ring.isLeftAlone);
   }
 
   resume(): void {
@@ -374,10 +376,8 @@ export class Session {
   #setProtocolFeatures(features: bigint): undefined {
     const unknown = features & ~PROTOCOL_FEATURES;
     if (unknown !== 0n) {
-      throw new UbiError(
-        "E_PROTOCOL",
-        `protocol features 0x${unknown.toString(16)} were not offered`,
-      );
+      const message = `protocol features 0x${unknown.toString(16)} were not offered`;
+      throw new UbiError("E_PROTOCOL", message);
     }
     this.#protocolFeatures = features;
     return undefined;

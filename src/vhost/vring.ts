@@ -64,6 +64,8 @@ export class Vring {
   #isReset = false;
   /** A backend that was killed may have left the ring at this base. */
   #isForeign = false;
+  /** The ring runs, or ran last, without a request: what is under way in it, or where it goes on, is not certain. */
+  #isLeftAlone = false;
   #kickFd = -1;
   #callFd = -1;
   #errorFd = -1;
@@ -83,6 +85,10 @@ export class Vring {
 
   get isRunning(): boolean {
     return this.#isRunning;
+  }
+
+  get isLeftAlone(): boolean {
+    return this.#isRunning && this.#isLeftAlone;
   }
 
   /** SET_VRING_NUM. Sizes do not depend on the configured queue size. */
@@ -170,7 +176,9 @@ export class Vring {
   takeBase(): number {
     this.stop();
     this.#dropDescriptors();
-    this.forgetNotes();
+    if (!this.#isLeftAlone) {
+      this.forgetNotes();
+    }
     const base = this.#base ?? this.#firstBase();
     // Of a packed ring where the next used descriptor goes as well: all that was taken has been used.
     return this.#context.isPacked() ? base * 0x1_0000 + base : base;
@@ -184,15 +192,14 @@ export class Vring {
   }
 
   /**
-   * Stops the ring as `stop` does, or leaves it running when its requests do not end in time, or it is left alone: no
-   * other process would know that.
+   * Stops the ring as `stop` does, or leaves it running when its requests do not end in time.
    * @throws UbiError E_DISK_IO when the queue does not answer at all
    */
   rest(timeoutMs: number): boolean {
     if (!this.#isRunning) {
       return true;
     }
-    if (this.#mailbox.isBusy() || this.#isForeign) {
+    if (this.#mailbox.isBusy()) {
       return false;
     }
     const answer = this.#mailbox.command(QueueCommand.stop, [], timeoutMs, () => this.#relieve());
@@ -248,8 +255,8 @@ export class Vring {
       isForeign: this.#isForeign ? 1 : 0,
     };
     const values = START_FIELDS.map((field) => start[field]);
-    const isLeftAlone = this.#command(QueueCommand.start, values) === 1;
-    this.#isForeign &&= isLeftAlone;
+    this.#isLeftAlone = this.#command(QueueCommand.start, values) === 1;
+    this.#isForeign &&= this.#isLeftAlone;
     this.#place = areas;
     this.#isRunning = true;
     log.debug("ring started", { ring: this.index, entries: this.#entries, base, packed: isPacked });
@@ -339,6 +346,7 @@ export class Vring {
     this.#entries = 0;
     this.#address = undefined;
     this.#isReset = true;
+    this.#isLeftAlone = false;
     this.#isEnabled = false;
   }
 
@@ -347,7 +355,7 @@ export class Vring {
   #hasStopped(base: number): void {
     this.#base = base;
     this.#isRunning = false;
-    if (!this.#isForeign) {
+    if (!this.#isLeftAlone) {
       this.#context.ends.stopped(this.index, base);
     }
   }

@@ -217,7 +217,7 @@ describe("a region that does not fit is refused", () => {
     { what: "version 2", offset: 8, value: 2, why: "version is 2" },
     { what: "another size", offset: 10, value: 8, why: "kept for 8 entries" },
     { what: "a place outside the ring", offset: PACKED_FIELD.usedPlace, value: 7, why: "outside" },
-    { what: "a free list that leaves the region", offset: 14, value: 99, why: "circles" },
+    { what: "a free list that leaves the region", offset: 14, value: 99, why: "nothing" },
     { what: "a free list in circles", offset: entryAt(6) + 2, value: 5, why: "circles" },
     {
       what: "a free list that lost entries",
@@ -236,6 +236,12 @@ describe("a region that does not fit is refused", () => {
     region.view.setUint16(offset, value, true);
     region.view.setUint16(PACKED_FIELD.freeHead, region.view.getUint16(14, true), true);
     expect(arena.restart(STALE).resume(region.notes) ?? "accepted").toContain(why);
+  });
+
+  test.each([7, 99, 0xfffe])("but a free list may end with %d as well", (end) => {
+    expect(region.view.getUint16(entryAt(6) + 2, true)).toBe(0xffff);
+    region.view.setUint16(entryAt(6) + 2, end, true);
+    expect(arena.restart(STALE).resume(region.notes)).toBeUndefined();
   });
 
   test("random bytes end in a verdict", () => {

@@ -127,8 +127,9 @@ function isBatchShown(region: PackedRegion, ring: Int32Array): boolean {
 
 function freeEntries(region: PackedRegion, head: number): ReadonlySet<number> | undefined {
   const free = new Set<number>();
-  for (let entry = head; entry !== FREE_END; entry = region.next(entry)) {
-    if (entry >= region.entries || free.has(entry)) {
+  // The specification names no end: others than FREE_END, such as the number of entries, are written too.
+  for (let entry = head; entry < region.entries; entry = region.next(entry)) {
+    if (free.has(entry)) {
       return undefined;
     }
     free.add(entry);

@@ -25,6 +25,7 @@ import {
   WRITE,
 } from "../support/hostile-client.ts";
 import { type HostileDisk, serveHostileDisk } from "../support/hostile-disk.ts";
+import { startLeftRing, startUncertainRing } from "../support/left-ring.ts";
 
 const { IN, OUT, FLUSH, DISCARD, WRITE_ZEROES } = REQUEST_TYPE;
 const REGION_BYTES = 4160;
@@ -225,37 +226,15 @@ describe("a region that does not fit", () => {
 
 describe("a ring of a front end that keeps no notes", () => {
   test("goes on where its open requests are certain", () => {
-    using client = startedWithoutNotes(({ memory }) => memory.setUint16(AVAILABLE + 2, 3, true), 1);
+    using client = startLeftRing(disk.files.socketPath, 1, ({ memory }) =>
+      memory.setUint16(AVAILABLE + 2, 3, true),
+    );
     expect(usedHeads(client, 3)).toEqual([4, 8, 12]);
   });
 
   test("is left alone where they are not", () => {
-    using client = startedWithoutNotes(({ memory }) => {
-      // One head over and over: an older one may be open behind it.
-      for (let i = 0; i < ENTRIES; i++) {
-        memory.setUint16(AVAILABLE + 4 + i * 2, 4, true);
-        memory.setUint32(USED + 4 + i * 8, 4, true);
-      }
-      memory.setUint16(AVAILABLE + 2, 2 * ENTRIES + 1, true);
-    }, 2 * ENTRIES);
+    using client = startUncertainRing(disk.files.socketPath);
     expect(client.isRingBroken()).toBe(true);
     expect(client.usedIndex()).toBe(2 * ENTRIES);
   });
 });
-
-/** A ring with three requests, of which `used` were answered, the first one first. */
-function startedWithoutNotes(change: (client: HostileClient) => void, used: number): HostileClient {
-  const client = new HostileClient(disk.files.socketPath);
-  client.negotiate([]);
-  for (const head of [4, 8, 12]) {
-    request(client, head, FLUSH, 0);
-  }
-  client.offer(4, 8, 12);
-  client.memory.setUint32(USED + 4, 4, true);
-  client.memory.setUint32(USED + 8, 1, true);
-  change(client);
-  client.memory.setUint16(USED + 2, used, true);
-  client.command(REQUEST.SET_MEM_TABLE, encodeMemoryTable([client.region]), [client.memoryFd]);
-  client.startRing(0, used);
-  return client;
-}

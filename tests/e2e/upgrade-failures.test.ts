@@ -255,6 +255,16 @@ test("asked for without end: each is answered, and the log stays short", async (
   expect(disk.log().split("upgrade failed").length).toBeLessThan(100);
 });
 
+test("a configuration that has lost its encryption: the guest would read what it never wrote", async () => {
+  await using disk = new UpgradableDisk({ ...OPTIONS, isEncrypted: true });
+  await disk.start();
+  const danger = "[danger_zone]\nenabled = true\nallow_unencrypted_disk = true\n[tuning]";
+  disk.configure((text) => text.replace(/\[encryption\].*\[tuning\]/s, danger));
+  expect((await disk.upgrade()).error).toContain("was served with another key");
+  disk.configure();
+  expect((await disk.upgrade()).upgrade?.pid).toBe(disk.pid);
+});
+
 test("a secret that is declared in another way by now: it is not taken for the old one", async () => {
   await using disk = new UpgradableDisk({ ...OPTIONS, isEncrypted: true });
   await disk.start();

@@ -6,8 +6,9 @@ import { decodeConfigPart, encodeConfigPart, REQUEST } from "../../src/formats/v
 import { CONFIG_WRITEBACK_OFFSET, REQUEST_TYPE } from "../../src/formats/virtio-blk.ts";
 import { DiskToArchive } from "../support/archived-disk.ts";
 import { EXECUTABLE } from "../support/backend.ts";
-import { at, DATA, HostileClient, WRITE } from "../support/hostile-client.ts";
+import { at, DATA, ENTRIES, HostileClient, WRITE } from "../support/hostile-client.ts";
 import { expectSame } from "../support/lazy-disk.ts";
+import { startUncertainRing } from "../support/left-ring.ts";
 import { startStripeServer } from "../support/stripe-server.ts";
 import { until } from "../support/until.ts";
 import { isRunning, UpgradableDisk } from "../support/upgradable-disk.ts";
@@ -109,6 +110,22 @@ test("a guest that turned its write cache off finds it off", async () => {
   const part = { offset: CONFIG_WRITEBACK_OFFSET, flags: 0, bytes: new Uint8Array(1) };
   const answer = decodeConfigPart(client.ask(REQUEST.GET_CONFIG, encodeConfigPart(part)));
   expect(answer.bytes).toEqual(Uint8Array.of(0));
+});
+
+test("a ring that a dead backend left is not taken for one that ended here", async () => {
+  await using disk = new UpgradableDisk({ diskBytes: 4 * MIB });
+  await disk.start();
+  const isLeftAlone = async () => {
+    using client = startUncertainRing(disk.socketPath);
+    const isBroken = client.isRingBroken();
+    const { error } = await disk.upgrade();
+    return isBroken && client.usedIndex() === 2 * ENTRIES && error?.includes("is left alone");
+  };
+  expect((await disk.upgrade()).error).toBeUndefined();
+  expect(await isLeftAlone()).toBe(true); // nobody had it before
+  await until("the front end has gone", () => disk.log().includes("front end disconnected"));
+  expect((await disk.upgrade()).error).toBeUndefined();
+  expect(await isLeftAlone()).toBe(true); // it was left alone before
 });
 
 test("secrets of the environment and of a pipe come along, and nobody finds them", async () => {

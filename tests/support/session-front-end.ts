@@ -55,6 +55,8 @@ class FakeMailbox implements RingMailbox {
   readonly commands: { readonly command: number; readonly values: readonly number[] }[] = [];
   nextAvailable = 0;
   isStuck = false;
+  /** It takes nothing from a ring that it is started with. */
+  isLeavingAlone = false;
   /** It takes its time, so that whoever waits looks after it. */
   isSlow = false;
   /** Requests under way that were translated by this table; undefined for none. */
@@ -76,6 +78,9 @@ class FakeMailbox implements RingMailbox {
     }
     if (command === QueueCommand.reloadMemory) {
       this.#table = values[0] ?? -1;
+    }
+    if (command === QueueCommand.start) {
+      return this.isLeavingAlone ? 1 : 0;
     }
     return command === QueueCommand.stop ? this.nextAvailable : 0;
   }
@@ -107,7 +112,7 @@ class FakeMailbox implements RingMailbox {
 export class SessionFrontEnd {
   readonly memory = new MemoryMap(new SharedArrayBuffer(MemoryTables.sharedBytes));
   readonly session: Session;
-  readonly ringEnds = new RingEnds(false);
+  readonly ringEnds = new RingEnds([]);
   sectors = DISK.sectors;
   syncCount = 0;
   canSync = true;

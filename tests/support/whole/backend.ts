@@ -79,7 +79,7 @@ export class Backend {
   readonly size: DiskSize;
   readonly disk: DiskDescription;
   readonly cache: { isWriteback: boolean };
-  readonly ringEnds = new RingEnds(false);
+  readonly ringEnds = new RingEnds([]);
   readonly state: StripeState | undefined;
   readonly control: StripeControl;
   isSourceClosed = false;
