@@ -211,5 +211,5 @@ const CONTROL_WORDS = 8;
 const COUNTERS = 16;
 const [FREE, FILLING, OFFERED, TAKEN] = [0, 1, 2, 3];
 const WORK_OF_WORKERS = 1;
-/** Nobody sleeps for ever, whatever became of who should wake it. */
-const LOOK_MS = 10_000;
+/** Nobody sleeps for long, whatever became of who should wake it: a run that is stopped waits for its threads. */
+const LOOK_MS = 1_000;
