@@ -22,6 +22,16 @@ const UNFLUSHED = 64;
 const FORCE = "force_blocks";
 const FLUSH = `write_blocks ${FIRST_BLOCK + 200} nonblock fsync`;
 
+/**
+ * Nothing in the guest makes anything durable by itself, however long it takes until the power goes: the kernel writes
+ * no dirty page because of its age, and a file system commits its journal only when asked.
+ */
+const HOLD_BACK = `
+echo 0 >/proc/sys/vm/dirty_writeback_centisecs
+mount -o remount,commit=3600 /data
+`;
+const MOUNT = "mount -t ext4 -o commit=3600";
+
 /** A block tells its number, over and over. */
 const COMMON = `
 losetup /dev/loop0 /data/disk.raw
@@ -36,11 +46,12 @@ const DRAIN = "stty -F /dev/ttyS1 -opost";
  * time, then one alone: nothing helps its last writes but what they ask for themselves.
  */
 const losePower = (last: string) => `
+${HOLD_BACK}
 ${COMMON}
 ubiblk init-metadata --config /data/disk.toml 2>/dev/null
 begin
 node=/dev/$(device)
-mount -t ext4 $link /mnt
+${MOUNT} $link /mnt
 write_blocks() {
   for block in $(seq $1 2 $(($1 + 59))); do
     block $block | dd of=$node bs=4k seek=$block oflag=direct,$2 conv=notrunc,nocreat,$3 iflag=fullblock 2>/dev/null
