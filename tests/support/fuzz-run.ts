@@ -104,7 +104,9 @@ export class FuzzRun implements Disposable {
     this.#guest.stopRing();
   }
 
+  /** The other thread rests before the memory goes that it changes: `terminate` does not wait for it. */
   [Symbol.dispose](): void {
+    this.#setMutating(false);
     Atomics.store(this.#control, MUTATOR.STATE, MUTATOR_STATE.ENDS);
     Atomics.notify(this.#control, MUTATOR.STATE);
     this.#mutator.terminate();
