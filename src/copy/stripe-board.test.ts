@@ -64,6 +64,14 @@ test("what changed before the wait began is not slept through", async () => {
   expect(board.areOffersOver).toBe(true);
 });
 
+test("who takes its ticket when the work was just stopped does not sleep", async () => {
+  const board = boardOf([2], 1);
+  board.stop();
+  const sleep = Bun.sleep(500).then(() => "slept");
+  const waits = [board.waitForOffer(board.offerTicket), board.waitForReturn(board.returnTicket)];
+  expect(await Promise.race([Promise.all(waits), sleep])).toEqual([undefined, undefined]);
+});
+
 test("counters are summed over the workers", () => {
   const board = boardOf([]);
   board.count(0, COUNTER.OBJECT_BYTES, 5);

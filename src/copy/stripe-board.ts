@@ -192,7 +192,11 @@ export class StripeBoard {
     Atomics.notify(this.#control, word);
   }
 
+  /** `stop` counts after it says so: whoever has its ticket from behind that finds the work stopped. */
   async #waitWhile(word: number, ticket: number): Promise<void> {
+    if (this.isStopped) {
+      return;
+    }
     const wait = Atomics.waitAsync(this.#control, word, ticket, LOOK_MS);
     if (wait.async) {
       await wait.value;
